@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0
+# The front door: every target is one line to the tool root, where all work is done (tools/setup/enter).
+# The first use of a target makes what it needs; a later one finds it in the cache.
+
+KERNEL ?= $(shell . tools/setup/versions && echo $$KERNEL_DEFAULT)
+FILTER ?=
+SEED ?= 1
+export KERNEL FILTER MODULE V
+
+enter := tools/setup/enter
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+help: ## lists the targets
+	@echo "usage: make TARGET [KERNEL=$(KERNEL)] [FILTER=name] [V=1]"
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 18
+	@echo
+	@echo "  KERNEL  the stock Debian kernel to build for and to boot; \$$(uname -r) is your own"
+	@echo "  FILTER  the part of the tests to run, an expression over their names (pytest's -k); of bench, names"
+	@echo "  V=1     shows the commands of the module build"
+	@echo "  Everything made is in \$${DM_RS_CACHE:-~/.cache/dm-rs} and in build/."
+
+modules: ## builds the modules for KERNEL: build/KERNEL/*.ko
+	@tools/setup/build
+
+run: modules ## shows the main job in a guest: a disk on a slow server is in use while it is cloned
+	@tools/setup/guest >/dev/null
+	@$(enter) tools/demo/clone
+
+shell: modules ## boots a guest with the modules loaded, for trying things by hand
+	@tools/setup/guest >/dev/null
+	@$(enter) tools/testing/shell
+
+test: modules ## runs the tests, on this machine and in guests (FILTER=name for a part)
+	@tools/setup/guest >/dev/null
+	@$(enter) tools/testing/run-tests
+
+bench: modules ## measures the kernel's clone and ours, row by row, and writes Documentation/performance
+	@tools/setup/guest >/dev/null
+	@$(enter) tools/testing/bench/bench
+
+test-crash: modules ## tries thousands of power cuts, and modules that must not survive them (SEED=number)
+	@tools/setup/guest >/dev/null
+	@DM_SEED=$(SEED) $(enter) tools/testing/run-tests tools/testing/tests/clone/all_power_cuts.py
+
+check: ## reads the sources: formats, lints, documentation, licences, no unsafe in the targets
+	@tools/setup/check
+
+fmt: ## formats all Rust
+	@$(enter) sh -c "git ls-files '*.rs' | xargs rustfmt --edition 2021"
+
+doc: ## writes the documentation of the crates: build/KERNEL/doc
+	@tools/setup/build DM_RUSTDOC=y
+	@echo "open build/$(KERNEL)/doc/dm/index.html"
+
+rust-analyzer: modules ## writes rust-project.json for editors
+	@tools/setup/build rust-analyzer
+	@$(enter) tools/setup/rust-project "$$(tools/setup/toolroot)" "build/$(KERNEL)"
+
+clean: ## removes what was built here
+	rm -rf build tools/target rust-project.json
+
+distclean: clean ## removes the cache as well: tool root, kernels, guest
+	rm -rf "$${DM_RS_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/dm-rs}"
+
+.PHONY: help modules run shell test test-crash bench check fmt doc rust-analyzer clean distclean
