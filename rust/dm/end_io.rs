@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A bio that a device has done, in the target's `end_io`.
+//!
+//! `end_io` runs wherever the device completes its requests, mostly in interrupt context: it must
+//! not sleep, and takes locks that are [`IrqLock`](crate::irq_lock::IrqLock)s.
+//!
+//! ```ignore
+//! fn end_io<'a>(&self, mut bio: EndBio<'a, Self>) -> Ended<'a> {
+//!     if !bio.per_bio().needs_commit {
+//!         return bio.done();
+//!     }
+//!     let (ended, bio) = bio.keep();  // to be ended when the commit is durable
+//!     self.after_commit.lock().push(bio);
+//!     ended
+//! }
+//! ```
+
+use crate::{
+    bindings,
+    bio::{
+        Bio,
+        Status, //
+    },
+    owned_bio::DoneBio,
+    per_bio::Slot,
+    target::Target, //
+};
+use core::{
+    marker::PhantomData,
+    ops::Deref, //
+};
+use kernel::ffi::c_int;
+
+/// What `end_io` decided. Made only by consuming its [`EndBio`].
+#[must_use]
+pub struct Ended<'a> {
+    pub(crate) verdict: Verdict,
+    _brand: PhantomData<fn(&'a ()) -> &'a ()>,
+}
+
+pub(crate) enum Verdict {
+    /// Device-mapper ends the bio with this status.
+    Done(Status),
+    /// The bio is queued again.
+    Requeue,
+    /// The target keeps it.
+    Kept,
+}
+
+impl Verdict {
+    pub(crate) fn to_raw(&self) -> c_int {
+        (match self {
+            Verdict::Done(_) => bindings::DM_ENDIO_DONE,
+            Verdict::Requeue => bindings::DM_ENDIO_REQUEUE,
+            Verdict::Kept => bindings::DM_ENDIO_INCOMPLETE,
+        }) as c_int
+    }
+}
+
+/// A bio in `end_io`.
+///
+/// # Invariants
+///
+/// `bio` is a clone for `T` that a device has done and nobody else holds; `slot` is its slot, and
+/// initialised.
+pub struct EndBio<'a, T: Target> {
+    bio: *mut bindings::bio,
+    slot: *mut Slot<T>,
+    status: Status,
+    _brand: PhantomData<fn(&'a ()) -> &'a ()>,
+    _target: PhantomData<*mut T>,
+}
+
+impl<T: Target> Deref for EndBio<'_, T> {
+    type Target = Bio;
+
+    fn deref(&self) -> &Bio {
+        // SAFETY: By the type invariants, the bio is valid and ours.
+        unsafe { Bio::from_raw(self.bio) }
+    }
+}
+
+impl<'a, T: Target> EndBio<'a, T> {
+    /// # Safety
+    ///
+    /// `bio` must fulfil the type invariants, and `'a` must be a lifetime of this call alone.
+    pub(crate) unsafe fn from_raw(
+        bio: *mut bindings::bio,
+        slot: *mut Slot<T>,
+        status: Status,
+    ) -> Self {
+        // INVARIANT: The caller's promise.
+        EndBio {
+            bio,
+            slot,
+            status,
+            _brand: PhantomData,
+            _target: PhantomData,
+        }
+    }
+
+    /// How the device did it.
+    pub fn outcome(&self) -> Status {
+        self.status
+    }
+
+    /// The target's data of this bio.
+    pub fn per_bio(&mut self) -> &mut T::PerBio {
+        // SAFETY: By the type invariants, the slot is initialised; `self` is borrowed mutably.
+        unsafe { &mut (*self.slot).data }
+    }
+
+    /// Lets the bio end as the device did it.
+    pub fn done(self) -> Ended<'a> {
+        let status = self.status;
+        self.done_with(status)
+    }
+
+    /// Lets the bio end with another status.
+    pub fn done_with(self, status: Status) -> Ended<'a> {
+        Ended {
+            verdict: Verdict::Done(status),
+            _brand: PhantomData,
+        }
+    }
+
+    /// Gives the bio back to be mapped again.
+    pub fn requeue(self) -> Ended<'a> {
+        Ended {
+            verdict: Verdict::Requeue,
+            _brand: PhantomData,
+        }
+    }
+
+    /// Keeps the bio back; it ends when the target ends it.
+    pub fn keep(self) -> (Ended<'a>, DoneBio<T>) {
+        // SAFETY: The bio is done, and the verdict says that it is the target's to end.
+        let done = unsafe { DoneBio::from_raw(self.bio) };
+        let verdict = Ended {
+            verdict: Verdict::Kept,
+            _brand: PhantomData,
+        };
+        (verdict, done)
+    }
+}

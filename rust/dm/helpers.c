@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What Rust cannot call because the kernel has it only as a macro or an inline
+ * function. Each helper does no more than its name says; a call costs a call,
+ * so what always goes together is one helper.
+ */
+#include <linux/bio.h>
+#include <linux/blkdev.h>
+#include <linux/mempool.h>
+#include <linux/ratelimit.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <linux/workqueue.h>
+#include <trace/events/block.h>
+#include "dm-space-map.h"
+
+/* bindgen reads the definitions themselves; there is no header to share. */
+#define HELPER __rust_helper
+
+#ifndef __rust_helper
+#define __rust_helper
+#endif
+
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
+
+/* Spinlocks that interrupt handlers take too. */
+
+HELPER unsigned long rust_dm_helper_spin_lock_irqsave(spinlock_t *lock)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(lock, flags);
+	return flags;
+}
+
+HELPER bool rust_dm_helper_spin_trylock_irqsave(spinlock_t *lock,
+						unsigned long *flags)
+{
+	return spin_trylock_irqsave(lock, *flags);
+}
+
+HELPER void rust_dm_helper_spin_unlock_irqrestore(spinlock_t *lock,
+						  unsigned long flags)
+{
+	spin_unlock_irqrestore(lock, flags);
+}
+
+HELPER void rust_dm_helper_spin_assert_is_held(spinlock_t *lock)
+{
+	lockdep_assert_held(lock);
+}
+
+/* Context. */
+
+HELPER unsigned int rust_dm_helper_memalloc_noio_save(void)
+{
+	return memalloc_noio_save();
+}
+
+HELPER void rust_dm_helper_memalloc_noio_restore(unsigned int flags)
+{
+	memalloc_noio_restore(flags);
+}
+
+HELPER void rust_dm_helper_might_sleep(void)
+{
+	might_sleep();
+}
+
+HELPER void rust_dm_helper_cond_resched(void)
+{
+	cond_resched();
+}
+
+/* Bios. */
+
+HELPER void rust_dm_helper_bio_send(struct bio *bio, struct block_device *bdev,
+				    sector_t sector, sector_t from)
+{
+	dev_t dev = bio->bi_bdev->bd_dev;
+
+	bio_set_dev(bio, bdev);
+	bio->bi_iter.bi_sector = sector;
+	trace_block_bio_remap(bio, dev, from);
+	submit_bio_noacct(bio);
+}
+
+/* Block devices. */
+
+HELPER sector_t rust_dm_helper_bdev_nr_sectors(struct block_device *bdev)
+{
+	return bdev_nr_sectors(bdev);
+}
+
+HELPER unsigned int
+rust_dm_helper_bdev_logical_block_size(struct block_device *bdev)
+{
+	return bdev_logical_block_size(bdev);
+}
+
+HELPER unsigned int
+rust_dm_helper_bdev_max_discard_sectors(struct block_device *bdev)
+{
+	return bdev_max_discard_sectors(bdev);
+}
+
+HELPER const struct queue_limits *
+rust_dm_helper_bdev_limits(struct block_device *bdev)
+{
+	return &bdev_get_queue(bdev)->limits;
+}
+
+HELPER bool rust_dm_helper_bdev_write_cache(struct block_device *bdev)
+{
+	return bdev_write_cache(bdev);
+}
+
+/* Memory. */
+
+HELPER mempool_t *rust_dm_helper_mempool_create_kmalloc(int min_nr, size_t size)
+{
+	return mempool_create_kmalloc_pool(min_nr, size);
+}
+
+HELPER void *rust_dm_helper_mempool_alloc(mempool_t *pool, gfp_t gfp)
+{
+	return mempool_alloc(pool, gfp);
+}
+
+HELPER bool rust_dm_helper_virt_addr_valid(const void *addr)
+{
+	return virt_addr_valid(addr);
+}
+
+/* Workqueues. */
+
+HELPER struct workqueue_struct *
+rust_dm_helper_alloc_workqueue(const char *name, unsigned int flags,
+			       int max_active)
+{
+	return alloc_workqueue("%s", flags, max_active, name);
+}
+
+/* Logging. */
+
+HELPER bool rust_dm_helper_ratelimit(struct ratelimit_state *rs)
+{
+	return __ratelimit(rs);
+}
+
+/* Space maps are tables of functions behind inline wrappers. */
+
+HELPER void rust_dm_helper_sm_destroy(struct dm_space_map *sm)
+{
+	dm_sm_destroy(sm);
+}
+
+HELPER int rust_dm_helper_sm_get_nr_blocks(struct dm_space_map *sm,
+					   dm_block_t *count)
+{
+	return dm_sm_get_nr_blocks(sm, count);
+}
+
+HELPER int rust_dm_helper_sm_get_nr_free(struct dm_space_map *sm,
+					 dm_block_t *count)
+{
+	return dm_sm_get_nr_free(sm, count);
+}
+
+HELPER int rust_dm_helper_sm_root_size(struct dm_space_map *sm, size_t *size)
+{
+	return dm_sm_root_size(sm, size);
+}
+
+HELPER int rust_dm_helper_sm_copy_root(struct dm_space_map *sm, void *to,
+				       size_t len)
+{
+	return dm_sm_copy_root(sm, to, len);
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A bio in `map`, and the verdict on it.
+//!
+//! `map` is given a [`MapBio`] and owes a [`Mapped`]. The only way to a verdict is to consume the
+//! bio, each way does what its verdict says, and the lifetime `'a` is a brand that differs from
+//! call to call: a verdict on one bio cannot be given for another, and "remapped" cannot be said
+//! of a bio that was not.
+//!
+//! ```ignore
+//! fn map<'a>(&self, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
+//!     let sector = bio.sector();
+//!     if self.is_local(sector) {
+//!         return bio.remap(&self.local, sector);
+//!     }
+//!     bio.per_bio().began = Instant::now();
+//!     let (mapped, bio) = bio.take();
+//!     self.waiting.lock().push(bio);
+//!     mapped
+//! }
+//! ```
+
+use crate::{
+    bindings,
+    bio::{
+        Bio,
+        Op,
+        Status, //
+    },
+    block_device::{
+        Bdev,
+        Sector,
+        SECTOR_SHIFT, //
+    },
+    compat,
+    owned_bio::OwnedBio,
+    per_bio::Slot,
+    target::Target, //
+};
+use core::{
+    marker::PhantomData,
+    ops::Deref, //
+};
+use kernel::{
+    ffi::c_int,
+    prelude::*, //
+};
+
+/// The brand of one call of `map`: invariant in `'a`.
+type Brand<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
+
+/// What becomes of a bio. Made only by consuming its [`MapBio`].
+#[must_use]
+pub struct Mapped<'a> {
+    verdict: u32,
+    _brand: Brand<'a>,
+}
+
+impl Mapped<'_> {
+    fn new(verdict: u32) -> Self {
+        Mapped {
+            verdict,
+            _brand: PhantomData,
+        }
+    }
+
+    pub(crate) fn into_raw(self) -> c_int {
+        self.verdict as c_int
+    }
+}
+
+/// A bio in `map`. It is not [`Send`]: the verdict has to be found before `map` returns.
+///
+/// # Invariants
+///
+/// `bio` is the clone that device-mapper is mapping on this thread, and its first sector counts
+/// from the start of the target. `slot` is its slot, and initialised.
+pub struct MapBio<'a, T: Target> {
+    bio: *mut bindings::bio,
+    slot: *mut Slot<T>,
+    _brand: Brand<'a>,
+}
+
+impl<T: Target> Deref for MapBio<'_, T> {
+    type Target = Bio;
+
+    fn deref(&self) -> &Bio {
+        // SAFETY: By the type invariants, the bio is valid and ours.
+        unsafe { Bio::from_raw(self.bio) }
+    }
+}
+
+impl<'a, T: Target> MapBio<'a, T> {
+    /// # Safety
+    ///
+    /// `bio` must fulfil the type invariants, and `'a` must be a lifetime of this call alone.
+    #[inline]
+    pub(crate) unsafe fn from_raw(bio: *mut bindings::bio, slot: *mut Slot<T>) -> Self {
+        // INVARIANT: The caller's promise.
+        MapBio {
+            bio,
+            slot,
+            _brand: PhantomData,
+        }
+    }
+
+    /// The target's data of this bio, kept until the bio has ended.
+    pub fn per_bio(&mut self) -> &mut T::PerBio {
+        // SAFETY: By the type invariants, the slot is initialised; `self` is borrowed mutably.
+        unsafe { &mut (*self.slot).data }
+    }
+
+    /// Which of its copies this bio is, for the operations that the target asked to get several
+    /// times.
+    pub fn copy_number(&self) -> u32 {
+        // SAFETY: By the type invariants, the bio is device-mapper's clone.
+        unsafe { bindings::dm_bio_get_target_bio_nr(self.bio) }
+    }
+
+    /// Takes only the first `sectors` of a read or a write; the rest comes back as another bio.
+    ///
+    /// Fails with `EINVAL` if that is not fewer than the bio has, or none, and with `EOPNOTSUPP`
+    /// for other operations and for writes that must not be torn.
+    pub fn accept_partial(&mut self, sectors: u32) -> Result {
+        if !matches!(self.op(), Op::Read | Op::Write) || self.opf() & bindings::REQ_ATOMIC != 0 {
+            return Err(compat::eopnotsupp());
+        }
+        if sectors == 0 || sectors >= self.sectors() {
+            return Err(EINVAL);
+        }
+        // SAFETY: The clone is being mapped, is neither empty, a duplicate (only flushes, discards
+        // and their like are), atomic nor a zoned write (targets of this layer are never put on
+        // zoned devices), and is longer than what is accepted.
+        unsafe { bindings::dm_accept_partial_bio(self.bio, sectors) };
+        Ok(())
+    }
+
+    /// Sends the bio on to `sector` of `dev`.
+    ///
+    /// The bio is submitted here, which takes fewer instructions than to let device-mapper do it.
+    /// Inside `map` that only queues it: it is issued when device-mapper is done with it.
+    #[inline]
+    pub fn remap(self, dev: &Bdev, sector: Sector) -> Mapped<'a> {
+        // SAFETY: By the type invariants, the slot is initialised.
+        let from = unsafe { (*self.slot).from };
+        // SAFETY: The clone is ours to submit, and the verdict says that it was.
+        unsafe { self.send(dev, sector, from) };
+        Mapped::new(bindings::DM_MAPIO_SUBMITTED)
+    }
+
+    /// Takes the bio over: it is to be submitted or ended later, by whoever holds it.
+    pub fn take(self) -> (Mapped<'a>, OwnedBio<T>) {
+        // SAFETY: The bio is device-mapper's clone for `T` with an initialised slot, and the
+        // verdict says that it is the target's from here on.
+        let owned = unsafe { OwnedBio::from_raw(self.bio) };
+        (Mapped::new(bindings::DM_MAPIO_SUBMITTED), owned)
+    }
+
+    /// Ends the bio here and now. The target's `end_io` is not called for it.
+    pub fn end(self, status: impl Into<Status>) -> Mapped<'a> {
+        let (verdict, bio) = self.take();
+        bio.end(status);
+        verdict
+    }
+
+    /// Fails the bio with an I/O error. Cheaper than [`end`](Self::end); no `end_io` either.
+    pub fn kill(self) -> Mapped<'a> {
+        // SAFETY: Device-mapper frees the clone without ending it, so the slot goes now.
+        unsafe { self.slot.drop_in_place() };
+        Mapped::new(bindings::DM_MAPIO_KILL)
+    }
+
+    /// Gives the bio back to be mapped again: at once while the device runs, or by the next table
+    /// when it is being suspended without flushing. No `end_io`.
+    pub fn requeue(self) -> Mapped<'a> {
+        // SAFETY: Device-mapper frees the clone without ending it, so the slot goes now.
+        unsafe { self.slot.drop_in_place() };
+        Mapped::new(bindings::DM_MAPIO_REQUEUE)
+    }
+}
+
+/// Makes the first sector of a bio count from the start of its target, and returns what it was.
+///
+/// # Safety
+///
+/// `bio` must be a clone for the target that begins at sector `begin` of the device.
+#[inline]
+pub(crate) unsafe fn make_target_relative(bio: *mut bindings::bio, begin: Sector) -> Sector {
+    // SAFETY: The caller promises a valid bio that is ours.
+    let iter = unsafe { &mut (*bio).bi_iter };
+    let from = iter.bi_sector;
+    // An empty flush has no position; device-mapper leaves 0 there.
+    if iter.bi_size >> SECTOR_SHIFT != 0 {
+        iter.bi_sector = from.wrapping_sub(begin);
+    }
+    from
+}
