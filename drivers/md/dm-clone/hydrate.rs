@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Hydration: regions get their data on the destination.
+//!
+//! A write into a region that is not hydrated either covers it whole, and then hydrates it by
+//! itself, or waits until the region has been copied from the source. What nobody writes to is
+//! copied by the [`sweep`](crate::sweep).
+
+use crate::{
+    commit,
+    copy_regions::CopyRegions,
+    engine::Engine,
+    in_flight::Entry,
+    metadata::Mode,
+    target::CloneTarget,
+    uncommitted::By, //
+};
+use core::ops::Range;
+use dm::{
+    copier::{
+        Copier,
+        CopyError,
+        Lane, //
+    },
+    mempool::{
+        Pool,
+        PoolBox, //
+    },
+    prelude::*, //
+};
+
+/// Whether a function may wait for memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Yes.
+    May,
+    /// No: what frees the memory may be queued behind the bio of this call.
+    MustNot,
+}
+
+/// Puts regions in flight for a write that covers them whole: those from its first sector on which
+/// are neither hydrated nor in flight. None if it does not begin with such a region, and if there
+/// is no memory. Does not sleep.
+pub(crate) fn begin_overwrite(this: &Engine, sectors: Range<Sector>) -> Option<Range<u64>> {
+    let metadata = this.metadata();
+    let geometry = metadata.geometry();
+    let covered = geometry.covered(sectors.clone());
+    let first = covered.start;
+    let aligned = geometry.sectors(covered.clone()).start == sectors.start;
+    if covered.is_empty() || !aligned || metadata.regions().is_hydrated(first) {
+        return None;
+    }
+    let mut entry = this.entries.try_alloc(Entry::new(0..0)).ok()?;
+
+    let mut flights = this.flights.lock();
+    if metadata.mode() != Mode::ReadWrite {
+        return None;
+    }
+    let end = covered.end.min(flights.table.block_end(first));
+    let (hydrated, run) = metadata.regions().run(first..end);
+    let end = first + run;
+    let busy = flights.table.first_of(first..end);
+    let end = busy.map_or(end, |busy| end.min(busy.start));
+    if hydrated || end <= first {
+        return None;
+    }
+    *entry = Entry::new(first..end);
+    flights.table.insert(entry);
+    Some(first..end)
+}
+
+/// Sends a write on its way, hydrating its region first if that is not. The write lies within
+/// regions that are hydrated, or within one that is not.
+pub(crate) fn write(this: &Shared<Engine>, mut bio: OwnedBio<CloneTarget>, wait: Wait) {
+    let metadata = this.metadata();
+    let geometry = metadata.geometry();
+    let region = geometry.region_of(bio.sector());
+    let covers = geometry.covered(bio.range()) == (region..region + 1);
+    let mut spare: Option<PoolBox<Entry>> = None;
+    let mut lane: Option<Lane<CopyRegions>> = None;
+
+    loop {
+        let mut flights = this.flights.lock();
+        if metadata.regions().is_hydrated(region) {
+            drop(flights);
+            return commit::send_write(this, bio);
+        }
+        if let Some(entry) = flights.table.find(region) {
+            return entry.wait(bio);
+        }
+        if metadata.mode() != Mode::ReadWrite {
+            drop(flights);
+            return bio.end(Status::IOERR);
+        }
+        // What it takes is found without the lock; then all is looked at again.
+        let Some(mut entry) = spare.take() else {
+            drop(flights);
+            spare = allocate(&this.entries, Entry::new(region..region + 1), wait);
+            if spare.is_none() {
+                return defer(this, bio);
+            }
+            continue;
+        };
+        if covers {
+            flights.table.insert(entry);
+            drop(flights);
+            let fua = bio.is_fua();
+            bio.per_bio().overwrite(region, fua);
+            let sector = bio.sector();
+            return bio.submit(&this.dest, sector);
+        }
+        let Some(lane) = lane.take() else {
+            drop(flights);
+            spare = Some(entry);
+            lane = take_lane(&this.write_copier, wait);
+            if lane.is_none() {
+                return defer(this, bio);
+            }
+            continue;
+        };
+        entry.wait(bio);
+        flights.table.insert(entry);
+        drop(flights);
+        let piece = (this.write_copier.capacity() >> SECTOR_SHIFT) as u32;
+        return CopyRegions::for_write(this.clone(), region, piece).start(lane);
+    }
+}
+
+/// An object from a pool.
+fn allocate<T>(pool: &Pool<T>, value: T, wait: Wait) -> Option<PoolBox<T>> {
+    match wait {
+        Wait::May => Some(pool.alloc(value)),
+        Wait::MustNot => pool.try_alloc(value).ok(),
+    }
+}
+
+/// A lane of a copier.
+fn take_lane(copier: &Copier<CopyRegions>, wait: Wait) -> Option<Lane<CopyRegions>> {
+    match wait {
+        Wait::May => Some(copier.lane()),
+        Wait::MustNot => copier.try_lane(),
+    }
+}
+
+/// Leaves a write to the I/O work item, which may wait.
+fn defer(this: &Shared<Engine>, bio: OwnedBio<CloneTarget>) {
+    this.deferred.lock().writes.push(bio);
+    Engine::kick_io(this);
+}
+
+/// A copy has ended.
+pub(crate) fn copied(this: &Shared<Engine>, regions: Range<u64>, result: Result<(), CopyError>) {
+    let status = result.map_or(Status::IOERR, |()| Status::OK);
+    land(this, regions.start, status, By::Copy);
+}
+
+/// What was on its way into the regions from `start` on has arrived there, or has failed. `by` says
+/// whose data it was. Any context.
+pub(crate) fn land(this: &Shared<Engine>, start: u64, status: Status, by: By) {
+    let arrived = status == Status::OK;
+    let mut flights = this.flights.lock();
+    let Some(entry) = flights.table.remove(start) else {
+        return;
+    };
+    if arrived && this.metadata().mark(entry.regions(), by) {
+        // Under the lock: once nothing is in flight, a suspension may cancel the timer for good.
+        if this.metadata().is_all_hydrated() {
+            // Who waits for the end need not wait for the timer.
+            Engine::kick_commit(this);
+        } else {
+            Engine::start_commit_timer(this);
+        }
+    }
+    if flights.table.regions() == 0 {
+        this.landed.notify_all();
+    }
+    let mut wake = flights.sweep.landed();
+    if !flights.failures.is_empty() {
+        if arrived {
+            let recovered = flights.failures.arrived(entry.regions(), this.now());
+            if recovered {
+                flights.sweep.stop_resting();
+            }
+            wake |= recovered;
+        } else {
+            flights.failures.released(entry.regions(), false);
+        }
+    }
+    if wake {
+        Engine::kick_sweep(this);
+    }
+    drop(flights);
+
+    let waiting = entry.into_waiting();
+    if !arrived {
+        waiting.for_each(|bio| bio.end(status));
+    } else if !waiting.is_empty() {
+        this.deferred.lock().writes.append(waiting);
+        Engine::kick_io(this);
+    }
+}
