@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Records what a clone does to its metadata and its destination, and finds out what a power cut at any
+//! moment would leave of it.
+//!
+//! `record` runs in a guest and makes a [`log`] with one order of all requests. `check` runs on the host,
+//! goes through the record and judges what may be on the disks after each event ([`check`]). `open` runs in a
+//! guest again, and lets the target itself open some of these states ([`open`]).
+
+mod cache;
+mod check;
+mod dm;
+mod jobs;
+mod log;
+mod metadata;
+mod nbd;
+mod open;
+mod record;
+
+use std::path::PathBuf;
+
+use anyhow::{anyhow, bail, ensure, Result};
+use clap::{Parser, Subcommand};
+
+use check::Flushes;
+use log::{Log, Setup};
+use open::{State, States, Worker};
+
+/// Finds out what a power cut would leave of a clone
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Uses a clone on /dev/nbd0 and /dev/nbd1, and writes down all that happens
+    Record {
+        /// The file for the record
+        log: PathBuf,
+        /// The clone's source, which is stamped first
+        #[arg(long)]
+        source: PathBuf,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        #[arg(long, default_value_t = 1000)]
+        operations: u64,
+        #[arg(long, default_value_t = 6)]
+        jobs: u64,
+        #[arg(long)]
+        no_discards: bool,
+        /// Say nothing of how to hydrate
+        #[arg(long)]
+        no_settings: bool,
+        /// Sizes in sectors: of the clone, of a region, of the metadata device
+        #[arg(long, default_value_t = 16384)]
+        sectors: u64,
+        #[arg(long, default_value_t = 8)]
+        region: u64,
+        #[arg(long, default_value_t = 512)]
+        metadata_sectors: u64,
+    },
+    /// Judges what may be on the disks after each event
+    Check {
+        log: PathBuf,
+        /// Decides which random states there are
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Judges as if these flushes had not been sent
+        #[arg(long, value_name = "FLUSHES")]
+        without: Vec<Flushes>,
+        /// Chooses so many states for `open`
+        #[arg(long, default_value_t = 0, requires = "states")]
+        choose: usize,
+        /// The file for them
+        #[arg(long)]
+        states: Option<PathBuf>,
+    },
+    /// Opens states with the target that is loaded
+    Open {
+        states: PathBuf,
+        /// The clone's source, which is stamped first
+        #[arg(long)]
+        source: PathBuf,
+        /// For each worker a metadata device and a destination
+        #[arg(required = true)]
+        disks: Vec<PathBuf>,
+    },
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Record {
+            log,
+            source,
+            seed,
+            operations,
+            jobs,
+            no_discards,
+            no_settings,
+            sectors,
+            region,
+            metadata_sectors,
+        } => {
+            let plan = record::Plan {
+                setup: Setup {
+                    seed,
+                    sectors,
+                    region,
+                    metadata_sectors,
+                },
+                operations,
+                jobs,
+                discards: !no_discards,
+                no_settings,
+                source,
+            };
+            record::record(plan)?.save(&log)
+        }
+        Command::Check {
+            log,
+            seed,
+            without,
+            choose,
+            states,
+        } => {
+            let log = Log::load(&log)?;
+            let plan = check::Plan {
+                seed,
+                left_out: &without,
+                choose,
+            };
+            judge(log, &plan, states)
+        }
+        Command::Open {
+            states,
+            source,
+            disks,
+        } => open_all(&States::load(&states)?, source, &disks),
+    }
+}
+
+fn judge(log: Log, plan: &check::Plan<'_>, states: Option<PathBuf>) -> Result<()> {
+    let (report, chosen) = check::check(&log, plan);
+    println!("seed {}: {} events, {report}", plan.seed, log.events.len());
+    if report.flaws > 0 {
+        bail!("{}", report.examples.join("\n"));
+    }
+    if let Some(path) = states {
+        let world = check::World::new(&log, plan.left_out);
+        let state = |one: &check::Chosen| State {
+            event: one.event,
+            metadata: one.metadata.iter().copied().collect(),
+            dest: one.dest.iter().copied().collect(),
+            shown: world.shown(&one.hydrated, &one.dest).into_iter().collect(),
+            hydrated: one.hydrated.clone(),
+        };
+        let states: Vec<State> = chosen.iter().map(state).collect();
+        println!("{} states chosen", states.len());
+        let states = States {
+            states,
+            setup: log.setup,
+            dictionary: log.dictionary,
+        };
+        states.save(&path)?;
+    }
+    Ok(())
+}
+
+fn open_all(states: &States, source: PathBuf, disks: &[PathBuf]) -> Result<()> {
+    ensure!(
+        disks.len() % 2 == 0,
+        "each worker needs two disks, {} are one too many",
+        disks.len()
+    );
+    open::stamp(&source, states.setup.sectors)?;
+    let mut workers = Vec::new();
+    for (number, pair) in disks.chunks_exact(2).enumerate() {
+        workers.push(Worker::new(
+            number,
+            &states.setup,
+            [&pair[0], &pair[1], &source],
+        )?);
+    }
+    let count = workers.len();
+    std::thread::scope(|scope| {
+        let running: Vec<_> = workers
+            .into_iter()
+            .map(|worker| {
+                let first = worker.number;
+                let mine = states.states.iter().enumerate().skip(first).step_by(count);
+                scope.spawn(move || worker.run(states, mine))
+            })
+            .collect();
+        for worker in running {
+            worker.join().map_err(|_| anyhow!("a worker panicked"))??;
+        }
+        Ok::<(), anyhow::Error>(())
+    })?;
+    println!("{} states opened", states.states.len());
+    Ok(())
+}

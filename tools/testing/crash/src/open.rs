@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Opens states that power cuts leave with the clone target that is loaded: each must open, read-write, with
+//! exactly those regions hydrated that its metadata have, and show what its disks hold. Some are hydrated to
+//! the end as well, after which nothing may have changed.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{ensure, Context, Result};
+use iomodel::device::{Buffer, Device};
+use iomodel::exercise::fill;
+use iomodel::stamp::{describe, Stamp, SECTOR};
+use serde::{Deserialize, Serialize};
+
+use crate::dm;
+use crate::log::{self, Content, Contents, Dictionary, Setup, SOURCE};
+use crate::metadata::Hydrated;
+
+/// One state in so many is hydrated to the end.
+const HYDRATED: usize = 16;
+
+/// States of one record, as a file.
+#[derive(Serialize, Deserialize)]
+pub struct States {
+    pub setup: Setup,
+    pub dictionary: Dictionary,
+    pub states: Vec<State>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct State {
+    /// After which event of the record the power was cut.
+    pub event: usize,
+    pub metadata: Contents,
+    pub dest: Contents,
+    pub hydrated: Hydrated,
+    /// What the clone must show.
+    pub shown: Contents,
+}
+
+impl States {
+    pub fn load(path: &Path) -> Result<Self> {
+        log::load(path)
+    }
+
+    pub fn save(&self, path: &Path) -> Result<()> {
+        log::save(self, path)
+    }
+}
+
+/// The disks of one worker, and what is on them.
+pub struct Worker {
+    pub number: usize,
+    metadata: Image,
+    dest: Image,
+    source: PathBuf,
+    device: dm::Device,
+    buffer: Buffer,
+}
+
+/// A disk, with what was put on it.
+struct Image {
+    path: PathBuf,
+    device: Device,
+    /// None where it is not known.
+    contents: Vec<Option<Content>>,
+}
+
+impl Worker {
+    pub fn new(number: usize, setup: &Setup, paths: [&Path; 3]) -> Result<Self> {
+        let [metadata, dest, source] = paths;
+        let device = dm::Device::create(&format!("opened{number}"))?;
+        device.load(setup.sectors, "error", "")?;
+        device.resume()?;
+        Ok(Worker {
+            number,
+            metadata: Image::new(metadata, setup.metadata_sectors)?,
+            dest: Image::new(dest, setup.sectors)?,
+            source: source.into(),
+            device,
+            buffer: Buffer::new(),
+        })
+    }
+
+    /// Opens one state after the other.
+    pub fn run<'a>(
+        mut self,
+        states: &States,
+        mine: impl Iterator<Item = (usize, &'a State)>,
+    ) -> Result<()> {
+        for (number, state) in mine {
+            // If the kernel does not survive this, its log says which state it was.
+            std::fs::write(
+                "/dev/kmsg",
+                format!("crash: state {number}, after event {}\n", state.event),
+            )?;
+            self.open(states, state, number % HYDRATED == 0)
+                .with_context(|| format!("state {number}, cut after event {}", state.event))?;
+        }
+        self.device.remove()
+    }
+
+    fn open(&mut self, states: &States, state: &State, hydrates: bool) -> Result<()> {
+        let Setup {
+            sectors, region, ..
+        } = states.setup;
+        let dictionary = &states.dictionary;
+        self.metadata.become_(&state.metadata, |_, content| {
+            dictionary.sector(content).to_vec()
+        })?;
+        self.dest.become_(&state.dest, |sector, tag| {
+            let mut bytes = vec![0; SECTOR];
+            Stamp { sector, tag }.fill(&mut bytes);
+            bytes
+        })?;
+        let words = format!(
+            "{} {} {} {region} 1 no_hydration 4 hydration_threshold 64 hydration_batch_size 16",
+            self.metadata.path.display(),
+            self.dest.path.display(),
+            self.source.display()
+        );
+        self.device.load(sectors, "clone", &words)?;
+        self.device.suspend()?;
+        self.device.resume()?;
+        let status = self.device.status(true)?;
+        let progress = format!("{}/{}", state.hydrated.count(), states.setup.regions());
+        ensure!(
+            status.get(3) == Some(&progress) && status.last().is_some_and(|mode| mode == "rw"),
+            "status: {}; {progress} must be hydrated",
+            status.join(" ")
+        );
+        self.check(state)?;
+        if hydrates {
+            self.hydrate(states.setup.regions())?;
+            self.check(state).context("after hydration to the end")?;
+        }
+        self.device.replace(sectors, "error", "")?;
+        if hydrates {
+            self.metadata.forget();
+            self.dest.forget();
+        }
+        Ok(())
+    }
+
+    /// Reads all of the clone.
+    fn check(&mut self, state: &State) -> Result<()> {
+        let clone = Device::open(&self.device.path(), 0, None, false)?;
+        let mut shown = state.shown.iter();
+        for range in clone.pieces() {
+            let bytes = self.buffer.part(&range);
+            clone.read(range.start, bytes)?;
+            for ((sector, bytes), tag) in range.zip(bytes.chunks_exact(SECTOR)).zip(&mut shown) {
+                // Sectors do not tear: number and tag tell enough of a stamp.
+                let start: Vec<u8> = [sector, tag]
+                    .iter()
+                    .flat_map(|word| word.to_le_bytes())
+                    .collect();
+                ensure!(
+                    bytes.starts_with(&start),
+                    "the clone shows {}; must be {}",
+                    describe(bytes),
+                    Stamp { sector, tag }
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn hydrate(&mut self, regions: u64) -> Result<()> {
+        self.device.message("enable_hydration")?;
+        let all = format!("{regions}/{regions}");
+        loop {
+            // A status that commits, so that the end does not have to wait for the clone's own commit.
+            let status = self.device.status(false)?;
+            ensure!(
+                status.last().is_some_and(|mode| mode == "rw"),
+                "status: {}",
+                status.join(" ")
+            );
+            if status.get(3) == Some(&all) {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Image {
+    fn new(path: &Path, sectors: u64) -> Result<Self> {
+        Ok(Image {
+            path: path.into(),
+            device: Device::open(path, 0, Some(sectors), true)?,
+            contents: vec![None; sectors as usize],
+        })
+    }
+
+    /// Writes what is not as it must be.
+    fn become_(
+        &mut self,
+        wanted: &Contents,
+        bytes: impl Fn(u64, Content) -> Vec<u8>,
+    ) -> Result<()> {
+        const LONGEST: usize = 128;
+        let mut buffer = Buffer::new();
+        let mut run: Vec<u8> = Vec::new();
+        let sectors = self.contents.len() as u64;
+        let mut wanted = wanted.iter();
+        for sector in 0..=sectors {
+            let change = wanted
+                .next()
+                .filter(|&content| self.contents[sector as usize] != Some(content));
+            if let Some(content) = change {
+                run.extend(bytes(sector, content));
+                self.contents[sector as usize] = Some(content);
+            }
+            let length = (run.len() / SECTOR) as u64;
+            let is_longest = run.len() / SECTOR == LONGEST;
+            if length > 0 && (change.is_none() || is_longest) {
+                let end = if change.is_none() { sector } else { sector + 1 };
+                let part = buffer.part(&(0..length));
+                part.copy_from_slice(&run);
+                self.device.write(end - length, part)?;
+                run.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody else has written to it.
+    fn forget(&mut self) {
+        self.contents.fill(None);
+    }
+}
+
+/// Stamps a source.
+pub fn stamp(path: &Path, sectors: u64) -> Result<()> {
+    let device = Device::open(path, 0, Some(sectors), true)?;
+    let mut buffer = Buffer::new();
+    for range in device.pieces() {
+        let bytes = buffer.part(&range);
+        fill(bytes, range.start, SOURCE);
+        device.write(range.start, bytes)?;
+    }
+    Ok(device.flush()?)
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Of dm-clone.
+
+#[path = "../../../../drivers/md/dm-clone/block.rs"]
+pub mod block;
+#[path = "../../../../drivers/md/dm-clone/block_set.rs"]
+pub mod block_set;
+#[path = "../../../../drivers/md/dm-clone/failures.rs"]
+pub mod failures;
+#[path = "../../../../drivers/md/dm-clone/format.rs"]
+pub mod format;
+#[path = "../../../../drivers/md/dm-clone/geometry.rs"]
+pub mod geometry;
+#[path = "../../../../drivers/md/dm-clone/message.rs"]
+pub mod message;
+#[path = "../../../../drivers/md/dm-clone/pace.rs"]
+pub mod pace;
+#[path = "../../../../drivers/md/dm-clone/platform.rs"]
+pub mod platform;
+#[path = "../../../../drivers/md/dm-clone/rate.rs"]
+pub mod rate;
+#[path = "../../../../drivers/md/dm-clone/region_map.rs"]
+pub mod region_map;
+#[path = "../../../../drivers/md/dm-clone/space_map.rs"]
+pub mod space_map;
+#[path = "../../../../drivers/md/dm-clone/store.rs"]
+pub mod store;
+#[path = "../../../../drivers/md/dm-clone/table_line.rs"]
+pub mod table_line;
+#[path = "../../../../drivers/md/dm-clone/tree.rs"]
+pub mod tree;
+#[path = "../../../../drivers/md/dm-clone/uncommitted.rs"]
+pub mod uncommitted;
