@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A scope without I/O is its thread's.
+//!
+//! error[E0277]: cannot be sent between threads safely
+
+include!("common/frame.rs");
+
+fn send(queue: &OwnedQueue, scope: dm::noio::NoIo) {
+    let _ = queue.try_spawn(GFP_KERNEL, move || drop(scope));
+}

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Fixtures and rules for tests that run in a guest; README.md shows how to write one."""
+
+import signal
+
+import pytest
+
+from lab import disks as lab_disks
+from lab import dm as lab_dm
+from lab import keeper as lab_keeper
+from lab import modules as lab_modules
+from lab import patience, places
+
+DEFAULT_LIMIT = 120
+
+
+class LimitReached(Exception):
+    """The test took longer than it may."""
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", f"limit(seconds): the time limit on a stock kernel, {DEFAULT_LIMIT} by default")
+    config.addinivalue_line("markers", "kernel_says(pattern...): complaints in the kernel's log that must be there")
+    config.addinivalue_line("markers", "debug_kernel: needs the debug kernel, is skipped on others")
+    config.addinivalue_line("markers", "c_fails(reason): the stock C module must fail this test, by an assertion")
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    config.stash[KEEPER] = lab_keeper.Keeper(lambda text: terminal and terminal.write_line(f"  [{text}]"))
+
+
+KEEPER = pytest.StashKey[lab_keeper.Keeper]()
+# The last test of its file that has a guest: what the file's tests leaked is looked for after it.
+LAST = pytest.StashKey[bool]()
+
+
+def pytest_unconfigure(config):
+    config.stash[KEEPER].close()
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("debug_kernel") and not places.is_debug():
+            item.add_marker(pytest.mark.skip(reason="needs the checkers of `make test KERNEL=debug`"))
+        marker = item.get_closest_marker("c_fails")
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if marker and parameters.get("clone_module") == "c":
+            item.add_marker(pytest.mark.xfail(strict=True, raises=AssertionError, reason=marker.args[0]))
+
+
+def pytest_collection_finish(session):
+    for item in {item.path: item for item in session.items if "guest" in item.fixturenames}.values():
+        item.stash[LAST] = True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Runs a test within its limit; a guest that comes back damaged fails it."""
+    if "guest" not in item.fixturenames:
+        return (yield)
+    seconds = limit(item)
+
+    def stop(_signal, _frame):
+        raise LimitReached(f"no end after {seconds} s")
+
+    expected = [pattern for marker in item.iter_markers("kernel_says") for pattern in marker.args]
+    overrun = False
+    old = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return (yield)
+    except LimitReached:
+        overrun = True
+        raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+        item.config.stash[KEEPER].take_back(item.nodeid, expected, overrun, item.stash.get(LAST, False))
+
+
+def limit(item):
+    """The time limit of a test in seconds, on this kernel."""
+    marker = item.get_closest_marker("limit")
+    return patience.seconds(marker.args[0] if marker else DEFAULT_LIMIT)
+
+
+@pytest.fixture
+def guest(request):
+    """A running guest, as clean as after boot. What the test leaves in it is taken down afterwards."""
+    return request.config.stash[KEEPER].lend(request.node.nodeid)
+
+
+@pytest.fixture
+def dm(guest):
+    """dmsetup in the guest."""
+    return lab_dm.Dm(guest)
+
+
+@pytest.fixture
+def disks(guest):
+    """Disks in the guest, made on demand."""
+    return lab_disks.Disks(guest)
+
+
+@pytest.fixture(params=["rs", "c"])
+def clone_module(guest, request):
+    """The target `clone`, from our module ("rs") and from the stock kernel's ("c")."""
+    lab_modules.load_clone(guest, request.param)
+    return request.param

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Disks for tests, made on demand. After the test they are taken down, see guest/cleanup."""
+
+import contextlib
+import os
+import tempfile
+
+SCRATCH_DISKS = 4
+SCRATCH_BYTES = 1 << 30
+
+
+def make_scratch_files(count=SCRATCH_DISKS):
+    """Files for the scratch disks of a guest: {name: path}. They are sparse."""
+    files = {}
+    for number in range(count):
+        handle, path = tempfile.mkstemp(prefix=f"dm-scratch{number}-", dir="/var/tmp")
+        os.truncate(handle, SCRATCH_BYTES)
+        os.close(handle)
+        files[f"scratch{number}"] = path
+    return files
+
+
+def remove_scratch_files(files):
+    """Removes what make_scratch_files made."""
+    for path in files.values():
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+class Disks:
+    """The kinds of disk that a test can have."""
+
+    def __init__(self, guest):
+        self.guest = guest
+
+    def scratch(self, count=1):
+        """virtio-blk disks of 1 GiB, zeroed. They outlive a kill and reboot of the guest in a test."""
+        paths = [f"/dev/disk/by-id/virtio-scratch{number}" for number in range(count)]
+        self.guest.run("\n".join(f"blkdiscard -f {path}" for path in paths))
+        return paths
+
+    def ram(self, mib, count=1):
+        """brd: memory disks; count of mib MiB each."""
+        self.guest.run(f"modprobe brd rd_nr={count} rd_size={mib * 1024} && udevadm settle")
+        return [f"/dev/ram{number}" for number in range(count)]
+
+    def null(self, name, mib, **attributes):
+        """null_blk: a memory-backed disk /dev/name; attributes are those of its configfs folder.
+
+        null("slow", 64, irqmode=2, completion_nsec=4000000, hw_queue_depth=1) takes 4 ms for each I/O,
+        one at a time.
+        """
+        attributes = {"size": mib, "memory_backed": 1, "discard": 1, **attributes}
+        folder = f"/sys/kernel/config/nullb/{name}"
+        lines = ["set -e", "modprobe null_blk nr_devices=0", f"mkdir {folder}"]
+        lines += [f"echo {value} > {folder}/{attribute}" for attribute, value in attributes.items()]
+        lines += [f"echo 1 > {folder}/power", "udevadm settle"]
+        self.guest.run("\n".join(lines))
+        return f"/dev/{name}"
+
+    def scsi_debug(self, mib, **parameters):
+        """scsi_debug: a SCSI disk in memory; parameters are the module's (lbpu=1, sector_size=4096, ...)."""
+        words = " ".join(f"{name}={value}" for name, value in parameters.items())
+        self.guest.run(
+            f"modprobe -a sd_mod && modprobe scsi_debug dev_size_mb={mib} {words} && udevadm settle"
+        )
+        name = self.guest.output("ls /sys/bus/pseudo/drivers/scsi_debug/adapter0/host*/target*/*/block")
+        return f"/dev/{name}"
+
+    def loop(self, mib):
+        """A loop device over a new sparse file in the guest's memory."""
+        return self.guest.output(
+            f"modprobe loop && file=$(mktemp /tmp/loop.XXXXXX) && truncate -s {mib}M $file"
+            " && losetup --find --show $file && udevadm settle"
+        )

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Loading of the modules under test."""
+
+from . import places
+
+
+def load_clone(guest, implementation):
+    """Loads the target `clone`: "rs" is ours, "c" the stock kernel's. One can be loaded at a time."""
+    if implementation == "c":
+        guest.run("modprobe dm_clone")
+        return
+    load(guest, "dm_clone_rs")
+    # Without a target of this name device-mapper would load the stock module at the first table.
+    targets = guest.output("dmsetup targets")
+    assert "\nclone " in f"\n{targets}", f"dm_clone_rs.ko registers no target `clone`; there are:\n{targets}"
+
+
+def load(guest, name, *parameters):
+    """Loads a module of ours, after the stock modules that it needs."""
+    if not (places.build() / f"{name}.ko").exists():
+        raise places.SetupError(f"build/{places.kernel()}/{name}.ko is missing: run `make modules` first")
+    guest.run(f"/lab/load /lab/{name}.ko {' '.join(parameters)}")

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The drive that brings a guest all that is not in its image: a tar, unpacked over / at boot."""
+
+import io
+import pathlib
+import tarfile
+
+from . import places
+
+# Stock modules that guests may load, besides everything in drivers/md. What they need comes along.
+MODULES = {
+    "brd", "kmemleak_test", "kunit", "lkdtm", "loop", "nbd", "null_blk", "scsi_debug", "sd_mod", "ublk_drv",
+    "virtio_blk", "virtio_net", "xfs", "xxhash_generic", "crc32c_generic",
+}
+
+# Our own test programs: crates in tools/testing.
+PROGRAMS = ("iomodel", "crash")
+
+SSHD_CONFIG = """\
+HostKey /lab/host_key
+AuthorizedKeysFile /lab/authorized_keys
+PermitRootLogin prohibit-password
+StrictModes no
+UsePAM no
+UseDNS no
+PrintMotd no
+LogLevel ERROR
+MaxSessions 64
+SetEnv PATH=/lab:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+"""
+
+
+def make(path, host_key, authorized_key, job=()):
+    """Writes the tar at path. The keys are those of one boot: a private and a public one, as text.
+
+    job: files that go into /lab/job.
+    """
+    guest_files = pathlib.Path(__file__).parent.parent / "guest"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+        for name, text, mode in (
+            ("sshd_config", SSHD_CONFIG, 0o644),
+            ("host_key", host_key, 0o600),
+            ("authorized_keys", authorized_key, 0o600),
+        ):
+            _add_text(tar, f"lab/{name}", text, mode)
+        for file in guest_files.iterdir():
+            _add(tar, file, f"lab/{file.name}")
+        _add_kernel_modules(tar)
+        for file in sorted(places.build().glob("*.ko")):
+            _add(tar, file, f"lab/{file.name}")
+        for name in PROGRAMS:
+            _add(tar, places.program(name), f"lab/{name}")
+        for file in job:
+            _add(tar, file, f"lab/job/{file.name}")
+
+
+def _add_kernel_modules(tar):
+    folder = places.kernel_folder()
+    # /lib is a link in a Debian root: unpacking "lib/..." would replace it.
+    home = f"usr/lib/modules/{places.release()}"
+    needs = {}
+    for line in (folder / "modules/modules.dep").read_text().splitlines():
+        module, _, others = line.partition(":")
+        needs[module] = others.split()
+    wanted = set()
+    for module, others in needs.items():
+        name = pathlib.Path(module).name.partition(".")[0]
+        if module.startswith("kernel/drivers/md/") or name.replace("-", "_") in MODULES:
+            wanted.update([module, *others])
+    for module in sorted(wanted):
+        _add(tar, folder / "modules" / module, f"{home}/{module}")
+    for index in sorted((folder / "modules").glob("modules.*")):
+        _add(tar, index, f"{home}/{index.name}")
+
+
+def _add(tar, file, name):
+    tar.add(file, name, recursive=False, filter=_as_root)
+
+
+def _add_text(tar, name, text, mode):
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(text.encode()), mode
+    tar.addfile(info, io.BytesIO(text.encode()))
+
+
+def _as_root(info):
+    info.uid = info.gid = 0
+    info.uname = info.gname = "root"
+    return info

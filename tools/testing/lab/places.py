@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Where things are: the checkout, the build's results, and what the set-up made."""
+
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+
+TOP = pathlib.Path(__file__).resolve().parents[3]
+
+
+class SetupError(Exception):
+    """Something that the set-up or the build should have made is not there."""
+
+
+def _setup(script, *words):
+    """Runs a script of tools/setup, which prints the path of what it makes."""
+    ran = subprocess.run(
+        [TOP / "tools/setup" / script, *words], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if ran.returncode:
+        raise SetupError(f"tools/setup/{' '.join([script, *words])} failed: see its words above")
+    return pathlib.Path(ran.stdout.strip())
+
+
+def cache():
+    """The folder of everything that was downloaded or prepared."""
+    if "DM_RS_CACHE" in os.environ:
+        return pathlib.Path(os.environ["DM_RS_CACHE"])
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(home) / "dm-rs"
+
+
+@functools.cache
+def kernel():
+    """The kernel that guests boot: KERNEL of the environment, else the lock file's default."""
+    if os.environ.get("KERNEL"):
+        return os.environ["KERNEL"]
+    for line in (TOP / "tools/setup/versions").read_text().splitlines():
+        if line.startswith("KERNEL_DEFAULT="):
+            return line.partition("=")[2].strip("\"'")
+    raise SetupError("tools/setup/versions names no KERNEL_DEFAULT")
+
+
+def is_debug():
+    """Whether this is the kernel of `make debug-kernel`: it checks much, is slow, and can be made to fail."""
+    return kernel() == "debug"
+
+
+@functools.cache
+def release():
+    """What the kernel calls itself, as `uname -r` in a guest says it."""
+    return (kernel_folder() / "release").read_text().strip()
+
+
+@functools.cache
+def kernel_folder():
+    """The prepared kernel: vmlinuz, modules/, release, ..."""
+    return _setup("kernel", kernel())
+
+
+@functools.cache
+def guest_image():
+    """The disk that guests boot from."""
+    return _setup("guest")
+
+
+def build():
+    """Where the build of this kernel leaves our modules, and we our logs."""
+    return TOP / "build" / kernel()
+
+
+@functools.cache
+def program(name):
+    """A test program, built by cargo: tools/testing/NAME."""
+    manifest = TOP / "tools/Cargo.toml"
+    made = TOP / "tools/target/release" / name
+    if not made.exists():
+        print(f"building {name}, a test program", file=sys.stderr, flush=True)
+    built = subprocess.run(
+        ["cargo", "build", "-q", "--release", "--locked", "--package", name, "--manifest-path", manifest],
+        check=False,
+    )
+    if built.returncode:
+        raise SetupError(f"tools/testing/{name} does not build: cargo's words are above")
+    return made

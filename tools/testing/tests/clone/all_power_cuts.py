@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Thousands of power cuts (`make test-crash`), and modules with one fault each, which the cuts must bring out.
+
+Its records and seeds differ from SEED to SEED; `make test` has a small sample, in test_crash.py.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+import pytest
+
+from lab import places
+from lab.keeper import log_folder
+from tests.clone.power_cuts import MIB, PowerCuts, Use
+
+SEED = int(os.environ.get("DM_SEED") or 1)
+
+# Name: how the clone is used, and how many of its states are opened by each module.
+USES = {
+    "4k": (Use(region=8, sectors=4 * MIB, operations=2500), 500),
+    "64k": (Use(region=128, sectors=8 * MIB, operations=1200), 300),
+    "short-tail": (Use(region=16, sectors=3 * MIB + 9, operations=1500), 400),
+    "as-it-likes": (Use(region=128, sectors=32 * MIB, operations=1200, options="--no-settings"), 60),
+    # Two blocks of the bitset, with a tree above them.
+    "two-blocks": (Use(region=8, sectors=33000 * 8, operations=1200), 12),
+    # Few blocks more than are in use: the same ones are written again and again.
+    "tight": (Use(region=8, sectors=2 * MIB, operations=1500, metadata_sectors=128), 400),
+}
+
+
+@pytest.mark.limit(3000)
+@pytest.mark.parametrize("name", USES)
+def test_all_power_cuts(request, guest, name, capsys):
+    use, opened = USES[name]
+    use.seed = SEED
+    cuts = PowerCuts(guest, log_folder(request.node.nodeid))
+    record = cuts.record(use)
+    states = record.with_suffix(".states")
+    right, said = cuts.check(record, "--seed", SEED, "--choose", opened, "--states", states)
+    with capsys.disabled():
+        print(f"\n{name}: {said}", flush=True)
+    assert right, said
+    for module in ("c", "rs"):
+        cuts.open(use, states, module)
+        with capsys.disabled():
+            print(f"{name}: opened by {module}", flush=True)
+
+
+# Name: a file below drivers/md/dm-clone, what is there, and what is there instead.
+FAULTS = {
+    "no flush of the destination": (
+        "commit.rs",
+        ("commit(|| this.dest.flush())", "commit(|| Ok(()))"),
+    ),
+    "a flush of the destination before the commit has taken its regions": (
+        "store.rs",
+        ("        changes.flush().map_err(CommitError::Flush)?;\n", ""),
+        ("        let mut done = Done::All;\n",
+         "        changes.flush().map_err(CommitError::Flush)?;\n        let mut done = Done::All;\n"),
+    ),
+    "no flush of the metadata before the superblock": (
+        "disk.rs",
+        ("Barrier::FlushFua", "Barrier::Fua"),
+    ),
+    "a superblock that is not durable when the commit ends": (
+        "disk.rs",
+        ("Barrier::FlushFua", "Barrier::Flush"),
+    ),
+    "flushes that end during the commit which they need": (
+        "uncommitted.rs",
+        ("self.is_dirty() && (self.user || self.user_taken)", "self.is_dirty() && self.user"),
+    ),
+    "FUA writes that do not wait for the commit of their region": (
+        "commit.rs",
+        ("if this.metadata().note_write(regions) && bio.is_fua() {",
+         "if this.metadata().note_write(regions) && bio.is_fua() && false {"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def workshop():
+    """A copy of the sources, to be spoilt and built."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="dm-faults-"))
+    files = subprocess.run(
+        ["git", "ls-files", "-z", "Kbuild", "drivers", "rust", "tools/setup"],
+        cwd=places.TOP, stdout=subprocess.PIPE, check=True,
+    ).stdout.decode().split("\0")
+    for file in filter(None, files):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(places.TOP / file, folder / file)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def spoilt(workshop, file, *changes):
+    """The module with some changes of a file."""
+    path = workshop / "drivers/md/dm-clone" / file
+    good = path.read_text()
+    text = good
+    for old, new in changes:
+        assert text.count(old) == 1, f"{file} has changed: this fault must be made in another way: {old}"
+        text = text.replace(old, new)
+    path.write_text(text)
+    built = subprocess.run(
+        [workshop / "tools/setup/build"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    path.write_text(good)
+    assert built.returncode == 0, built.stdout
+    return workshop / "build" / places.kernel() / "dm_clone_rs.ko"
+
+
+@pytest.mark.limit(1200)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_power_cuts_bring_out_faults(request, guest, workshop, fault):
+    """In three records at most, since a fault needs its moment."""
+    module = spoilt(workshop, *FAULTS[fault])
+    cuts = PowerCuts(guest, log_folder(request.node.nodeid))
+
+    def load(guest, _module):
+        guest.put(module, "/tmp/spoilt.ko")
+        guest.run("/lab/load /tmp/spoilt.ko")
+
+    for seed in range(SEED, SEED + 3):
+        record = cuts.record(Use(region=8, sectors=2 * MIB, operations=400, seed=seed), load)
+        right, _ = cuts.check(record)
+        if not right:
+            return
+    raise AssertionError(f"nobody misses anything, although there is {fault}")

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Devices that fail: what goes on, what stops, and what comes back."""
+
+import pytest
+
+from lab import modules
+from tests.clone.rig import MODEL, SOURCE_TAG, Rig
+
+pytestmark = pytest.mark.limit(60)
+
+OURS = pytest.mark.parametrize("clone_module", ["rs"], indirect=True)
+BAD = 5  # a region that its device cannot read or write
+
+
+def break_region(part, region):
+    """I/O on the region BAD fails; the rest works."""
+    begin = BAD * region
+    end = begin + region
+    part.become(
+        f"0 {begin} linear DISK 0\n{begin} {region} error\n{end} {part.sectors - end} linear DISK {end}"
+    )
+
+
+def says(rig, text, offset=0):
+    """Fails unless the kernel's log says it, after offset."""
+    assert rig.guest.wait_for_console(text, offset, 10), f"not in the kernel's log: {text}"
+
+
+@pytest.mark.parametrize("broken", ["source", "dest"])
+def test_one_bad_region_keeps_no_other(rig, guest, clone_module, broken):
+    break_region(getattr(rig, broken), rig.region)
+    clone = rig.create("0 4 hydration_threshold 8 hydration_batch_size 1")
+    rig.wait(lambda now: now.hydrated == rig.regions - 1)
+    # The rest of the clone serves reads and writes.
+    rig.write(20 * rig.region, rig.region, 2)
+    rig.holds(0, BAD * rig.region, SOURCE_TAG)
+    rig.holds(20 * rig.region, rig.region, 2)
+    # Tried again, though not in a rush.
+    where = guest.console_size()
+    says(rig, "hydration failed", where)
+    getattr(rig, broken).become()
+    clone.wait_until(lambda status: status.args[3] == f"{rig.regions}/{rig.regions}")
+    rig.holds(BAD * rig.region, rig.region, SOURCE_TAG)
+    # At the end; ours also when a region fails, and when none does any more.
+    assert clone.events() == (3 if clone_module == "rs" else 1)
+
+
+@OURS
+def test_bad_region_is_not_tried_in_a_rush(rig, guest):
+    break_region(rig.source, rig.region)
+    rig.create("0 2 hydration_threshold 8")
+    rig.wait(lambda now: now.hydrated == rig.regions - 1)
+    reads = f"awk '{{ print $1 }}' /sys/class/block/$(basename $(readlink -f {rig.source}))/stat"
+    before = int(guest.output(reads))
+    # An observation of nothing needs a time to pass.
+    guest.run("sleep 3")
+    assert int(guest.output(reads)) - before <= 10
+
+
+def test_write_into_a_region_that_cannot_be_read(rig):
+    rig.source.break_all()
+    rig.create("1 no_hydration")
+    # A part needs the rest from the source; the whole needs nothing.
+    assert rig.write(BAD * rig.region + 8, 8, 2, check=False).returncode
+    assert rig.progress() == (0, rig.regions, 0, "rw")
+    rig.write(BAD * rig.region, rig.region, 3)
+    assert rig.progress().hydrated == 1
+    rig.holds(BAD * rig.region, rig.region, 3)
+    rig.source.become()
+    rig.write(2 * rig.region + 8, 8, 2)
+    rig.holds(2 * rig.region + 8, 8, 2)
+
+
+def test_failed_overwrite_hydrates_nothing(rig):
+    rig.create("1 no_hydration")
+    rig.dest.break_writes()
+    assert rig.write(0, rig.region, 2, check=False).returncode
+    assert rig.progress() == (0, rig.regions, 0, "rw")
+    rig.holds(0, rig.region, SOURCE_TAG)
+    rig.dest.become()
+    rig.write(0, rig.region, 2)
+    rig.holds(0, rig.region, 2)
+
+
+def in_read_only_mode(rig):
+    """A clone with regions 0 and 1 hydrated, region 1 not durably, whose metadata cannot be written."""
+    clone = rig.create("1 no_hydration")
+    rig.write(0, rig.region, 2)
+    rig.metadata.break_writes()
+    where = rig.guest.console_size()
+    events = clone.events()
+    assert rig.write(rig.region, rig.region, 3, check=False).returncode, "a flush that nothing backs succeeded"
+    says(rig, "Switching to read-only mode", where)
+    assert clone.events() == events + 1
+    assert rig.progress("--noflush").mode == "ro"
+
+
+def test_read_only_mode(rig, guest):
+    in_read_only_mode(rig)
+    direct = "oflag=direct conv=notrunc status=none"
+    # Hydrated for good: reads, writes and nothing else.
+    guest.run(f"dd if=/dev/zero of={rig.clone} bs=4k count=1 {direct}")
+    guest.run(f"cmp -n 4096 {rig.clone} /dev/zero")
+    # Not hydrated: reads, no writes; discards are hints.
+    rig.holds(4 * rig.region, rig.region, SOURCE_TAG)
+    assert guest.run(f"dd if=/dev/zero of={rig.clone} bs=4k seek=100 count=1 {direct}", check=False).returncode
+    assert guest.run(f"dd if=/dev/zero of={rig.clone} bs=64k seek=10 count=1 {direct}", check=False).returncode
+    guest.run(f"blkdiscard -f -o {8 * rig.region * 512} -l {rig.region * 512} {rig.clone}")
+    rig.holds(8 * rig.region, rig.region, SOURCE_TAG)
+    # Nothing hydrates any more.
+    rig.clone.message("enable_hydration")
+    assert rig.progress("--noflush").in_flight == 0
+
+
+@pytest.mark.c_fails("goes back to what the disk says, and what was written since is gone")
+def test_read_only_mode_keeps_acknowledged_writes(rig, guest):
+    in_read_only_mode(rig)
+    rig.holds(rig.region, rig.region, 3)
+    guest.run(f"dd if=/dev/zero of={rig.clone} bs=64k seek=1 count=1 oflag=direct conv=notrunc status=none")
+    guest.run(f"cmp -n 65536 -i 65536:0 {rig.clone} /dev/zero")
+    assert guest.run(f"xfs_io -c fsync {rig.clone}", check=False).returncode
+
+
+def test_what_was_durable_is_there_after_read_only_mode(rig):
+    in_read_only_mode(rig)
+    rig.clone.remove()
+    rig.metadata.become()
+    rig.create("1 no_hydration")
+    assert rig.progress() == (1, rig.regions, 0, "rw")
+    rig.holds(0, rig.region, 2)
+    rig.holds(rig.region, rig.region, SOURCE_TAG)
+
+
+def test_full_metadata(clone_module, guest, dm, disks):
+    """A device that takes the format, which the stock module writes, but no transaction."""
+    paths = [disks.null("tiny", 1), *disks.ram(8, 2)]
+    rig = Rig(guest, dm, paths, 16384, 128)
+    rig.metadata.become("0 72 linear DISK 0")
+    if clone_module != "c":
+        guest.run("rmmod dm_clone_rs")
+        modules.load_clone(guest, "c")
+        rig.create("1 no_hydration").remove()
+        guest.run("rmmod dm_clone")
+        modules.load_clone(guest, clone_module)
+    clone = rig.create("1 no_hydration")
+    where = guest.console_size()
+    result = rig.write(0, rig.region, 2, check=False)
+    assert result.returncode
+    says(rig, "Switching to read-only mode", where)
+    assert clone.status("--noflush")[0].args[-1] == "ro"
+    rig.holds(2 * rig.region, rig.region, SOURCE_TAG)
+
+
+def test_fail_mode(rig, guest):
+    """The metadata cannot even be read again."""
+    clone = rig.create("1 no_hydration")
+    rig.write(0, rig.region, 2)
+    rig.metadata.break_all()
+    where = guest.console_size()
+    assert rig.write(rig.region, rig.region, 3, check=False).returncode
+    says(rig, "Switching to fail mode", where)
+    assert clone.status_text("--noflush").split()[2:] == ["clone", "Fail"]
+    for command in (
+        f"dd if={rig.clone} of=/dev/null bs=4k count=1 iflag=direct",
+        f"dd if=/dev/zero of={rig.clone} bs=4k count=1 oflag=direct",
+        f"blkdiscard -f -l 65536 {rig.clone}",
+    ):
+        assert "Input/output error" in guest.run(command, check=False).stderr
+    clone.remove()
+
+
+@pytest.mark.usefixtures("clone_module")
+@pytest.mark.parametrize("number", [1000, 4294967295])
+def test_huge_settings(guest, dm, disks, number):
+    """More copies than there are objects in reserve, and I/O beside them."""
+    rig = Rig(guest, dm, disks.ram(8, 3), 16384, 8)
+    clone = rig.create(f"1 no_hydration 4 hydration_threshold {number} hydration_batch_size 1")
+    load = guest.start(f"iomodel run {clone} --source {SOURCE_TAG} --ops 200 --state {MODEL}")
+    rig.hydrate(number, 1)
+    said, _ = load.communicate()
+    assert load.returncode == 0, said
+    clone.message("hydration_batch_size", number)
+    guest.run(f"iomodel verify {rig.dest} --source {SOURCE_TAG} --state {MODEL}")

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The harness judges itself: a pytest inside this one runs tests that do harm to their guest."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from lab import judge, patience
+
+HARNESS = pathlib.Path(__file__).resolve().parent.parent
+
+# In this order: each test after a harmful one shows that its guest is a fresh one, or clean.
+HARMFUL = '''
+import pytest
+
+def test_healthy(guest):
+    assert guest.output("uname -s") == "Linux"
+
+def test_warning(guest):
+    guest.run("touch /tmp/mark; echo 'WARNING: provoked' > /dev/kmsg")
+
+def test_fresh_after_warning(guest):
+    guest.run("! [ -e /tmp/mark ]")
+
+@pytest.mark.kernel_says("WARNING: announced")
+def test_announced_warning(guest):
+    guest.run("echo 'WARNING: announced' > /dev/kmsg")
+
+@pytest.mark.kernel_says("WARNING: announced")
+def test_announced_but_not_heard(guest):
+    guest.run("true")
+
+def test_panic(guest):
+    guest.run("echo c > /proc/sysrq-trigger")
+
+@pytest.mark.limit(5)
+def test_hang_in_guest(guest):
+    guest.run("echo 'a hang begins' > /dev/kmsg; sleep 1000")
+
+@pytest.mark.limit(2)
+def test_hang_in_test(guest):
+    while True:
+        pass
+
+def test_leaves_much(guest, dm, disks):
+    ram = disks.ram(32)[0]
+    top = dm.create("lower", f"0 65536 linear {ram} 0")
+    dm.create("upper", f"0 65536 linear {top} 0")
+    guest.run("mkfs.ext4 -q /dev/mapper/upper && mkdir -p /mnt/x && mount /dev/mapper/upper /mnt/x")
+    guest.start("cd /mnt/x && sleep 1000")
+    top.suspend("--noflush", "--nolockfs")
+    guest.run("touch /tmp/mark")
+
+def test_same_guest_but_clean(guest, dm):
+    guest.run("[ -e /tmp/mark ]; ! grep /mnt /proc/mounts; ! grep ^brd /proc/modules")
+    assert dm.names() == []
+
+@pytest.mark.c_fails("a control")
+@pytest.mark.parametrize("clone_module", ["c"], indirect=True)
+def test_control_that_fails(clone_module):
+    assert clone_module == "rs"
+
+@pytest.mark.c_fails("a control")
+@pytest.mark.parametrize("clone_module", ["c"], indirect=True)
+def test_control_that_passes(clone_module):
+    pass
+'''
+
+
+# Harm that only the debug kernel's checkers see.
+HIDDEN = '''
+def test_uses_freed_memory(guest):
+    guest.run("modprobe lkdtm && echo WRITE_AFTER_FREE > /sys/kernel/debug/provoke-crash/DIRECT")
+
+def test_leaks(guest):
+    guest.run("modprobe kmemleak_test")
+
+def test_last_of_its_file(guest):
+    pass
+'''
+
+# What checkers say, each in its own words.
+COMPLAINTS = '''\
+WARNING: possible circular locking dependency detected
+WARNING: possible recursive locking detected
+WARNING: possible irq lock inversion dependency detected
+WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected
+WARNING: inconsistent lock state
+[ BUG: Invalid wait context ]
+WARNING: lock held when returning to user space!
+BUG: MAX_LOCKDEP_CHAINS too low!
+turning off the locking correctness validator.
+WARNING: suspicious RCU usage
+BUG: sleeping function called from invalid context at kernel/locking/mutex.c:609
+BUG: scheduling while atomic: dmsetup/231/0x00000002
+BUG: using smp_processor_id() in preemptible [00000000] code: dmsetup/231
+BUG: KASAN: slab-use-after-free in dm_clone_map+0x4a/0x90
+BUG kmalloc-64 (Tainted: G           O       ): Redzone overwritten
+kmemleak: 8 new suspected memory leaks (see /sys/kernel/debug/kmemleak)
+ODEBUG: free active (active state 0) object: 00000000c0ffee00 object type: timer_list
+list_add corruption. prev->next should be next (ffff888), but was ffff889.
+refcount_t: underflow; use-after-free.
+device-mapper: block manager: recursive lock detected in metadata
+rust_kernel: panicked at drivers/md/dm-clone/region_map.rs:80:9:
+INFO: task dmsetup:231 blocked for more than 320 seconds.
+rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:
+'''
+
+
+@pytest.fixture(scope="module")
+def harm(tmp_path_factory):
+    """What pytest printed for HARMFUL."""
+    return run_inside(tmp_path_factory.mktemp("harm"), HARMFUL)
+
+
+@pytest.fixture(scope="module")
+def hidden_harm(tmp_path_factory):
+    """What pytest printed for HIDDEN."""
+    return run_inside(tmp_path_factory.mktemp("hidden"), HIDDEN)
+
+
+def run_inside(folder, tests):
+    """Runs tests in a pytest of their own: what it printed."""
+    (folder / "test_harm.py").write_text(tests)
+    (folder / "conftest.py").write_text((HARNESS / "conftest.py").read_text())
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-v", "-rx", "-p", "no:cacheprovider", "."],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(HARNESS)}, stdout=subprocess.PIPE, text=True, check=False,
+    )
+    print(ran.stdout)
+    return ran.stdout
+
+
+def outcome(harm, name):
+    """How a test of HARMFUL ended: PASSED, FAILED, ..."""
+    return re.search(rf"test_harm\.py::{re.escape(name)} .*?(PASSED|FAILED|ERROR|XFAIL|XPASS)", harm, re.S).group(1)
+
+
+@pytest.mark.parametrize(("name", "ended"), [
+    ("test_healthy", "PASSED"),
+    ("test_warning", "FAILED"),
+    ("test_fresh_after_warning", "PASSED"),
+    ("test_announced_warning", "PASSED"),
+    ("test_announced_but_not_heard", "FAILED"),
+    ("test_panic", "FAILED"),
+    ("test_hang_in_guest", "FAILED"),
+    ("test_hang_in_test", "FAILED"),
+    ("test_leaves_much", "PASSED"),
+    ("test_same_guest_but_clean", "PASSED"),
+    ("test_control_that_fails[c]", "XFAIL"),
+    ("test_control_that_passes[c]", "FAILED"),
+])
+def test_outcome(harm, name, ended):
+    assert outcome(harm, name) == ended
+
+
+@pytest.mark.parametrize("reason", [
+    "WARNING: provoked",
+    "sysrq triggered crash",
+    f"no end after {patience.seconds(5)} s",
+    f"no end after {patience.seconds(2)} s",
+    "WARNING: announced",
+])
+def test_reason_is_told(harm, reason):
+    assert reason in harm
+
+
+def test_logs_are_kept(harm):
+    from lab import keeper
+
+    assert harm
+    name = "test_harm.py::test_hang_in_guest"
+    assert "sleep 1000" in (keeper.log_folder(name) / "commands.log").read_text()
+    log = (keeper.log_folder(name) / "dmesg.log").read_text()
+    assert "a hang begins" in log
+    assert "sysrq: Show" in log
+
+
+@pytest.mark.parametrize("line", COMPLAINTS.splitlines())
+def test_complaint_is_known(line):
+    assert judge.complaints(f"loop: module loaded\n[   12.345678] {line}\n") == [f"[   12.345678] {line}"]
+
+
+@pytest.mark.debug_kernel
+@pytest.mark.parametrize(("name", "ended"), [
+    ("test_uses_freed_memory", "FAILED"),
+    ("test_leaks", "PASSED"),
+    ("test_last_of_its_file", "FAILED"),
+])
+def test_hidden_outcome(hidden_harm, name, ended):
+    assert outcome(hidden_harm, name) == ended
+
+
+@pytest.mark.debug_kernel
+@pytest.mark.parametrize("reason", ["BUG: KASAN: slab-use-after-free", "unreferenced object", "kmemleak_test_init"])
+def test_hidden_reason_is_told(hidden_harm, reason):
+    assert reason in hidden_harm
+
+
+@pytest.mark.debug_kernel
+def test_lockdep_is_awake(guest):
+    """It turns itself off when it has found something, or has no room."""
+    assert "debug_locks: 1" in " ".join(guest.output("cat /proc/lockdep_stats").split())
