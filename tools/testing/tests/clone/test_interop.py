@@ -17,7 +17,7 @@ REGIONS = 1024
 def alternate(guest, dm, disks):
     """Has modules take turns on one clone. The destination is slow, so that hydration can be stopped midway."""
     metadata, dest, source = disks.ram(4, 3)
-    slow = dm.create("slow", f"0 8192 delay {dest} 0 0 {dest} 0 1")
+    slow = dm.create("slow", f"0 8192 delay {dest} 0 0 {dest} 0 4")
     for disk in (dest, source):
         guest.run(f"dd if=/dev/urandom of={disk} bs=1M count=4 oflag=direct status=none")
 

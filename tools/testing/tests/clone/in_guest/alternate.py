@@ -95,7 +95,9 @@ def main():
     metadata, dest, raw_dest, source = sys.argv[3:7]
     original = read_all(source, length * 512)
     model = Model(original, raw_dest, length * 512, random.Random(seed))
-    table = f"{metadata} {dest} {source} 8 2 no_hydration no_discard_passdown"
+    # One region at a time, by either module: then it can be stopped midway.
+    core = "4 hydration_threshold 1 hydration_batch_size 1"
+    table = f"{metadata} {dest} {source} 8 2 no_hydration no_discard_passdown {core}"
     turns = [visit(module, table, length, model, step) for module in sys.argv[8:]]
     assert read_all(source, length * 512) == original, "the source has changed"
     if turns[-1][2] == -(-length // 8):
