@@ -79,6 +79,7 @@ pub mod log;
 pub mod map;
 pub mod mempool;
 pub mod noio;
+pub mod once_flag;
 pub mod owned_bio;
 mod per_bio;
 pub mod persistent_data;

@@ -50,7 +50,10 @@ use crate::{
     }, //
 };
 use core::ops::Range;
-use dm::prelude::*;
+use dm::{
+    once_flag::OnceFlag,
+    prelude::*, //
+};
 use kernel::{
     new_mutex,
     prelude::*,
@@ -128,8 +131,8 @@ pub(crate) struct Metadata {
     uncommitted: IrqLock<Uncommitted>,
     /// A [`Mode`], in the order of its values.
     mode: Atomic<u32>,
-    /// Whether every region is hydrated durably. Never becomes false again.
-    complete: Atomic<u32>,
+    /// Whether every region is hydrated durably.
+    complete: OnceFlag,
     #[pin]
     store: Mutex<OnDisk>,
 }
@@ -167,7 +170,7 @@ impl Metadata {
                 regions,
                 uncommitted <- new_irq_lock!(uncommitted, "dm_clone_uncommitted"),
                 mode: Atomic::new(Mode::ReadWrite as u32),
-                complete: Atomic::new(0),
+                complete: OnceFlag::new(),
                 store <- new_mutex!(OnDisk {
                     device,
                     open: Some(open),
@@ -217,7 +220,7 @@ impl Metadata {
 
     /// Whether every region is hydrated, durably. Any context.
     pub(crate) fn is_complete(&self) -> bool {
-        self.complete.load(Relaxed) != 0
+        self.complete.is_set()
     }
 
     /// What may still be done. Any context.
@@ -344,7 +347,7 @@ impl Metadata {
     /// If everything is committed, nothing but that is worth to be known from now on.
     fn note_complete(&self, store: &mut OnDisk) {
         if self.committed() == self.geometry.regions() && !self.is_complete() {
-            self.complete.store(1, Relaxed);
+            self.complete.set();
             self.regions.retire();
             if let Some(open) = store.open.as_mut() {
                 open.retire();
