@@ -40,8 +40,10 @@ pub struct Ended<'a> {
 }
 
 pub(crate) enum Verdict {
+    /// Device-mapper ends the bio as the device did it.
+    Done,
     /// Device-mapper ends the bio with this status.
-    Done(Status),
+    DoneWith(Status),
     /// The bio is queued again.
     Requeue,
     /// The target keeps it.
@@ -51,7 +53,7 @@ pub(crate) enum Verdict {
 impl Verdict {
     pub(crate) fn to_raw(&self) -> c_int {
         (match self {
-            Verdict::Done(_) => bindings::DM_ENDIO_DONE,
+            Verdict::Done | Verdict::DoneWith(_) => bindings::DM_ENDIO_DONE,
             Verdict::Requeue => bindings::DM_ENDIO_REQUEUE,
             Verdict::Kept => bindings::DM_ENDIO_INCOMPLETE,
         }) as c_int
@@ -67,7 +69,6 @@ impl Verdict {
 pub struct EndBio<'a, T: Target> {
     bio: *mut bindings::bio,
     slot: *mut Slot<T>,
-    status: Status,
     _brand: PhantomData<fn(&'a ()) -> &'a ()>,
     _target: PhantomData<*mut T>,
 }
@@ -85,16 +86,12 @@ impl<'a, T: Target> EndBio<'a, T> {
     /// # Safety
     ///
     /// `bio` must fulfil the type invariants, and `'a` must be a lifetime of this call alone.
-    pub(crate) unsafe fn from_raw(
-        bio: *mut bindings::bio,
-        slot: *mut Slot<T>,
-        status: Status,
-    ) -> Self {
+    #[inline]
+    pub(crate) unsafe fn from_raw(bio: *mut bindings::bio, slot: *mut Slot<T>) -> Self {
         // INVARIANT: The caller's promise.
         EndBio {
             bio,
             slot,
-            status,
             _brand: PhantomData,
             _target: PhantomData,
         }
@@ -102,7 +99,8 @@ impl<'a, T: Target> EndBio<'a, T> {
 
     /// How the device did it.
     pub fn outcome(&self) -> Status {
-        self.status
+        // SAFETY: By the type invariants, the bio is valid and ours.
+        Status::from_raw(unsafe { (*self.bio).bi_status })
     }
 
     /// The target's data of this bio.
@@ -113,14 +111,16 @@ impl<'a, T: Target> EndBio<'a, T> {
 
     /// Lets the bio end as the device did it.
     pub fn done(self) -> Ended<'a> {
-        let status = self.status;
-        self.done_with(status)
+        Ended {
+            verdict: Verdict::Done,
+            _brand: PhantomData,
+        }
     }
 
     /// Lets the bio end with another status.
     pub fn done_with(self, status: Status) -> Ended<'a> {
         Ended {
-            verdict: Verdict::Done(status),
+            verdict: Verdict::DoneWith(status),
             _brand: PhantomData,
         }
     }

@@ -179,19 +179,17 @@ impl<'a, T: Target> MapBio<'a, T> {
     }
 }
 
-/// Makes the first sector of a bio count from the start of its target, and returns what it was.
+/// Makes the first sector of a bio count from the start of its target.
 ///
 /// # Safety
 ///
 /// `bio` must be a clone for the target that begins at sector `begin` of the device.
 #[inline]
-pub(crate) unsafe fn make_target_relative(bio: *mut bindings::bio, begin: Sector) -> Sector {
+pub(crate) unsafe fn make_target_relative(bio: *mut bindings::bio, begin: Sector) {
     // SAFETY: The caller promises a valid bio that is ours.
     let iter = unsafe { &mut (*bio).bi_iter };
-    let from = iter.bi_sector;
     // An empty flush has no position; device-mapper leaves 0 there.
     if iter.bi_size >> SECTOR_SHIFT != 0 {
-        iter.bi_sector = from.wrapping_sub(begin);
+        iter.bi_sector = iter.bi_sector.wrapping_sub(begin);
     }
-    from
 }

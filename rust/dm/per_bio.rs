@@ -40,15 +40,17 @@ impl<T: Target> Slot<T> {
         unsafe { bindings::dm_per_bio_data(bio, Self::SIZE) }.cast()
     }
 
-    /// Writes a fresh slot for a bio that was at sector `from` of the mapped device; returns it.
+    /// Writes a fresh slot for a bio that is where it came on the mapped device; returns it.
     ///
     /// # Safety
     ///
     /// As for [`of`](Self::of); the slot must not be initialised.
     #[inline]
-    pub(crate) unsafe fn init(bio: *mut bindings::bio, from: Sector) -> *mut Self {
+    pub(crate) unsafe fn init(bio: *mut bindings::bio) -> *mut Self {
         // SAFETY: The caller's promise.
         let slot = unsafe { Self::of(bio) };
+        // SAFETY: The clone is valid and ours.
+        let from = unsafe { (*bio).bi_iter.bi_sector };
         // SAFETY: The memory is reserved for this, aligned and unused.
         unsafe {
             slot.write(Slot {

@@ -22,7 +22,6 @@
 use crate::{
     args::Args,
     bindings,
-    bio::Status,
     ctr::{
         Ctr,
         CtrError, //
@@ -243,10 +242,10 @@ unsafe extern "C" fn map<T: Target>(
     ti: *mut bindings::dm_target,
     bio: *mut bindings::bio,
 ) -> c_int {
-    // SAFETY: The target is valid, and the clone is for it.
-    let from = unsafe { make_target_relative(bio, (*ti).begin) };
     // SAFETY: The clone's slot is reserved for us and not initialised yet.
-    let slot = unsafe { Slot::<T>::init(bio, from) };
+    let slot = unsafe { Slot::<T>::init(bio) };
+    // SAFETY: The target is valid, and the clone is for it.
+    unsafe { make_target_relative(bio, (*ti).begin) };
     // SAFETY: The clone is being mapped, its slot is initialised, and its sector is relative. The
     // brand is that of this call's scope.
     let bio = unsafe { MapBio::from_raw(bio, slot) };
@@ -268,25 +267,22 @@ unsafe extern "C" fn end_io<T: Target>(
     let ended = unsafe { (*slot).ended };
 
     let verdict = if T::HAS_END_IO && !ended {
-        // SAFETY: `error` is device-mapper's local.
-        let status = Status::from_raw(unsafe { *error });
         // SAFETY: The bio is done, its slot is initialised; the brand is this call's scope.
-        let bio = unsafe { EndBio::from_raw(bio, slot, status) };
+        let bio = unsafe { EndBio::from_raw(bio, slot) };
         // SAFETY: The target was made by `ctr::<T>`.
         unsafe { target::<T>(ti) }.end_io(bio).verdict
     } else {
-        // SAFETY: `error` is device-mapper's local.
-        Verdict::Done(Status::from_raw(unsafe { *error }))
+        Verdict::Done
     };
 
     match verdict {
         // A bio that was kept may have ended meanwhile, so it must not be touched.
         Verdict::Kept => {}
-        Verdict::Requeue => {
+        Verdict::Done | Verdict::Requeue => {
             // SAFETY: Device-mapper frees the clone next, and nobody else holds it.
             unsafe { slot.drop_in_place() }
         }
-        Verdict::Done(status) => {
+        Verdict::DoneWith(status) => {
             // SAFETY: `error` is device-mapper's local.
             unsafe { *error = status.to_raw() };
             // SAFETY: Device-mapper frees the clone next, and nobody else holds it.
