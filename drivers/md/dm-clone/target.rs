@@ -58,19 +58,25 @@ pub(crate) struct CloneTarget {
 /// What a clone notes on a bio.
 #[derive(Default)]
 pub(crate) struct PerBio {
-    /// The first of the regions that this write covers whole, and hydrates.
-    overwrites: Option<u64>,
+    /// What this write hydrates.
+    overwrites: Option<Overwrite>,
+    /// For [`Users`](crate::users::Users).
+    begun: Option<Begun>,
+}
+
+/// A write that covers regions whole.
+#[derive(Clone, Copy)]
+struct Overwrite {
+    /// The first of them.
+    first: u64,
     /// Whether it came as FUA. The flag itself does not survive a device without a cache.
     fua: bool,
-    /// For [`Users`](crate::users::Users).
-    begun: Begun,
 }
 
 impl PerBio {
     /// Notes that the bio hydrates the regions in flight from `first` on.
     pub(crate) fn overwrite(&mut self, first: u64, fua: bool) {
-        self.overwrites = Some(first);
-        self.fua = fua;
+        self.overwrites = Some(Overwrite { first, fua });
     }
 }
 
@@ -113,84 +119,25 @@ impl Target for CloneTarget {
         Ok(try_init!(CloneTarget { engine, words }? Error))
     }
 
-    fn map<'a>(&self, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
-        let metadata = self.engine.metadata();
+    fn map<'a>(&self, bio: MapBio<'a, Self>) -> Mapped<'a> {
+        // Most clones are complete most of their time. Then nothing is left to commit, which could
+        // fail or which a flush would have to wait for: what else there may be to do is kept out of
+        // the way.
+        if self.engine.metadata().is_complete() && bio.op() != Op::Discard {
+            let sector = bio.sector();
+            return bio.remap(&self.engine.dest, sector);
+        }
         if bio.is_flush() {
             return self.map_flush(bio);
         }
-        if metadata.mode() == Mode::Fail {
-            return bio.kill();
-        }
-        if bio.op() == Op::Discard {
-            let (mapped, bio) = bio.take();
-            discard::map(&self.engine.share(), bio);
-            return mapped;
-        }
-        let sector = bio.sector();
-        if metadata.is_complete() || bio.sectors() == 0 {
-            return bio.remap(&self.engine.dest, sector);
-        }
-        bio.per_bio().begun = self.engine.users.begin(self.engine.clock());
-        if bio.op() == Op::Write {
-            if let Some(regions) = hydrate::begin_overwrite(&self.engine, bio.range()) {
-                return self.map_overwrite(bio, regions);
-            }
-        }
-
-        // The part of the bio that lies in regions of the same state; the rest comes back.
-        let geometry = metadata.geometry();
-        let touched = geometry.touched(bio.range());
-        let (hydrated, mut run) = metadata.regions().run(touched.clone());
-        if bio.is_write() && !hydrated {
-            run = 1;
-        }
-        let end = geometry.sectors(0..touched.start + run).end;
-        if let Ok(sectors) = u32::try_from(end.saturating_sub(sector)) {
-            if sectors < bio.sectors() && bio.accept_partial(sectors).is_err() {
-                return bio.kill();
-            }
-        }
-
-        match (hydrated, bio.is_write()) {
-            (true, true) if bio.is_fua() => {
-                let (mapped, bio) = bio.take();
-                commit::send_write(&self.engine.share(), bio);
-                mapped
-            }
-            (true, true) => {
-                metadata.note_write(touched.start..touched.start + run);
-                bio.remap(&self.engine.dest, sector)
-            }
-            (true, false) => bio.remap(&self.engine.dest, sector),
-            (false, false) => bio.remap(&self.engine.source, sector),
-            (false, true) => {
-                let (mapped, bio) = bio.take();
-                hydrate::write(&self.engine.share(), bio, Wait::MustNot);
-                mapped
-            }
-        }
+        self.map_incomplete(bio)
     }
 
     fn end_io<'a>(&self, mut bio: EndBio<'a, Self>) -> Ended<'a> {
-        let PerBio {
-            overwrites,
-            fua,
-            begun,
-        } = core::mem::take(bio.per_bio());
-        self.engine.users.end(begun, || self.engine.clock());
-        let Some(region) = overwrites else {
-            return bio.done();
-        };
-        let engine = self.engine.share();
-        let outcome = bio.outcome();
-        hydrate::land(&engine, region, outcome, By::User);
-        if !fua || outcome != Status::OK {
-            return bio.done();
+        match bio.per_bio().begun {
+            Some(begun) => self.end_noted(bio, begun),
+            None => bio.done(),
         }
-        let (ended, bio) = bio.keep();
-        engine.commits.lock().fua_done.push(bio);
-        Engine::kick_commit(&engine);
-        ended
     }
 
     fn postsuspend(&self) {
@@ -260,6 +207,83 @@ impl Target for CloneTarget {
 }
 
 impl CloneTarget {
+    /// Maps what is not a flush while some region may have to be looked up, and discards.
+    #[inline(never)]
+    fn map_incomplete<'a>(&self, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
+        let metadata = self.engine.metadata();
+        if metadata.mode() == Mode::Fail {
+            return bio.kill();
+        }
+        let (op, sector) = (bio.op(), bio.sector());
+        if op == Op::Discard {
+            let (mapped, bio) = bio.take();
+            discard::map(&self.engine.share(), bio);
+            return mapped;
+        }
+        if bio.sectors() == 0 {
+            return bio.remap(&self.engine.dest, sector);
+        }
+        bio.per_bio().begun = Some(self.engine.users.begin(self.engine.clock()));
+        if op == Op::Write {
+            if let Some(regions) = hydrate::begin_overwrite(&self.engine, bio.range()) {
+                return self.map_overwrite(bio, regions);
+            }
+        }
+
+        // The part of the bio that lies in regions of the same state; the rest comes back.
+        let geometry = metadata.geometry();
+        let touched = geometry.touched(bio.range());
+        let (hydrated, mut run) = metadata.regions().run(touched.clone());
+        if bio.is_write() && !hydrated {
+            run = 1;
+        }
+        let end = geometry.sectors(0..touched.start + run).end;
+        if let Ok(sectors) = u32::try_from(end.saturating_sub(sector)) {
+            if sectors < bio.sectors() && bio.accept_partial(sectors).is_err() {
+                return bio.kill();
+            }
+        }
+
+        match (hydrated, bio.is_write()) {
+            (true, true) if bio.is_fua() => {
+                let (mapped, bio) = bio.take();
+                commit::send_write(&self.engine.share(), bio);
+                mapped
+            }
+            (true, true) => {
+                metadata.note_write(touched.start..touched.start + run);
+                bio.remap(&self.engine.dest, sector)
+            }
+            (true, false) => bio.remap(&self.engine.dest, sector),
+            (false, false) => bio.remap(&self.engine.source, sector),
+            (false, true) => {
+                let (mapped, bio) = bio.take();
+                hydrate::write(&self.engine.share(), bio, Wait::MustNot);
+                mapped
+            }
+        }
+    }
+
+    /// Ends a bio that was mapped while some region might have to be looked up.
+    #[inline(never)]
+    fn end_noted<'a>(&self, mut bio: EndBio<'a, Self>, begun: Begun) -> Ended<'a> {
+        self.engine.users.end(begun, self.engine.clock());
+        let Some(Overwrite { first, fua }) = bio.per_bio().overwrites else {
+            return bio.done();
+        };
+        let engine = self.engine.share();
+        let outcome = bio.outcome();
+        hydrate::land(&engine, first, outcome, By::User);
+        if !fua || outcome != Status::OK {
+            return bio.done();
+        }
+        let (ended, bio) = bio.keep();
+        engine.commits.lock().fua_done.push(bio);
+        Engine::kick_commit(&engine);
+        ended
+    }
+
+    #[inline(never)]
     fn map_flush<'a>(&self, bio: MapBio<'a, Self>) -> Mapped<'a> {
         let metadata = self.engine.metadata();
         if metadata.mode() == Mode::Fail {

@@ -6,16 +6,17 @@
 //! A bio *meets* a copy when a piece of one is under way when it begins, or begins before it ends.
 
 use crate::pace::Seen;
+use core::num::NonZero;
 use kernel::sync::atomic::{
     Atomic,
     Relaxed, //
 };
 
 /// When a bio began, and what there was to meet.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct Begun {
-    /// Nanoseconds of the engine's clock; 0: it is not looked at.
-    at: u64,
+    /// Nanoseconds of the engine's clock, at least 1.
+    at: NonZero<u64>,
     /// The number of pieces started until then; [`MEETS`] if one was under way.
     started: u32,
 }
@@ -54,9 +55,10 @@ impl Users {
 
     /// A bio begins. Any context, as all here.
     pub(crate) fn begin(&self, now: u64) -> Begun {
-        self.last.store(now.max(1), Relaxed);
+        let at = NonZero::new(now).unwrap_or(NonZero::<u64>::MIN);
+        self.last.store(at.get(), Relaxed);
         Begun {
-            at: now.max(1),
+            at,
             started: if self.under_way.load(Relaxed) != 0 {
                 MEETS
             } else {
@@ -66,11 +68,8 @@ impl Users {
     }
 
     /// A bio has ended.
-    pub(crate) fn end(&self, begun: Begun, now: impl Fn() -> u64) {
-        if begun.at == 0 {
-            return;
-        }
-        let took = now().saturating_sub(begun.at);
+    pub(crate) fn end(&self, begun: Begun, now: u64) {
+        let took = now.saturating_sub(begun.at.get());
         if begun.started == self.started.load(Relaxed) {
             self.alone.fetch_add(1, Relaxed);
             self.alone_time.fetch_add(took, Relaxed);
