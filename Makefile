@@ -16,7 +16,7 @@ help: ## lists the targets
 	@echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 18
 	@echo
-	@echo "  KERNEL  the stock Debian kernel to build for and to boot; \$$(uname -r) is your own"
+	@echo "  KERNEL  the stock Debian kernel to build for and to boot; \$$(uname -r) is your own, debug the debug kernel"
 	@echo "  FILTER  the part of the tests to run, an expression over their names (pytest's -k); of bench, names"
 	@echo "  V=1     shows the commands of the module build"
 	@echo "  Everything made is in \$${DM_RS_CACHE:-~/.cache/dm-rs} and in build/."
@@ -44,6 +44,9 @@ test-crash: modules ## tries thousands of power cuts, and modules that must not 
 	@tools/setup/guest >/dev/null
 	@DM_SEED=$(SEED) $(enter) tools/testing/run-tests tools/testing/tests/clone/all_power_cuts.py
 
+debug-kernel: ## builds the kernel that checks itself, for `make test KERNEL=debug` (half an hour, once)
+	@tools/setup/kernel debug >/dev/null
+
 check: ## reads the sources: formats, lints, documentation, licences, no unsafe in the targets
 	@tools/setup/check
 
@@ -64,4 +67,4 @@ clean: ## removes what was built here
 distclean: clean ## removes the cache as well: tool root, kernels, guest
 	rm -rf "$${DM_RS_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/dm-rs}"
 
-.PHONY: help modules run shell test test-crash bench check fmt doc rust-analyzer clean distclean
+.PHONY: help modules run shell test test-crash bench debug-kernel check fmt doc rust-analyzer clean distclean

@@ -5,13 +5,7 @@ import io
 import pathlib
 import tarfile
 
-from . import places
-
-# Stock modules that guests may load, besides everything in drivers/md. What they need comes along.
-MODULES = {
-    "brd", "kmemleak_test", "kunit", "lkdtm", "loop", "nbd", "null_blk", "scsi_debug", "sd_mod", "ublk_drv",
-    "virtio_blk", "virtio_net", "xfs", "xxhash_generic", "crc32c_generic",
-}
+from . import places, stock_modules
 
 # Our own test programs: crates in tools/testing.
 PROGRAMS = ("iomodel", "crash")
@@ -58,16 +52,7 @@ def _add_kernel_modules(tar):
     folder = places.kernel_folder()
     # /lib is a link in a Debian root: unpacking "lib/..." would replace it.
     home = f"usr/lib/modules/{places.release()}"
-    needs = {}
-    for line in (folder / "modules/modules.dep").read_text().splitlines():
-        module, _, others = line.partition(":")
-        needs[module] = others.split()
-    wanted = set()
-    for module, others in needs.items():
-        name = pathlib.Path(module).name.partition(".")[0]
-        if module.startswith("kernel/drivers/md/") or name.replace("-", "_") in MODULES:
-            wanted.update([module, *others])
-    for module in sorted(wanted):
+    for module in stock_modules.wanted(folder):
         _add(tar, folder / "modules" / module, f"{home}/{module}")
     for index in sorted((folder / "modules").glob("modules.*")):
         _add(tar, index, f"{home}/{index.name}")
