@@ -28,7 +28,7 @@ def pytest_configure(config):
 
 
 KEEPER = pytest.StashKey[lab_keeper.Keeper]()
-# The last test of its file that has a guest: what the file's tests leaked is looked for after it.
+# Whether the tests that follow are of another file: what those of this one leaked is looked for.
 LAST = pytest.StashKey[bool]()
 
 
@@ -46,9 +46,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xfail(strict=True, raises=AssertionError, reason=marker.args[0]))
 
 
-def pytest_collection_finish(session):
-    for item in {item.path: item for item in session.items if "guest" in item.fixturenames}.values():
-        item.stash[LAST] = True
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Notes which tests are the last of their file here; others of the file may run in another guest."""
+    item.stash[LAST] = nextitem is None or nextitem.path != item.path
+    return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
