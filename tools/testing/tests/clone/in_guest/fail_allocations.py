@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Makes the first allocation of a call fail, then the second, and so on; see tests/clone/test_allocation_failures.py.
+
+arguments: LENGTH METADATA DEST SOURCE
+stdout: {call: {what came of it: how often}} as JSON; "done" is what no failure was left for.
+"""
+
+import collections
+import json
+import os
+import sys
+
+from disk import Disk
+from dm_ioctl import Device
+
+REGION = 4096
+
+
+class Failures:
+    """The allocations of this thread; needs CONFIG_FAULT_INJECTION."""
+
+    def __init__(self):
+        self._file = os.open("/proc/thread-self/fail-nth", os.O_RDWR)
+
+    def walk(self, call, again):
+        """Calls with one failure each, until there is no allocation left: {errno's name or "served": how often}.
+
+        again() makes things as they were, and is told whether the call was refused.
+        """
+        outcomes = collections.Counter()
+        number = 1
+        while True:
+            refused = None
+            os.pwrite(self._file, b"%d" % number, 0)
+            try:
+                call()
+            except OSError as error:
+                refused = error
+            left = int(os.pread(self._file, 16, 0))
+            os.pwrite(self._file, b"0", 0)
+            again(refused is not None)
+            if left:
+                assert refused is None, f"refused without a failure: {refused}"
+                outcomes["done"] += 1
+                return outcomes
+            outcomes[os.strerror(refused.errno) if refused else "served"] += 1
+            number += 1
+
+
+def main():
+    """Walks through creation, resumption, messages, commits, suspension and reload."""
+    length, (metadata, dest, source) = int(sys.argv[1]), sys.argv[2:]
+    words = f"{metadata} {dest} {source} 8 1 no_hydration"
+    failures = Failures()
+    device = Device("failing")
+    said = {}
+
+    def drop(_refused):
+        device.clear()
+
+    def drop_and_blank(refused):
+        drop(refused)
+        disk = Disk(metadata)
+        disk.write(0, bytes(4096))
+        disk.close()
+
+    def load():
+        device.load(length, "clone", words)
+
+    said["format"] = failures.walk(load, drop_and_blank)
+    load()
+    device.clear()
+    said["open"] = failures.walk(load, drop)
+
+    load()
+    device.resume()
+    disk = Disk(device.path)
+    region = 0
+
+    def write_one():
+        nonlocal region
+        disk.write(region * REGION, bytes(REGION))
+        region += 1
+
+    def rw(_refused):
+        status = device.status()
+        assert status.endswith(" rw"), status
+        assert f" {region}/{length // 8} " in status, (region, status)
+
+    # A status makes durable what was written.
+    def write_and_commit():
+        write_one()
+        device.status()
+
+    def still_rw(refused):
+        # The write itself may have been refused.
+        nonlocal region
+        if refused:
+            region = int(device.status().split()[3].partition("/")[0])
+        rw(refused)
+
+    said["commit"] = failures.walk(write_and_commit, still_rw)
+    said["flush"] = failures.walk(lambda: (write_one(), disk.flush()), still_rw)
+    said["stats"] = failures.walk(lambda: device.message("stats"), rw)
+    said["set_min_share"] = failures.walk(lambda: device.message("set_min_share 40"), rw)
+
+    def resumed(_refused):
+        device.resume()
+        rw(_refused)
+
+    def suspend():
+        write_one()
+        device.suspend()
+
+    def suspended(refused):
+        nonlocal region
+        device.resume()
+        still_rw(refused)
+
+    said["suspend"] = failures.walk(suspend, suspended)
+
+    def reload():
+        load()
+        device.suspend()
+        device.resume()
+
+    said["reload"] = failures.walk(reload, resumed)
+    disk.close()
+    device.remove()
+
+    # A table that is new in the device's place reads the map when it is resumed.
+    device = Device("failing")
+
+    def unload(_refused):
+        device.remove()
+        device.__init__("failing")
+        load()
+
+    load()
+    said["resume"] = failures.walk(device.resume, unload)
+    device.resume()
+    rw(False)
+    device.remove()
+    print(json.dumps(said))
+
+
+main()

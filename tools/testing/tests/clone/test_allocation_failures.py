@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Memory that is not there: each call is refused cleanly or served all the same, and the clone goes on."""
+
+import json
+
+import pytest
+
+from tests.clone.rig import MODEL, SOURCE_TAG, Rig
+from tests.clone.tables import run_script
+
+pytestmark = [pytest.mark.debug_kernel, pytest.mark.limit(300)]
+
+OURS = pytest.mark.parametrize("clone_module", ["rs"], indirect=True)
+LENGTH = 16384
+
+
+@pytest.fixture
+def failing(guest):
+    """Allocations fail that may wait for memory, too; nothing is said of it. Gives /sys/kernel/debug's folders."""
+    folders = ["/sys/kernel/debug/failslab", "/sys/kernel/debug/fail_page_alloc"]
+    for folder in folders:
+        guest.run(f"cd {folder} && echo N > ignore-gfp-wait && echo 0 > verbose && echo 0 > probability")
+    guest.run(f"echo 0 > {folders[1]}/min-order && echo N > {folders[1]}/ignore-gfp-highmem")
+    yield folders
+    for folder in folders:
+        guest.run(f"echo 0 > {folder}/probability")
+
+
+@OURS
+@pytest.mark.usefixtures("clone_module", "failing")
+def test_each_allocation_of_each_call(guest, disks):
+    metadata, dest, source = disks.ram(8, 3)
+    said = json.loads(run_script(guest, "fail_allocations.py", LENGTH, metadata, dest, source))
+    print(json.dumps(said, indent=1))
+    for call, outcomes in said.items():
+        assert outcomes["done"] == 1, call
+    # Those calls need memory, and were refused for want of it.
+    for call in ("format", "open", "resume", "reload"):
+        assert said[call]["Cannot allocate memory"] >= 1, said
+    # What users have written becomes durable without any.
+    for call in ("commit", "flush", "suspend"):
+        assert set(said[call]) <= {"done", "served", "Cannot allocate memory"}, said
+
+
+@OURS
+@pytest.mark.usefixtures("clone_module")
+@pytest.mark.parametrize("interval", [1, 3, 10])
+def test_io_goes_on_without_memory(guest, dm, disks, failing, interval):
+    """Allocations that the module makes in its work items and in the users' calls fail; no I/O does."""
+    rig = Rig(guest, dm, disks.ram(8, 3), LENGTH, 8)
+    clone = rig.create("1 no_hydration")
+    sections = "/sys/module/dm_clone_rs/sections"
+    for folder in failing:
+        guest.run(f"""
+            set -e; cd {folder}
+            cat {sections}/.text > require-start
+            size=$(awk '$1 == "dm_clone_rs" {{ print $2 }}' /proc/modules)
+            printf '0x%x' $(($(cat {sections}/.text) + size)) > require-end
+            echo 32 > stacktrace-depth; echo -1 > times; echo {interval} > interval; echo 100 > probability""")
+    clone.message("enable_hydration")
+    guest.run(f"iomodel run {clone} --source {SOURCE_TAG} --ops 400 --threads 4 --state {MODEL}")
+    assert rig.progress().mode == "rw"
+    for folder in failing:
+        guest.run(f"echo 0 > {folder}/probability; echo 0 > {folder}/require-start; echo 0 > {folder}/require-end")
+    rig.hydrate()
+    guest.run(f"iomodel verify {rig.dest} --source {SOURCE_TAG} --state {MODEL}")
