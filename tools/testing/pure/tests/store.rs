@@ -42,11 +42,22 @@ use pure::clone::{
     },
     uncommitted::block_count, //
 };
+use rand::{
+    rngs::StdRng,
+    seq::IndexedRandom,
+    Rng,
+    SeedableRng, //
+};
 use std::{
     cell::RefCell,
     collections::{
         BTreeMap,
         BTreeSet, //
+    },
+    panic::{
+        catch_unwind,
+        resume_unwind,
+        AssertUnwindSafe, //
     }, //
 };
 
@@ -476,35 +487,227 @@ proptest! {
         }
         prop_assert_eq!(audit(&model.image.borrow(), regions), vec![7; arrays]);
     }
+}
 
-    /// Damage is an error or does not matter; it is no panic and no endless loop.
-    #[test]
-    fn damage_is_an_error(
-        shape in (1u64..3 * 32576, 1usize..4, 0u64..20),
-        changes in vec((any::<prop::sample::Index>(), 0usize..600, any::<u64>(), any::<bool>()), 1..4),
-        numbers in vec(0u64..64, 4),
-    ) {
-        let shape = (shape.0, shape.1.max(2), shape.2);
-        let mut image = image_of(shape);
-        for (number, &(block, at, value, odd)) in changes.iter().enumerate() {
-            let block = block.index(image.len());
-            // Small numbers are what the fields have; they do the most harm.
-            let value = if odd { value } else { numbers[number] };
-            let at = if at < 512 { 8 * at } else { 4 * (at - 512) };
-            put_u64(&mut image[block], at.min(BLOCK_SIZE - 8), value);
-            for kind in [Kind::Node, Kind::Array, Kind::Index, Kind::Bitmap] {
-                let original = &image_of(shape)[block];
-                if block::check(kind, original, block as u64).is_ok() {
-                    block::seal(kind, &mut image[block], block as u64);
-                }
+/// How many damaged images are tried.
+const IMAGES: u64 = 100_000;
+/// More calls than any of them can take: whoever makes them does not come to an end.
+const MANY_CALLS: usize = 1000;
+/// What fields have, or nearly; and what arithmetic with them could stumble upon.
+const ODD_NUMBERS: &[u64] = &[
+    0,
+    1,
+    2,
+    3,
+    4,
+    63,
+    64,
+    65,
+    126,
+    252,
+    253,
+    254,
+    255,
+    509,
+    510,
+    BITMAP_BLOCKS - 1,
+    BITMAP_BLOCKS,
+    255 * BITMAP_BLOCKS,
+    255 * BITMAP_BLOCKS + 1,
+    (1 << 31) - 1,
+    1 << 31,
+    (1 << 32) - 1,
+    1 << 32,
+    u64::MAX / 4096,
+    1 << 63,
+    u64::MAX - 1,
+    u64::MAX,
+];
+
+/// A good image that will be damaged, and which of its blocks are something.
+struct Good {
+    regions: u64,
+    image: Image,
+    kinds: Vec<(usize, Option<Kind>)>,
+}
+
+/// An image with room for `spare` blocks more than needed, after some commits; every block of the
+/// bitset then has another content.
+fn good_image(regions: u64, fan: usize, spare: u64, commits: u64) -> Good {
+    let model = Model::new(image_of((regions, fan, spare)));
+    let (mut store, content) = open(&model, regions).unwrap_or_else(|_| panic!("opened"));
+    for commit in 1..=commits {
+        let edit = (0..content.len()).map(|block| (block, 100 * commit + block as u64));
+        assert_eq!(store.commit(&mut Edit::new(edit)).unwrap(), Done::All);
+    }
+    let image = model.image.take();
+    let kind_of = |number: usize| {
+        [Kind::Node, Kind::Array, Kind::Index, Kind::Bitmap]
+            .into_iter()
+            .find(|&kind| block::check(kind, &image[number], number as u64).is_ok())
+    };
+    let kinds = (0..image.len()).map(|number| (number, kind_of(number)));
+    let kinds = kinds.filter(|&(number, kind)| number == 0 || kind.is_some());
+    let kinds = kinds.collect();
+    Good {
+        regions,
+        image,
+        kinds,
+    }
+}
+
+fn odd_number(rng: &mut StdRng) -> u64 {
+    match rng.random_range(0..4) {
+        0 => rng.random(),
+        1 => rng.random_range(0..40),
+        _ => *ODD_NUMBERS.choose(rng).unwrap(),
+    }
+}
+
+/// Puts the checksum of a block right, and the number too that says where it is.
+fn reseal(image: &mut Image, number: usize, kind: Option<Kind>) {
+    match kind {
+        Some(kind) => block::seal(kind, &mut image[number], number as u64),
+        None => format::seal(&mut image[number], number as u64, crc32c),
+    }
+}
+
+/// Does something to an image.
+fn damage(rng: &mut StdRng, good: &Good, image: &mut Image) {
+    let (number, kind) = *good.kinds.choose(rng).unwrap();
+    match rng.random_range(0..10) {
+        // A field becomes another number; at the head of the block is what says most.
+        0..5 => {
+            let at = match (kind, rng.random_range(0..3)) {
+                (None, 0..2) => *[44, 52, 60, 68, 172, 180, 188].choose(rng).unwrap(),
+                (_, 0) => 4 * rng.random_range(1..20),
+                (Some(Kind::Node), 1) => 2048 + 8 * rng.random_range(0..4),
+                _ => 4 * rng.random_range(1..BLOCK_SIZE / 4 - 1),
+            };
+            let value = odd_number(rng);
+            if rng.random() {
+                put_u64(&mut image[number], at, value);
+            } else {
+                put_u32(&mut image[number], at, value as u32);
+            }
+            if rng.random_range(0..8) != 0 {
+                reseal(image, number, kind);
             }
         }
-        let model = Model::new(image);
-        if let Ok((mut store, content)) = open(&model, shape.0) {
-            let edit = (0..content.len()).map(|block| (block, 9));
-            let _ = store.commit(&mut Edit::new(edit));
+        5 | 6 => {
+            for _ in 0..*[1, 1, 5, 50].choose(rng).unwrap() {
+                image[number][rng.random_range(4..BLOCK_SIZE)] = rng.random();
+            }
+            if rng.random_range(0..4) != 0 {
+                reseal(image, number, kind);
+            }
+        }
+        // A block is where another one should be, and may say so or not.
+        7 => {
+            let (other, other_kind) = *good.kinds.choose(rng).unwrap();
+            image[number] = good.image[other].clone();
+            if rng.random() {
+                reseal(image, number, if rng.random() { kind } else { other_kind });
+            }
+        }
+        // A part of it was never written.
+        8 => {
+            let sector = rng.random_range(0..8) * 512;
+            image[number][sector..][..512].fill(0);
+            if rng.random() {
+                reseal(image, number, kind);
+            }
+        }
+        _ => image.truncate(rng.random_range(1..=image.len())),
+    }
+}
+
+/// What becomes of a damaged image.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Outcome {
+    Superblock,
+    Refused,
+    Worked,
+    NoSpace,
+}
+
+/// Opens an image as the module does, and commits if it can be opened. What was committed is there
+/// when it is opened again.
+fn use_image(rng: &mut StdRng, image: Image, regions: u64) -> Outcome {
+    if format::check(&image[0], 0, crc32c).is_err() {
+        return Outcome::Superblock;
+    }
+    let superblock = Superblock::decode(&image[0]);
+    if (superblock.region_sectors, superblock.target_sectors) != (8, regions * 8) {
+        return Outcome::Superblock;
+    }
+    let model = Model::new(image);
+    *model.calls_left.borrow_mut() = MANY_CALLS;
+    let (mut store, mut content) = match open(&model, regions) {
+        Ok(opened) => opened,
+        Err(OpenError::Device(Failed)) => panic!("no end of reading"),
+        Err(_) => return Outcome::Refused,
+    };
+    let mut outcome = Outcome::Worked;
+    for _ in 0..rng.random_range(1..4) {
+        let edit: BTreeMap<usize, u64> = (0..content.len())
+            .map(|block| (block, rng.random::<u64>()))
+            .filter(|(_, value)| value % 2 == 0)
+            .collect();
+        let mut changes = Edit::new(edit.clone());
+        match store.commit(&mut changes) {
+            Ok(_) => {
+                for (block, value) in edit {
+                    if !changes.content.contains_key(&block) {
+                        content[block] = value;
+                    }
+                }
+            }
+            Err(CommitError::NoSpace) => {
+                outcome = Outcome::NoSpace;
+                break;
+            }
+            Err(_) => panic!("no end of writing"),
         }
     }
+    let (_, again) = open(&model, regions).unwrap_or_else(|_| panic!("does not open again"));
+    assert_eq!(again, content);
+    outcome
+}
+
+/// Damage is an error or does not matter; it is no panic and no endless loop.
+#[test]
+fn damage_is_an_error() {
+    let mut good = Vec::new();
+    for (blocks, fan) in [(1, 252), (2, 252), (3, 2), (5, 2), (7, 3)] {
+        for (spare, commits) in [(0, 0), (0, 3), (20, 2)] {
+            good.push(good_image(blocks * 32576 - 77, fan, spare, commits));
+        }
+    }
+    let mut outcomes = BTreeMap::new();
+    for seed in 0..IMAGES {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let good = good.choose(&mut rng).unwrap();
+        let mut image = good.image.clone();
+        for _ in 0..*[1, 1, 1, 2, 3].choose(&mut rng).unwrap() {
+            if image.len() == good.image.len() {
+                damage(&mut rng, good, &mut image);
+            }
+        }
+        let used = catch_unwind(AssertUnwindSafe(|| {
+            use_image(&mut rng, image, good.regions)
+        }));
+        let outcome = used.unwrap_or_else(|panic| {
+            eprintln!("with image {seed}");
+            resume_unwind(panic)
+        });
+        *outcomes.entry(outcome).or_insert(0) += 1;
+    }
+    // Each layer has had its share.
+    for outcome in [Outcome::Superblock, Outcome::Refused, Outcome::Worked] {
+        assert!(outcomes[&outcome] > IMAGES / 50, "{outcomes:?}");
+    }
+    assert!(outcomes[&Outcome::NoSpace] > 0, "{outcomes:?}");
 }
 
 /// What is refused and what is formatted: one block less than needed is too few.
