@@ -14,7 +14,7 @@
 //! ```ignore
 //! let io = IoClient::new()?;
 //! io.read(&dev, 0, &mut header)?;
-//! io.write(&dev, 8, &record, Barrier::FlushFua)?;
+//! io.write(&dev, 8, &record, Barrier::Fua)?;
 //! ```
 
 use crate::{
@@ -60,10 +60,10 @@ pub enum Barrier {
     None,
     /// The data is durable when the write ends.
     Fua,
-    /// All that the device had acknowledged before is durable before the data is written.
+    /// All that the device had acknowledged before is durable before the data is written. Whether
+    /// that failed is not told: a mapped device forgets it when the data has been written. Where it
+    /// matters, [`flush`](IoClient::flush) first.
     Flush,
-    /// Both.
-    FlushFua,
 }
 
 impl Barrier {
@@ -72,7 +72,6 @@ impl Barrier {
             Barrier::None => 0,
             Barrier::Fua => bindings::REQ_FUA,
             Barrier::Flush => bindings::REQ_PREFLUSH,
-            Barrier::FlushFua => bindings::REQ_PREFLUSH | bindings::REQ_FUA,
         }
     }
 }

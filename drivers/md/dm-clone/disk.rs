@@ -72,8 +72,9 @@ impl Disk for MetadataDisk {
 
     fn write_superblock(&self, block: &[u8]) -> Result {
         let sector = format::SUPERBLOCK_LOCATION * format::BLOCK_SECTORS;
-        self.io
-            .write(&self.device, sector, block, Barrier::FlushFua)
+        // Not as one: a mapped device does not tell that the flush of a write with data has failed.
+        self.io.flush(&self.device)?;
+        self.io.write(&self.device, sector, block, Barrier::Fua)
     }
 }
 
