@@ -51,6 +51,12 @@ class Part:
         """Every write fails; reads are served."""
         self.become(f"0 {self.sectors} flakey DISK 0 0 3600 1 error_writes")
 
+    def break_flushes(self):
+        """Every flush fails; all else is served. The last 4 KiB may not be used."""
+        end = self.sectors - 8
+        # A flush goes to all parts of a table. The disk must have a cache, or there are no flushes.
+        self.become(f"0 {end} linear DISK 0\n{end} 8 flakey DISK {end} 0 3600 1 error_writes")
+
     def slow_down(self, milliseconds):
         """Every I/O takes so long."""
         self.become(f"0 {self.sectors} delay DISK 0 {milliseconds}")
