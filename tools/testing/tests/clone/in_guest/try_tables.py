@@ -27,7 +27,7 @@ def try_table(device, log, length, words):
 def main():
     """Tries all the tables. Metadata named as an argument are blanked before each."""
     log = KernelLog()
-    device = Device("tried")
+    device = Device(f"tried-{os.getpid()}")
     results = []
     for length, words in json.load(sys.stdin):
         for path in sys.argv[1:]:
@@ -37,7 +37,7 @@ def main():
                 os.fsync(metadata.fileno())
         results.append(try_table(device, log, length, words))
     device.remove()
-    json.dump(results, sys.stdout)
+    print(json.dumps(results))
 
 
 main()
