@@ -104,7 +104,8 @@ FASTER = Bound(
 ROWS = [
     Row(
         "hydrated-random", "4 KiB random reads and writes, all hydrated", "instructions for an I/O",
-        ["raw", "linear", "C", "ours"], {line: at_most_of("C", 1.001, "≤ C, within 0.1 %") for line in ("read", "write")},
+        ["raw", "linear", "C", "ours"],
+        {line: at_most_of("C", 1.001, "≤ C, within 0.1 %") for line in ("read", "write")},
         "fio, psync, 20,000 I/Os over 128 MiB; mean completion latency. Source and destination are brd, regions"
         " have 4 KiB, hydration is complete and committed.",
         hydrated_random,
