@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What can be done with the statistics of a device.
+
+use std::collections::BTreeMap;
+
+use crate::aux::sanitized;
+use crate::message;
+use crate::reply;
+use crate::reply::PrintRow;
+use crate::sample::Count;
+use crate::Devno;
+use crate::Error;
+use crate::Group;
+use crate::IdSet;
+use crate::Region;
+use crate::RegionSample;
+use crate::Result;
+use crate::Sample;
+use crate::Snapshot;
+use crate::Transport;
+
+/// A row of the list must be shorter for other programs to be able to read the device's list at all.
+const LONGEST_ROW: usize = 4095;
+/// What else may be in a row: numbers, the words of the kernel.
+const ROW_OVERHEAD: usize = 128;
+/// From so many on, deletes are made cheap first; see [`Device::delete_all`].
+const MANY: usize = 500;
+
+/// How a region is split into areas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Into so many.
+    Areas(u32),
+    /// Into such of so many sectors.
+    Sectors(u64),
+}
+
+/// A region to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionSpec {
+    /// First sector and length; all of the device without.
+    pub range: Option<(u64, u64)>,
+    /// Its areas.
+    pub step: Step,
+    /// Whether to count in nanoseconds. Bounds that need it have it anyway.
+    pub precise: bool,
+    /// The bounds of its histogram, in nanoseconds; none without one.
+    pub bounds: Vec<u64>,
+    /// The program's word.
+    pub aux: Vec<u8>,
+}
+
+impl RegionSpec {
+    /// All of a device in one area.
+    pub fn whole() -> Self {
+        RegionSpec {
+            range: None,
+            step: Step::Areas(1),
+            precise: false,
+            bounds: Vec::new(),
+            aux: Vec::new(),
+        }
+    }
+}
+
+/// A device, and the program in whose name regions are made.
+pub struct Device<'a, T: Transport> {
+    pub(crate) transport: &'a T,
+    /// The device's number: its name may change.
+    pub devno: Devno,
+    /// The name that new regions get.
+    pub program: Vec<u8>,
+}
+
+impl<'a, T: Transport> Device<'a, T> {
+    /// A device.
+    pub fn new(transport: &'a T, devno: Devno, program: &[u8]) -> Self {
+        Device {
+            transport,
+            devno,
+            program: program.to_vec(),
+        }
+    }
+
+    fn send(&self, text: &[u8], expect: usize) -> Result<Vec<u8>> {
+        self.transport.message(self.devno, text, expect)
+    }
+
+    /// What there is, of all programs.
+    pub fn list(&self) -> Result<Snapshot> {
+        let text = self.send(b"@stats_list", 16 << 10)?;
+        Snapshot::parse(&text, Some(&self.program))
+    }
+
+    /// What was counted in the regions of a snapshot. With `clear` the counters begin anew, for everybody.
+    ///
+    /// A region that has gone since it was listed is left out.
+    pub fn sample(&self, snapshot: &Snapshot, clear: bool) -> Result<Sample> {
+        let mut regions = BTreeMap::new();
+        for region in snapshot.regions.values() {
+            match self.sample_region(region, clear) {
+                Ok(sample) => drop(regions.insert(region.id, sample)),
+                Err(error) if error.is_missing() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Sample::new(snapshot, regions))
+    }
+
+    fn sample_region(&self, region: &Region, clear: bool) -> Result<RegionSample> {
+        let text = self.print(region, clear)?;
+        let unit = if region.precise { 1 } else { 1_000_000 };
+        let mut areas = Vec::new();
+        for line in reply::lines(&text) {
+            let row = PrintRow::parse(line, region.bins()).ok_or_else(|| Error::Reply {
+                what: "@stats_print",
+                line: line.escape_ascii().to_string(),
+            })?;
+            areas.push(Count {
+                counters: row.counters.scaled(unit),
+                bins: row.bins,
+            });
+        }
+        if areas.len() as u64 != region.areas() {
+            // Another region has its id by now.
+            return Err(Error::NoRegion(region.id));
+        }
+        Ok(RegionSample::new(areas, region.bins()))
+    }
+
+    /// The kernel's own rows of a region.
+    pub fn print(&self, region: &Region, clear: bool) -> Result<Vec<u8>> {
+        let row = 80 + 8 * region.bins();
+        let expect = usize::try_from(region.areas())
+            .unwrap_or(1)
+            .saturating_mul(row)
+            .clamp(512, 1 << 20);
+        self.send(&message::print(region.id, clear), expect)
+            .map_err(|error| missing(error, region.id))
+    }
+
+    /// Sets a region's counters to zero, but not the number of requests in flight.
+    pub fn clear(&self, id: u32) -> Result<()> {
+        self.send(&message::clear(id), 64)
+            .map_err(|error| missing(error, id))
+            .map(drop)
+    }
+
+    /// Makes a region. The kernel waits for all I/O that is under way.
+    pub fn create(&self, spec: &RegionSpec) -> Result<u32> {
+        let reply = self
+            .send(&message::create(spec, &self.program)?, 64)
+            .map_err(|error| self.memory_error(error))?;
+        let id = reply::number(&reply).and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| Error::Reply {
+            what: "@stats_create",
+            line: reply.escape_ascii().to_string(),
+        })
+    }
+
+    /// Makes regions, all or none; tells after each how many there are. If one cannot be made, those before it
+    /// are removed by the ids that they were given, without another list.
+    pub fn create_all(
+        &self,
+        specs: &[RegionSpec],
+        mut progress: impl FnMut(usize),
+    ) -> Result<Vec<u32>> {
+        let mut ids = Vec::with_capacity(specs.len());
+        for (index, spec) in specs.iter().enumerate() {
+            match self.create(spec) {
+                Ok(id) => ids.push(id),
+                Err(cause) => {
+                    let error = Error::Create {
+                        number: index + 1,
+                        count: specs.len(),
+                        start: spec.range.map_or(0, |(start, _)| start),
+                        cause: Box::new(cause),
+                    };
+                    return Err(self.roll_back(&ids, error));
+                }
+            }
+            progress(index + 1);
+        }
+        Ok(ids)
+    }
+
+    /// Removes what was made before an error, and gives back that error, or one that tells of both.
+    pub(crate) fn roll_back(&self, ids: &[u32], cause: Error) -> Error {
+        let mut left = 0;
+        let mut second = None;
+        for id in ids {
+            if let Err(error) = self.send(&message::delete(*id), 64) {
+                if !error.is_missing() && errno(&error) != Some(rustix::io::Errno::NOENT) {
+                    left += 1;
+                    second = Some(error);
+                }
+            }
+        }
+        match second {
+            None => cause,
+            Some(second) => Error::Rollback {
+                cause: Box::new(cause),
+                left,
+                second: Box::new(second),
+            },
+        }
+    }
+
+    fn memory_error(&self, error: Error) -> Error {
+        match errno(&error) {
+            Some(rustix::io::Errno::NOMEM) => Error::Memory(self.transport.memory()),
+            _ => error,
+        }
+    }
+
+    /// Deletes a region. If it is in a group, the group is told before; if it leads one, the group ends and
+    /// its other regions stay.
+    pub fn delete(&self, snapshot: &Snapshot, id: u32) -> Result<()> {
+        self.delete_all(snapshot, &IdSet::from_iter([id]), |_| ())
+    }
+
+    /// Deletes regions of a snapshot; tells after each how many are gone. Groups that lose some of their
+    /// regions are told of all of them at once, before.
+    ///
+    /// The kernel goes through all regions at each delete, to know whether one is left that counts in
+    /// nanoseconds, and stops at the first. So, for many, the region with the lowest id is made such a one for
+    /// the time it takes: twenty thousand are deleted in a sixth of the time.
+    pub fn delete_all(
+        &self,
+        snapshot: &Snapshot,
+        ids: &IdSet,
+        mut progress: impl FnMut(usize),
+    ) -> Result<()> {
+        if let Some(missing) = ids.iter().find(|id| !snapshot.regions.contains_key(id)) {
+            return Err(Error::NoRegion(missing));
+        }
+        for (leader, group) in &snapshot.groups {
+            if ids.contains(*leader) {
+                continue;
+            }
+            let mut rest = group.members.clone();
+            group
+                .members
+                .among(&snapshot.regions)
+                .filter(|id| ids.contains(*id))
+                .for_each(|id| rest.remove(id));
+            if rest != group.members {
+                let group = Group {
+                    alias: group.alias.clone(),
+                    members: rest,
+                };
+                self.set_aux(*leader, &snapshot.word(*leader, Some(&group)))?;
+            }
+        }
+        // A leader goes before its group: then there is never a descriptor of what does not exist.
+        let mut order: Vec<u32> = ids
+            .iter()
+            .filter(|id| snapshot.groups.contains_key(id))
+            .collect();
+        order.extend(ids.iter().filter(|id| !snapshot.groups.contains_key(id)));
+        let mut helper = None;
+        if order.len() >= MANY && (ids.contains(0) || !snapshot.regions.contains_key(&0)) {
+            if ids.contains(0) {
+                self.delete_one(0)?;
+                order.retain(|id| *id != 0);
+            }
+            helper = self.helper();
+        }
+        let count = ids.len() as usize - order.len();
+        let result = order.iter().enumerate().try_for_each(|(index, id)| {
+            self.delete_one(*id)?;
+            progress(count + index + 1);
+            Ok(())
+        });
+        let removed = helper.map_or(Ok(()), |id| self.delete_one(id));
+        result.and(removed)
+    }
+
+    /// A region at the head of the kernel's list that counts in nanoseconds; none if there is no room for it.
+    fn helper(&self) -> Option<u32> {
+        let spec = RegionSpec {
+            range: Some((0, 1)),
+            precise: true,
+            ..RegionSpec::whole()
+        };
+        let id = self.create(&spec).ok()?;
+        if id == 0 {
+            return Some(id);
+        }
+        // Somebody else was faster. Should this one stay, it is one of ours, and listed as such.
+        let _ = self.delete_one(id);
+        None
+    }
+
+    fn delete_one(&self, id: u32) -> Result<()> {
+        self.send(&message::delete(id), 64)
+            .map_err(|error| missing(error, id))
+            .map(drop)
+    }
+
+    pub(crate) fn set_aux(&self, id: u32, word: &[u8]) -> Result<()> {
+        message::check_word("user data", word)?;
+        if word.len() + self.program.len() + ROW_OVERHEAD > LONGEST_ROW {
+            return Err(Error::DescriptorTooLong(word.len()));
+        }
+        self.send(&message::set_aux(id, word), 64)
+            .map_err(|error| missing(error, id))
+            .map(drop)
+    }
+
+    /// Makes a group of regions, which are in none so far; gives back its id.
+    pub fn group(&self, snapshot: &Snapshot, members: &IdSet, alias: &[u8]) -> Result<u32> {
+        let leader = members
+            .first()
+            .ok_or_else(|| Error::Invalid("A group needs regions".into()))?;
+        for (first, last) in members.ranges() {
+            let mut known = snapshot.regions.range(first..=last);
+            for id in first..=last {
+                let (_, region) = known
+                    .next()
+                    .filter(|(known, _)| **known == id)
+                    .ok_or(Error::NoRegion(id))?;
+                if let Some(group) = region.group {
+                    return Err(Error::Grouped { region: id, group });
+                }
+            }
+        }
+        let group = Group {
+            alias: sanitized(alias),
+            members: members.clone(),
+        };
+        self.set_aux(leader, &snapshot.word(leader, Some(&group)))?;
+        Ok(leader)
+    }
+
+    /// Ends a group; its regions stay.
+    pub fn ungroup(&self, snapshot: &Snapshot, id: u32) -> Result<()> {
+        snapshot.group(id)?;
+        self.set_aux(id, &snapshot.word(id, None))
+    }
+
+    /// Deletes a group with all of its regions.
+    pub fn delete_group(
+        &self,
+        snapshot: &Snapshot,
+        id: u32,
+        progress: impl FnMut(usize),
+    ) -> Result<()> {
+        let members = snapshot.group(id)?.members.clone();
+        self.delete_all(snapshot, &members, progress)
+    }
+}
+
+fn errno(error: &Error) -> Option<rustix::io::Errno> {
+    error.errno().map(rustix::io::Errno::from_raw_os_error)
+}
+
+fn missing(error: Error, id: u32) -> Error {
+    match errno(&error) {
+        Some(rustix::io::Errno::NOENT) => Error::NoRegion(id),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What can go wrong, each with its cause in words.
+
+use std::io;
+
+use crate::transport::Memory;
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no device of that name, UUID or number.
+    #[error("Device {0} not found")]
+    NoDevice(String),
+    /// The kernel refused a request.
+    #[error("{what} failed: {source}")]
+    Kernel {
+        /// The request, as the kernel calls it.
+        what: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The kernel's answer is not what it should be.
+    #[error("Could not parse {what} response: {line}")]
+    Reply {
+        /// The request.
+        what: &'static str,
+        /// The line that is not understood.
+        line: String,
+    },
+    /// There is no such region.
+    #[error("Region ID {0} does not exist")]
+    NoRegion(u32),
+    /// There is no such group.
+    #[error("Group ID {0} does not exist")]
+    NoGroup(u32),
+    /// A region can be in one group only.
+    #[error("Region ID {region} already a member of group ID {group}")]
+    Grouped {
+        /// The region.
+        region: u32,
+        /// The group that it is in.
+        group: u32,
+    },
+    /// The kernel has no more memory for statistics.
+    #[error("{}", memory_text(.0))]
+    Memory(Option<Memory>),
+    /// A region could not be made; those before it were removed again.
+    #[error("Failed to create region {number} of {count} at {start}: {cause}")]
+    Create {
+        /// Counted from 1.
+        number: usize,
+        /// How many were to be made.
+        count: usize,
+        /// Its first sector.
+        start: u64,
+        /// Why.
+        cause: Box<Error>,
+    },
+    /// What was made before an error could not all be removed.
+    #[error("{cause}; {left} new region(s) could not be removed: {second}")]
+    Rollback {
+        /// Why it had to be removed.
+        cause: Box<Error>,
+        /// How many regions stay.
+        left: usize,
+        /// Why they stay.
+        second: Box<Error>,
+    },
+    /// A group with so many scattered members cannot be described in a way that other programs can read.
+    #[error("Group descriptor of {0} bytes is longer than other programs can read: use fewer regions, or neighbours")]
+    DescriptorTooLong(usize),
+    /// The file cannot be mapped.
+    #[error("Cannot map file: {0}")]
+    File(String),
+    /// The words cannot be sent.
+    #[error("{0}")]
+    Invalid(String),
+    /// Something of the system failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was done.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// A result of this library.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The kernel's error number, if it was the kernel that refused.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Error::Kernel { source, .. } => source.raw_os_error(),
+            Error::Memory(_) => Some(rustix::io::Errno::NOMEM.raw_os_error()),
+            Error::Create { cause, .. } | Error::Rollback { cause, .. } => cause.errno(),
+            _ => None,
+        }
+    }
+
+    /// Whether the kernel said that it does not know the region or device.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Error::NoDevice(_) | Error::NoRegion(_))
+            || self.errno() == Some(rustix::io::Errno::NOENT.raw_os_error())
+    }
+}
+
+fn memory_text(memory: &Option<Memory>) -> String {
+    let remedy = "delete regions, or make fewer with more areas each";
+    match memory {
+        Some(memory) => format!(
+            "The kernel's limit for statistics is reached: {} of {} bytes are in use; {remedy}",
+            memory.used, memory.limit
+        ),
+        None => format!("The kernel's limit for statistics is reached; {remedy}"),
+    }
+}

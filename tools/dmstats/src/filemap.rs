@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Groups of regions that cover a file.
+//!
+//! What must hold is that the regions together cover the file, not that each is one of its extents: so a file
+//! that grows gets a region for what is new, and loses no counts.
+
+use rangemap::RangeSet;
+
+use crate::aux::sanitized;
+use crate::device::Step;
+use crate::message;
+use crate::Device;
+use crate::Error;
+use crate::Group;
+use crate::IdSet;
+use crate::RegionSpec;
+use crate::Result;
+use crate::Snapshot;
+use crate::Transport;
+
+/// A file's new regions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileMap {
+    /// Their group, if one was wanted.
+    pub group: Option<u32>,
+    /// Their ids.
+    pub regions: Vec<u32>,
+}
+
+/// What an update has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// The group by its id from now on; none, if the file has no place on the device any more.
+    pub group: Option<u32>,
+    /// How many regions stayed.
+    pub kept: usize,
+    /// How many are new.
+    pub created: usize,
+    /// How many are gone.
+    pub removed: usize,
+}
+
+/// Regions for places on the device, like a given one.
+fn specs(places: &[(u64, u64)], like: &RegionSpec) -> Vec<RegionSpec> {
+    let spec = |(start, len): &(u64, u64)| RegionSpec {
+        range: Some((*start, *len)),
+        step: Step::Areas(1),
+        ..like.clone()
+    };
+    places.iter().map(spec).collect()
+}
+
+impl<T: Transport> Device<'_, T> {
+    /// Makes a region for each of these places, and a group of them unless `alias` is none. `like` has what
+    /// else they are to be.
+    pub fn map_file(
+        &self,
+        places: &[(u64, u64)],
+        like: &RegionSpec,
+        alias: Option<&[u8]>,
+        progress: impl FnMut(usize),
+    ) -> Result<FileMap> {
+        if places.is_empty() {
+            return Err(Error::File("it has no allocated extents.".into()));
+        }
+        let regions = self.create_all(&specs(places, like), progress)?;
+        let Some(alias) = alias else {
+            return Ok(FileMap {
+                group: None,
+                regions,
+            });
+        };
+        let members: IdSet = regions.iter().copied().collect();
+        let group = Group {
+            alias: sanitized(alias),
+            members,
+        };
+        let leader = group.members.first().unwrap_or_default();
+        let word = crate::aux::Aux {
+            group: Some(crate::aux::Descriptor {
+                alias: group.alias,
+                members: group.members,
+            }),
+            user: like.aux.clone(),
+        };
+        match self.set_aux(leader, &word.format()) {
+            Ok(()) => Ok(FileMap {
+                group: Some(leader),
+                regions,
+            }),
+            Err(error) => Err(self.roll_back(&regions, error)),
+        }
+    }
+
+    /// Changes a group so that it covers these places, and nothing else.
+    ///
+    /// New regions are made first, then the group is described anew, then what is stale goes: at no moment is
+    /// there a descriptor of what does not exist, or no group. If a region cannot be made, the group stays as it
+    /// was. Members that belong to another program by now are left alone, and out of the group.
+    pub fn update_file(
+        &self,
+        snapshot: &Snapshot,
+        id: u32,
+        places: &[(u64, u64)],
+        progress: impl FnMut(usize),
+    ) -> Result<Update> {
+        let group = snapshot.group(id)?;
+        let leader = snapshot.region(id)?;
+        let wanted: RangeSet<u64> = places
+            .iter()
+            .filter(|(_, len)| *len > 0)
+            .map(|(start, len)| *start..start.saturating_add(*len))
+            .collect();
+
+        let mut covered = RangeSet::new();
+        let (mut kept, mut stale) = (IdSet::new(), IdSet::new());
+        for region in group
+            .members
+            .among(&snapshot.regions)
+            .filter_map(|id| snapshot.regions.get(&id))
+        {
+            if region.program != leader.program {
+                continue;
+            }
+            let range = region.start..region.start.saturating_add(region.len);
+            let inside = wanted.gaps(&range).next().is_none();
+            if inside && !covered.overlaps(&range) {
+                covered.insert(range);
+                kept.insert(region.id);
+            } else {
+                stale.insert(region.id);
+            }
+        }
+        let missing: Vec<(u64, u64)> = wanted
+            .iter()
+            .flat_map(|range| {
+                covered
+                    .gaps(range)
+                    .map(|gap| (gap.start, gap.end - gap.start))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let like = RegionSpec {
+            range: None,
+            step: Step::Areas(1),
+            precise: leader.precise,
+            bounds: leader.bounds.clone(),
+            aux: leader.user.clone(),
+        };
+
+        if wanted.is_empty() {
+            // Without a region there is nothing that could be a group.
+            self.delete_all(snapshot, &stale, progress)?;
+            return Ok(Update {
+                removed: stale.len() as usize,
+                ..Update::default()
+            });
+        }
+        let mut update = Update {
+            group: Some(id),
+            kept: kept.len() as usize,
+            created: missing.len(),
+            removed: stale.len() as usize,
+        };
+        if missing.is_empty() && stale.is_empty() && kept == group.members {
+            return Ok(update);
+        }
+        let maker = Device::new(self.transport, self.devno, &leader.program);
+        let mut created = maker.create_all(&specs(&missing, &like), progress)?;
+        let mut described = Group {
+            alias: group.alias.clone(),
+            members: kept.iter().chain(created.iter().copied()).collect(),
+        };
+        let first = described.members.first().unwrap_or(id);
+        if let Err(error) = maker.set_aux(first, &snapshot.word(id, Some(&described))) {
+            return Err(maker.roll_back(&created, error));
+        }
+        if first < id {
+            // The old leader stays a member, which leads no more.
+            if !stale.contains(id) {
+                maker.set_aux(id, &snapshot.word(id, None))?;
+            }
+            update.group = Some(first);
+        }
+        // The old leader first: its descriptor names what will be gone.
+        let order = stale
+            .contains(id)
+            .then_some(id)
+            .into_iter()
+            .chain(stale.iter().filter(|stale| *stale != id));
+        for region in order {
+            maker.transport_delete(region)?;
+        }
+        if stale.contains(id) && first > id {
+            update.group = Some(first);
+            if let Some(leader) = maker.lead_again(
+                snapshot,
+                id,
+                first,
+                &mut described,
+                &kept,
+                &mut created,
+                &like,
+            )? {
+                update.group = Some(leader);
+            }
+        }
+        Ok(update)
+    }
+
+    /// Gives a group its old id back, which was that of a region that had to go: the shortest of its regions is
+    /// made once more, and gets the id if nobody else was faster.
+    #[allow(clippy::too_many_arguments)]
+    fn lead_again(
+        &self,
+        snapshot: &Snapshot,
+        id: u32,
+        first: u32,
+        group: &mut Group,
+        kept: &IdSet,
+        created: &mut [u32],
+        like: &RegionSpec,
+    ) -> Result<Option<u32>> {
+        // What was made a moment ago has no counts to lose; else one region's are lost.
+        let now = self.list()?;
+        let moved = created.last().copied().or_else(|| {
+            kept.among(&snapshot.regions)
+                .min_by_key(|id| snapshot.regions.get(id).map(|region| region.len))
+        });
+        let Some(region) = moved.and_then(|moved| now.regions.get(&moved)) else {
+            return Ok(None);
+        };
+        let spec = specs(&[(region.start, region.len)], like);
+        let Ok(again) = self.create_all(&spec, |_| ()) else {
+            return Ok(None);
+        };
+        let Some(new) = again.first().copied() else {
+            return Ok(None);
+        };
+        if new != id {
+            self.transport_delete(new)?;
+            return Ok(None);
+        }
+        group.members.remove(region.id);
+        group.members.insert(new);
+        self.set_aux(new, &snapshot.word(id, Some(group)))?;
+        if first != region.id {
+            self.set_aux(first, &snapshot.word(first, None))?;
+        }
+        self.transport_delete(region.id)?;
+        Ok(Some(new))
+    }
+
+    /// Deletes a region that may be gone already.
+    fn transport_delete(&self, id: u32) -> Result<()> {
+        match self.transport.message(self.devno, &message::delete(id), 64) {
+            Err(error) if !error.is_missing() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

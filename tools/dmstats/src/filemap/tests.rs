@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: GPL-2.0
+
+use proptest::prelude::*;
+use rustix::io::Errno;
+
+use super::*;
+use crate::fake::Fake;
+use crate::Devno;
+
+const D: Devno = Devno { major: 0, minor: 0 };
+
+fn device(fake: &Fake) -> Device<'_, Fake> {
+    Device::new(fake, D, b"dmstats")
+}
+
+fn map(fake: &Fake, places: &[(u64, u64)]) -> FileMap {
+    device(fake)
+        .map_file(places, &RegionSpec::whole(), Some(b"file"), |_| ())
+        .unwrap()
+}
+
+fn update(fake: &Fake, id: u32, places: &[(u64, u64)]) -> Update {
+    let device = device(fake);
+    device
+        .update_file(&device.list().unwrap(), id, places, |_| ())
+        .unwrap()
+}
+
+/// The places of a group, and how many reads each had.
+fn counted(fake: &Fake, id: u32) -> Vec<(u64, u64, u64)> {
+    let device = device(fake);
+    let snapshot = device.list().unwrap();
+    assert_eq!(snapshot.problems, []);
+    let sample = device.sample(&snapshot, false).unwrap();
+    let members = &snapshot.groups[&id].members;
+    let mut found: Vec<_> = members
+        .iter()
+        .map(|id| {
+            (
+                snapshot.regions[&id].start,
+                snapshot.regions[&id].len,
+                sample.regions[&id].total.counters.reads,
+            )
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+fn foreign(fake: &Fake, count: usize) {
+    let other = Device::new(fake, D, b"other");
+    other
+        .create_all(&vec![RegionSpec::whole(); count], |_| ())
+        .unwrap();
+}
+
+#[test]
+fn a45_a_file_is_a_group_under_its_alias_or_no_group() {
+    let fake = Fake::new(10_000);
+    assert_eq!(
+        map(&fake, &[(0, 8), (16, 8)]),
+        FileMap {
+            group: Some(0),
+            regions: vec![0, 1]
+        }
+    );
+    let bare = device(&fake)
+        .map_file(&[(32, 8)], &RegionSpec::whole(), None, |_| ())
+        .unwrap();
+    assert_eq!(
+        bare,
+        FileMap {
+            group: None,
+            regions: vec![2]
+        }
+    );
+    let snapshot = device(&fake).list().unwrap();
+    assert_eq!(
+        (snapshot.groups[&0].name(), snapshot.regions[&2].group),
+        (b"file".to_vec(), None)
+    );
+}
+
+#[test]
+fn b1_foreign_ids_below_do_no_harm() {
+    let fake = Fake::new(10_000);
+    foreign(&fake, 3000);
+    let made = map(&fake, &[(0, 8), (16, 8), (32, 8)]);
+    assert_eq!(made.group, Some(3000));
+    assert_eq!(counted(&fake, 3000).len(), 3);
+}
+
+#[test]
+fn a29_a34_a_failed_map_removes_what_it_made_and_nothing_else() {
+    let fake = Fake::new(10_000);
+    foreign(&fake, 100);
+    let before = device(&fake).list().unwrap();
+    fake.take_log();
+    fake.fail("@stats_create", 246, Errno::NOMEM);
+    let places: Vec<(u64, u64)> = (0..309).map(|index| (index * 16, 8)).collect();
+    let error = device(&fake)
+        .map_file(&places, &RegionSpec::whole(), Some(b"f"), |_| ())
+        .unwrap_err();
+    // A31: it says which; the limit and what is in use are told with it.
+    assert!(
+        error
+            .to_string()
+            .starts_with("Failed to create region 247 of 309 at 3936: The kernel's limit"),
+        "{error}"
+    );
+    let log = fake.take_log();
+    // A30: no list, and as many deletes as creates.
+    assert_eq!(
+        log.iter()
+            .filter(|line| line.starts_with("@stats_delete"))
+            .count(),
+        246
+    );
+    assert_eq!(log.len(), 2 * 246);
+    assert_eq!(device(&fake).list().unwrap(), before);
+}
+
+#[test]
+fn a_group_that_cannot_be_described_leaves_no_regions() {
+    let fake = Fake::new(10_000);
+    fake.fail("@stats_set_aux", 0, Errno::NOMEM);
+    assert!(device(&fake)
+        .map_file(&[(0, 8), (16, 8)], &RegionSpec::whole(), Some(b"f"), |_| ())
+        .is_err());
+    assert!(device(&fake).list().unwrap().regions.is_empty());
+}
+
+#[test]
+fn a15_an_update_keeps_what_it_can_with_its_counts() {
+    let fake = Fake::new(10_000);
+    map(&fake, &[(0, 8), (16, 8), (32, 8)]);
+    fake.account(D, false, 0, 40, 1);
+    let changed = update(&fake, 0, &[(0, 8), (32, 8)]);
+    assert_eq!(
+        changed,
+        Update {
+            group: Some(0),
+            kept: 2,
+            created: 0,
+            removed: 1
+        }
+    );
+    assert_eq!(counted(&fake, 0), [(0, 8, 1), (32, 8, 1)]);
+}
+
+#[test]
+fn an_update_of_nothing_is_a_list_and_no_more() {
+    let fake = Fake::new(10_000);
+    map(&fake, &[(0, 8), (16, 8)]);
+    fake.take_log();
+    assert_eq!(update(&fake, 0, &[(0, 8), (16, 8)]).kept, 2);
+    assert_eq!(fake.take_log(), ["@stats_list"]);
+}
+
+#[test]
+fn f17_a_file_that_grows_loses_no_counts() {
+    let fake = Fake::new(10_000);
+    map(&fake, &[(0, 8), (16, 8)]);
+    fake.account(D, false, 0, 24, 1);
+    let changed = update(&fake, 0, &[(0, 8), (16, 24)]);
+    assert_eq!(
+        changed,
+        Update {
+            group: Some(0),
+            kept: 2,
+            created: 1,
+            removed: 0
+        }
+    );
+    assert_eq!(counted(&fake, 0), [(0, 8, 1), (16, 8, 1), (24, 16, 0)]);
+}
+
+#[test]
+fn a17_b2_the_leaders_extent_goes_and_the_group_keeps_its_id() {
+    let fake = Fake::new(10_000);
+    map(&fake, &[(0, 8), (16, 4), (32, 8)]);
+    let changed = update(&fake, 0, &[(16, 4), (32, 8)]);
+    assert_eq!(changed.group, Some(0));
+    assert_eq!(
+        counted(&fake, 0)
+            .iter()
+            .map(|(start, ..)| *start)
+            .collect::<Vec<_>>(),
+        [16, 32]
+    );
+    assert_eq!(device(&fake).list().unwrap().regions.len(), 2);
+    // With something new to make, no counts are lost at all.
+    fake.account(D, false, 0, 40, 1);
+    update(&fake, 0, &[(32, 8), (64, 8), (80, 8)]);
+    assert_eq!(counted(&fake, 0), [(32, 8, 1), (64, 8, 0), (80, 8, 0)]);
+}
+
+#[test]
+fn b3_a_group_whose_id_is_not_0_can_change_its_leader() {
+    let fake = Fake::new(10_000);
+    foreign(&fake, 1);
+    map(&fake, &[(0, 8)]);
+    assert_eq!(update(&fake, 1, &[(800, 136)]).group, Some(1));
+    assert_eq!(counted(&fake, 1), [(800, 136, 0)]);
+    assert_eq!(device(&fake).list().unwrap().regions[&0].program, b"other");
+}
+
+/// A kernel in which another program takes the id of our first region as soon as it is free.
+struct Rival<'a>(&'a Fake);
+
+impl Transport for Rival<'_> {
+    fn devices(&self) -> Result<Vec<(Devno, Vec<u8>)>> {
+        self.0.devices()
+    }
+
+    fn info(&self, find: &crate::Find) -> Result<crate::DeviceInfo> {
+        self.0.info(find)
+    }
+
+    fn targets(&self, devno: Devno) -> Result<Vec<crate::Target>> {
+        self.0.targets(devno)
+    }
+
+    fn message(&self, devno: Devno, text: &[u8], expect: usize) -> Result<Vec<u8>> {
+        let reply = self.0.message(devno, text, expect)?;
+        if text == b"@stats_delete 0" {
+            foreign(self.0, 1);
+        }
+        Ok(reply)
+    }
+
+    fn memory(&self) -> Option<crate::Memory> {
+        self.0.memory()
+    }
+}
+
+#[test]
+fn a8_if_another_program_takes_the_id_the_group_has_a_new_one_and_loses_nothing() {
+    let fake = Fake::new(10_000);
+    map(&fake, &[(0, 8), (16, 8)]);
+    fake.account(D, false, 0, 24, 1);
+    let rival = Rival(&fake);
+    let device = Device::new(&rival, D, b"dmstats");
+    let changed = device
+        .update_file(&device.list().unwrap(), 0, &[(16, 8)], |_| ())
+        .unwrap();
+    assert_eq!(changed.group, Some(1));
+    assert_eq!(counted(&fake, 1), [(16, 8, 1)]);
+    let after = device.list().unwrap();
+    assert_eq!(
+        (after.regions.len(), &after.regions[&0].program[..]),
+        (2, &b"other"[..])
+    );
+}
+
+#[test]
+fn b6_a_file_without_a_place_has_no_group_and_that_is_no_error() {
+    let fake = Fake::new(10_000);
+    foreign(&fake, 2);
+    map(&fake, &[(0, 8), (16, 8)]);
+    assert_eq!(
+        update(&fake, 2, &[]),
+        Update {
+            group: None,
+            kept: 0,
+            created: 0,
+            removed: 2
+        }
+    );
+    assert_eq!(device(&fake).list().unwrap().regions.len(), 2);
+}
+
+#[test]
+fn f13_a_member_that_somebody_deleted_is_made_again() {
+    let fake = Fake::new(10_000);
+    map(&fake, &[(0, 8), (16, 8)]);
+    fake.message(D, b"@stats_delete 1", 0).unwrap();
+    update(&fake, 0, &[(0, 8), (16, 8)]);
+    assert_eq!(counted(&fake, 0), [(0, 8, 0), (16, 8, 0)]);
+}
+
+#[test]
+fn a_member_that_is_another_programs_by_now_is_left_alone() {
+    let fake = Fake::new(10_000);
+    map(&fake, &[(0, 8), (16, 8)]);
+    fake.message(D, b"@stats_delete 1", 0).unwrap();
+    foreign(&fake, 1);
+    update(&fake, 0, &[(0, 8)]);
+    let snapshot = device(&fake).list().unwrap();
+    assert_eq!(
+        (
+            snapshot.groups[&0].members.to_string(),
+            &snapshot.regions[&1].program[..]
+        ),
+        ("0".into(), &b"other"[..])
+    );
+}
+
+#[test]
+fn an_update_that_fails_leaves_the_group_as_it_was() {
+    let fake = Fake::new(10_000);
+    map(&fake, &[(0, 8), (16, 8)]);
+    let before = device(&fake).list().unwrap();
+    for (word, nth) in [("@stats_create", 1), ("@stats_set_aux", 0)] {
+        fake.fail(word, nth, Errno::NOMEM);
+        assert!(device(&fake)
+            .update_file(&before, 0, &[(0, 8), (100, 8), (200, 8)], |_| ())
+            .is_err());
+        fake.fail("nothing", 0, Errno::NOMEM);
+        assert_eq!(device(&fake).list().unwrap(), before);
+    }
+}
+
+#[test]
+fn a14_there_must_be_such_a_group() {
+    let fake = Fake::new(10_000);
+    let device = device(&fake);
+    let error = device
+        .update_file(&device.list().unwrap(), 5, &[(0, 8)], |_| ())
+        .unwrap_err();
+    assert_eq!(error.to_string(), "Group ID 5 does not exist");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever the file does, and whoever else takes and frees ids: after each update the group covers just the
+    /// file, no region is counted twice, and no region of another program has changed.
+    #[test]
+    fn a9_updates_follow_any_file_among_other_programs(
+        steps in proptest::collection::vec((proptest::collection::btree_set(0u64..24, 1..12), 0usize..3, 0u32..20), 1..10),
+    ) {
+        let fake = Fake::new(10_000);
+        let places = |blocks: &std::collections::BTreeSet<u64>| {
+            let set: RangeSet<u64> = blocks.iter().map(|block| block * 8..block * 8 + 8).collect();
+            set.iter().map(|range| (range.start, range.end - range.start)).collect::<Vec<_>>()
+        };
+        let mut group = map(&fake, &places(&steps[0].0)).group.unwrap();
+        for (blocks, more, gone) in steps {
+            foreign(&fake, more);
+            let other = Device::new(&fake, D, b"other");
+            let snapshot = other.list().unwrap();
+            if snapshot.regions.get(&gone).is_some_and(|region| region.program == b"other") {
+                other.delete(&snapshot, gone).unwrap();
+            }
+            let before = other.list().unwrap().of_program(b"other");
+            let places = places(&blocks);
+            group = update(&fake, group, &places).group.unwrap();
+
+            let after = device(&fake).list().unwrap();
+            prop_assert_eq!(&after.problems, &Vec::new());
+            prop_assert_eq!(after.clone().of_program(b"other").regions, before.regions);
+            let ours = after.of_program(b"dmstats");
+            prop_assert_eq!(ours.regions.len() as u64, ours.groups[&group].members.len());
+            let mut set = RangeSet::new();
+            for region in ours.regions.values() {
+                let range = region.start..region.start + region.len;
+                prop_assert!(!set.overlaps(&range));
+                set.insert(range);
+            }
+            let covered: Vec<(u64, u64)> = set.iter().map(|range| (range.start, range.end - range.start)).collect();
+            prop_assert_eq!(covered, places);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The messages to the kernel. It takes them apart at white space, which for it includes the byte a0 of any
+//! UTF-8 text; a backslash keeps a byte.
+
+use crate::device::RegionSpec;
+use crate::device::Step;
+use crate::Error;
+use crate::Result;
+
+/// A word as it has to be written for the kernel to read this one.
+pub fn quoted(word: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(word.len());
+    for byte in word {
+        if matches!(byte, 0x09..=0x0d | b' ' | 0xa0 | b'\\') {
+            out.push(b'\\');
+        }
+        out.push(*byte);
+    }
+    out
+}
+
+/// A word that can be stored: it is not empty, has no line end, which would end its row in the list, and no
+/// zero, which would end the message.
+pub fn check_word(what: &str, word: &[u8]) -> Result<()> {
+    let bad = word.iter().find(|byte| matches!(byte, b'\n' | 0));
+    match bad {
+        Some(_) => Err(Error::Invalid(format!(
+            "The {what} must not have a line end or a zero byte in it"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// `@stats_create`.
+pub fn create(spec: &RegionSpec, program: &[u8]) -> Result<Vec<u8>> {
+    check_word("program ID", program)?;
+    check_word("user data", &spec.aux)?;
+    if program.contains(&b' ') {
+        return Err(Error::Invalid(
+            "The program ID must not have a space in it: its regions could not be listed".into(),
+        ));
+    }
+    let mut text = b"@stats_create ".to_vec();
+    match spec.range {
+        None => text.push(b'-'),
+        Some((start, len)) => text.extend(format!("{start}+{len}").bytes()),
+    }
+    match spec.step {
+        Step::Areas(areas) => text.extend(format!(" /{areas}").bytes()),
+        Step::Sectors(step) => text.extend(format!(" {step}").bytes()),
+    }
+    let precise = spec.precise || crate::bounds::need_precise(&spec.bounds);
+    // The count is there even if it is 0: else a program called "1" would be taken for it.
+    text.extend(format!(" {}", u8::from(precise) + u8::from(!spec.bounds.is_empty())).bytes());
+    if precise {
+        text.extend(b" precise_timestamps");
+    }
+    if !spec.bounds.is_empty() {
+        let unit = if precise { 1 } else { 1_000_000 };
+        let words: Vec<String> = spec
+            .bounds
+            .iter()
+            .map(|bound| (bound / unit).to_string())
+            .collect();
+        text.extend(format!(" histogram:{}", words.join(",")).bytes());
+    }
+    text.push(b' ');
+    text.extend(if program.is_empty() {
+        b"-".to_vec()
+    } else {
+        quoted(program)
+    });
+    text.push(b' ');
+    text.extend(if spec.aux.is_empty() {
+        b"-".to_vec()
+    } else {
+        quoted(&spec.aux)
+    });
+    Ok(text)
+}
+
+/// `@stats_set_aux`.
+pub fn set_aux(id: u32, word: &[u8]) -> Vec<u8> {
+    let mut text = format!("@stats_set_aux {id} ").into_bytes();
+    text.extend(quoted(word));
+    text
+}
+
+/// `@stats_delete`.
+pub fn delete(id: u32) -> Vec<u8> {
+    format!("@stats_delete {id}").into_bytes()
+}
+
+/// `@stats_clear`.
+pub fn clear(id: u32) -> Vec<u8> {
+    format!("@stats_clear {id}").into_bytes()
+}
+
+/// `@stats_print` or `@stats_print_clear`.
+pub fn print(id: u32, clear: bool) -> Vec<u8> {
+    format!("@stats_print{} {id}", if clear { "_clear" } else { "" }).into_bytes()
+}
+
+/// The kernel's way to take a message apart, for the fake kernel and to prove [`quoted`].
+pub fn split(text: &[u8]) -> Vec<Vec<u8>> {
+    let space = |byte: u8| matches!(byte, 0x09..=0x0d | b' ' | 0xa0);
+    let mut words = Vec::new();
+    let mut bytes = text.iter().copied().peekable();
+    loop {
+        while bytes.next_if(|byte| space(*byte)).is_some() {}
+        if bytes.peek().is_none() {
+            return words;
+        }
+        let mut word = Vec::new();
+        while let Some(byte) = bytes.next_if(|byte| !space(*byte)) {
+            match bytes.peek() {
+                Some(kept) if byte == b'\\' => {
+                    word.push(*kept);
+                    bytes.next();
+                }
+                _ => word.push(byte),
+            }
+        }
+        words.push(word);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_numeric_program_is_not_taken_for_the_count_of_options() {
+        let spec = RegionSpec::whole();
+        assert_eq!(create(&spec, b"5").unwrap(), b"@stats_create - /1 0 5 -");
+    }
+
+    #[test]
+    fn fine_bounds_make_a_region_precise() {
+        let fine = RegionSpec {
+            bounds: vec![10_000, 1_000_000],
+            ..RegionSpec::whole()
+        };
+        assert_eq!(
+            create(&fine, b"a").unwrap(),
+            b"@stats_create - /1 2 precise_timestamps histogram:10000,1000000 a -"
+        );
+        let coarse = RegionSpec {
+            bounds: vec![10_000_000],
+            range: Some((8, 16)),
+            step: Step::Sectors(4),
+            ..fine
+        };
+        assert_eq!(
+            create(&coarse, b"a").unwrap(),
+            b"@stats_create 8+16 4 1 histogram:10 a -"
+        );
+    }
+
+    #[test]
+    fn what_would_make_the_list_unreadable_is_refused() {
+        let spec = RegionSpec {
+            aux: b"a\nb".to_vec(),
+            ..RegionSpec::whole()
+        };
+        assert!(create(&spec, b"a").is_err());
+        assert!(create(&RegionSpec::whole(), b"a b").is_err());
+        assert!(create(&RegionSpec::whole(), b"a\0b").is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn any_word_survives_the_kernels_splitting(word in proptest::collection::vec(1u8..=255, 1..24)) {
+            let mut text = b"@stats_set_aux 0 ".to_vec();
+            text.extend(quoted(&word));
+            prop_assert_eq!(split(&text), vec![b"@stats_set_aux".to_vec(), b"0".to_vec(), word]);
+        }
+    }
+}

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The kernel's answers. Much in them was written by other programs, so that nothing is taken for granted.
+
+use crate::sample::Counters;
+
+/// A row of `@stats_list`, as the kernel has it: times are in its own unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListRow<'a> {
+    /// The region's id.
+    pub id: u32,
+    /// Its first sector.
+    pub start: u64,
+    /// Its sectors.
+    pub len: u64,
+    /// The sectors of an area.
+    pub step: u64,
+    /// The program that made it, `-` if none was named.
+    pub program: &'a [u8],
+    /// The program's word.
+    pub aux: &'a [u8],
+    /// Whether times are nanoseconds, not milliseconds.
+    pub precise: bool,
+    /// The bounds of its histogram; none without one.
+    pub bounds: Vec<u64>,
+}
+
+/// A number in decimal, and nothing else.
+pub fn number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0u64, |sum, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        sum.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+fn cut(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let position = text.iter().position(|byte| *byte == at)?;
+    Some((&text[..position], &text[position + 1..]))
+}
+
+fn range(text: &[u8]) -> Option<(u64, u64)> {
+    let (start, len) = cut(text, b'+')?;
+    Some((number(start)?, number(len)?))
+}
+
+fn numbers(text: &[u8], separator: u8) -> Option<Vec<u64>> {
+    text.split(|byte| *byte == separator).map(number).collect()
+}
+
+impl<'a> ListRow<'a> {
+    /// Reads a row.
+    ///
+    /// Neither the program's name nor its word are escaped, and both may have spaces. What the kernel adds
+    /// is at the end, so rows are read from there; `program` is a name that is tried first.
+    pub fn parse(line: &'a [u8], program: Option<&[u8]>) -> Option<Self> {
+        let (id, rest) = cut(line, b':')?;
+        let (span, rest) = cut(rest.strip_prefix(b" ")?, b' ')?;
+        let (step, rest) = cut(rest, b' ')?;
+        let (start, len) = range(span)?;
+        start.checked_add(len)?;
+        let id = u32::try_from(number(id)?)
+            .ok()
+            .filter(|id| *id <= crate::ids::MAX_ID)?;
+        let step = number(step).filter(|step| *step > 0)?;
+
+        let (rest, bounds) = bounds(rest);
+        let (rest, precise) = match rest.strip_suffix(b" precise_timestamps") {
+            Some(rest) => (rest, true),
+            None => (rest, false),
+        };
+        let known =
+            program.and_then(|known| Some((known, rest.strip_prefix(known)?.strip_prefix(b" ")?)));
+        let (program, aux) = match known {
+            Some((known, aux)) => (&rest[..known.len()], aux),
+            None => cut(rest, b' ')?,
+        };
+        Some(ListRow {
+            id,
+            start,
+            len,
+            step,
+            program,
+            aux,
+            precise,
+            bounds,
+        })
+    }
+}
+
+/// Takes a histogram off the end of a row.
+fn bounds(row: &[u8]) -> (&[u8], Vec<u64>) {
+    const WORD: &[u8] = b" histogram:";
+    let at = row.windows(WORD.len()).rposition(|window| window == WORD);
+    let found = at.and_then(|at| Some((&row[..at], numbers(&row[at + WORD.len()..], b',')?)));
+    found
+        .filter(|(_, bounds)| rising(bounds))
+        .unwrap_or((row, Vec::new()))
+}
+
+/// Whether bounds are such as the kernel takes.
+pub fn rising(bounds: &[u64]) -> bool {
+    bounds.first() != Some(&0) && bounds.windows(2).all(|pair| pair[0] < pair[1])
+}
+
+/// A row of `@stats_print`: an area.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrintRow {
+    /// Its first sector.
+    pub start: u64,
+    /// Its sectors, were the region not to end within it.
+    pub step: u64,
+    /// Its counters, with times in the region's own unit.
+    pub counters: Counters,
+    /// The counts of its histogram.
+    pub bins: Vec<u64>,
+}
+
+impl PrintRow {
+    /// Reads a row of an area with so many bins.
+    pub fn parse(line: &[u8], bins: usize) -> Option<Self> {
+        let mut words = line.split(|byte| *byte == b' ');
+        let (start, step) = range(words.next()?)?;
+        let mut values = [0u64; 13];
+        for (index, value) in values.iter_mut().enumerate() {
+            let word = words.next()?;
+            // The number in flight is a difference of two, and may pass below zero.
+            *value = match word.strip_prefix(b"-") {
+                Some(below) if index == Counters::IN_PROGRESS => number(below).map(|_| 0)?,
+                _ => number(word)?,
+            };
+        }
+        let counts = if bins == 0 {
+            Vec::new()
+        } else {
+            numbers(words.next()?, b':')?
+        };
+        if counts.len() != bins || words.next().is_some() {
+            return None;
+        }
+        Some(PrintRow {
+            start,
+            step,
+            counters: Counters::from_row(values),
+            bins: counts,
+        })
+    }
+}
+
+/// The lines of an answer, without their ends.
+pub fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn list_rows_are_read_from_the_right() {
+        let row = ListRow::parse(
+            b"7: 8+1000 300 dmstats DMS_GROUP=\"a b\":7#- precise_timestamps histogram:1,20",
+            None,
+        );
+        let row = row.unwrap();
+        assert_eq!((row.id, row.start, row.len, row.step), (7, 8, 1000, 300));
+        assert_eq!(
+            (row.program, row.aux),
+            (&b"dmstats"[..], &b"DMS_GROUP=\"a b\":7#-"[..])
+        );
+        assert_eq!((row.precise, row.bounds), (true, vec![1, 20]));
+
+        let row = ListRow::parse(
+            b"0: 0+8 8 my program has a histogram:2,1",
+            Some(b"my program"),
+        )
+        .unwrap();
+        assert_eq!(
+            (row.program, row.aux, row.precise),
+            (&b"my program"[..], &b"has a histogram:2,1"[..], false)
+        );
+        let row = ListRow::parse(b"0: 0+8 8 caf\xe9 \xff", None).unwrap();
+        assert_eq!((row.program, row.aux), (&b"caf\xe9"[..], &b"\xff"[..]));
+    }
+
+    #[test]
+    fn rows_that_the_kernel_cannot_have_written_are_refused() {
+        for line in [
+            "",
+            "0",
+            "0:",
+            "0: 0+8",
+            "0: 0+8 8",
+            "0: 0+8 8 dmstats",
+            "x: 0+8 8 a -",
+            "0: 0+8 0 a -",
+            "0: 0-8 8 a -",
+            "-1: 0+8 8 a -",
+            "2147483648: 0+8 8 a -",
+            "0: 18446744073709551615+1 8 a -",
+            "0:0+8 8 a -",
+        ] {
+            assert_eq!(ListRow::parse(line.as_bytes(), None), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn print_rows_have_thirteen_counters_and_the_regions_bins() {
+        let row = PrintRow::parse(b"8+100 1 2 3 4 5 6 7 8 9 10 11 12 13 5:0:1", 3).unwrap();
+        assert_eq!((row.start, row.step, row.bins), (8, 100, vec![5, 0, 1]));
+        assert_eq!(
+            (
+                row.counters.reads,
+                row.counters.in_progress,
+                row.counters.write_ticks
+            ),
+            (1, 9, 13)
+        );
+        assert_eq!(
+            PrintRow::parse(b"8+1 1 2 3 4 5 6 7 8 -2 10 11 12 13", 0)
+                .unwrap()
+                .counters
+                .in_progress,
+            0
+        );
+        for (line, bins) in [
+            ("8+100 1 2 3 4 5 6 7 8 9 10 11 12 13", 1),
+            ("8+100 1 2 3 4 5 6 7 8 9 10 11 12 13 1:2", 3),
+            ("8+100 1 2 3 4 5 6 7 8 9 10 11 12 13 1", 0),
+            ("8+100 1 2 3 4 5 6 7 8 9 10 11 12", 0),
+            ("8+100 -1 2 3 4 5 6 7 8 9 10 11 12 13", 0),
+        ] {
+            assert_eq!(PrintRow::parse(line.as_bytes(), bins), None, "{line}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn what_the_kernel_writes_is_read(
+            id in 0..=crate::ids::MAX_ID, start in 0u64..1 << 60, len in 0u64..1 << 60, step in 1u64..1 << 60,
+            program in "[!-~]{1,8}", aux in "[!-~]{1,12}", precise: bool,
+            gaps in proptest::collection::vec(1u64..100, 0..4),
+        ) {
+            let bounds: Vec<u64> = gaps.iter().scan(0, |sum, gap| { *sum += gap; Some(*sum) }).collect();
+            let mut line = format!("{id}: {start}+{len} {step} {program} {aux}");
+            if precise { line += " precise_timestamps"; }
+            if !bounds.is_empty() {
+                let words: Vec<String> = bounds.iter().map(u64::to_string).collect();
+                line += &format!(" histogram:{}", words.join(","));
+            }
+            let row = ListRow::parse(line.as_bytes(), None).unwrap();
+            prop_assert_eq!((row.id, row.start, row.len, row.step), (id, start, len, step));
+            prop_assert_eq!((row.program, row.aux), (program.as_bytes(), aux.as_bytes()));
+            prop_assert_eq!((row.precise, row.bounds), (precise, bounds));
+        }
+
+        #[test]
+        fn no_row_is_too_strange(
+            line in "[0-9]{0,3}:? ?[0-9]{0,21}[+]?[0-9]{0,21} ?[0-9]{0,3} ?[a: ]{0,9}( precise_timestamps| histogram:[0-9,]{0,9}){0,3}",
+            bins in 0usize..4,
+        ) {
+            let _ = ListRow::parse(line.as_bytes(), Some(b"a"));
+            let _ = PrintRow::parse(line.as_bytes(), bins);
+        }
+    }
+
+    /// A cheap generator, so that very many inputs take little time: rows of the kernel with bytes changed,
+    /// removed and doubled.
+    #[test]
+    fn a_million_damaged_answers_are_survived() {
+        let seeds: [&[u8]; 5] = [
+            b"7: 8+1000 300 dmstats DMS_GROUP=\"a\":7,9-12#- precise_timestamps histogram:1,20",
+            b"0: 0+8 8 - DMS_GROUP=img:0-3#",
+            b"8+100 1 2 3 4 5 6 7 8 9 10 11 12 13 5:0:1",
+            b"DMS_GROUP=\"a\":0-3,7#user",
+            b"0-3,7,9-2147483647",
+        ];
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 16) as usize % below
+        };
+        let alphabet = b"0123456789:+- ,#\"=DMS_GROUP\\\xff\x00ahistogram";
+        let mut line = Vec::new();
+        for round in 0..1_000_000 {
+            line.clear();
+            line.extend(seeds[round % seeds.len()]);
+            for _ in 0..=random(3) {
+                let at = random(line.len());
+                match random(4) {
+                    0 => line[at] = alphabet[random(alphabet.len())],
+                    1 => line.insert(at, alphabet[random(alphabet.len())]),
+                    2 if line.len() > 1 => drop(line.remove(at)),
+                    _ => line.truncate(at + 1),
+                }
+            }
+            match round % seeds.len() {
+                0 | 1 => {
+                    if let Some(row) = ListRow::parse(&line, Some(b"dmstats")) {
+                        assert!(
+                            row.step > 0
+                                && row.start.checked_add(row.len).is_some()
+                                && rising(&row.bounds)
+                        );
+                        let _ = crate::aux::Aux::parse(row.aux);
+                    }
+                }
+                2 => drop(PrintRow::parse(&line, random(4))),
+                3 => drop(crate::aux::Aux::parse(&line)),
+                _ => drop(crate::IdSet::parse(&line)),
+            }
+        }
+    }
+}
