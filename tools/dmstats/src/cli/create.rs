@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! New regions, of devices and of files.
+
+use std::fs;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use dmstats::extents;
+use dmstats::extents::Extents;
+use dmstats::Find;
+use dmstats::RegionSpec;
+use dmstats::Step;
+use dmstats::Transport;
+use serde_json::json;
+
+use super::args::Args;
+use super::failed;
+use super::progress;
+use super::say;
+use super::Command;
+use super::Result;
+use super::Stop;
+use super::Subject;
+
+/// What the kernel allocates for a region, an area of it, and a bin of that, as far as it is known.
+const REGION_BYTES: u64 = 65_664;
+const AREA_BYTES: u64 = 120;
+const AREA_CPU_BYTES: u64 = 104;
+const BIN_BYTES: u64 = 8;
+
+/// How group messages name the alias.
+pub fn with_alias(args: &Args) -> String {
+    args.alias.as_deref().map_or_else(String::new, |alias| {
+        format!(" with alias {}", alias.to_string_lossy())
+    })
+}
+
+/// How many CPUs the kernel has counters for: the last of a list such as `0-3`, and one.
+fn possible_cpus() -> u64 {
+    let text = fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    let last = text
+        .trim()
+        .rsplit([',', '-'])
+        .next()
+        .and_then(|last| last.parse::<u64>().ok());
+    last.map_or(1, |last| last + 1)
+}
+
+/// How many areas a region of so many sectors has.
+fn areas(len: u64, step: Step) -> u64 {
+    let step = match step {
+        Step::Sectors(step) => step,
+        Step::Areas(areas) => len.div_ceil(u64::from(areas.max(1))),
+    };
+    len.div_ceil(step.max(1))
+}
+
+/// The bytes that the kernel accounts for such a region.
+fn memory(len: u64, spec: &RegionSpec, cpus: u64) -> u64 {
+    let bins = if spec.bounds.is_empty() {
+        0
+    } else {
+        spec.bounds.len() as u64 + 1
+    };
+    let area = AREA_BYTES + AREA_CPU_BYTES * cpus + BIN_BYTES * bins * (cpus + 1);
+    areas(len, spec.step)
+        .saturating_mul(area)
+        .saturating_add(REGION_BYTES)
+}
+
+impl Command<'_> {
+    fn check_create(&self) -> Result<()> {
+        if self.program.is_empty() && !self.args.force {
+            return failed("Creating a region with no program id requires --force.");
+        }
+        if self.args.userdata.as_deref().is_some_and(|data| {
+            data.as_bytes()
+                .windows(10)
+                .any(|window| window == b"DMS_GROUP=")
+        }) {
+            return failed("User data must not have DMS_GROUP= in it, which is for groups.");
+        }
+        Ok(())
+    }
+
+    /// What all new regions have in common.
+    fn like(&self) -> RegionSpec {
+        let args = self.args;
+        RegionSpec {
+            range: None,
+            step: match (args.areas, args.areasize) {
+                (_, Some(sectors)) if sectors > 0 => Step::Sectors(sectors),
+                (Some(areas), _) => Step::Areas(areas.max(1)),
+                _ => Step::Areas(1),
+            },
+            precise: args.precise,
+            bounds: args
+                .bounds
+                .clone()
+                .map(|bounds| bounds.0)
+                .unwrap_or_default(),
+            aux: args
+                .userdata
+                .as_deref()
+                .unwrap_or_default()
+                .as_bytes()
+                .to_vec(),
+        }
+    }
+
+    /// Tells what would be made and what it would cost. True if that was all that was asked for.
+    fn plan(&mut self, name: &str, specs: &[RegionSpec]) -> Result<bool> {
+        if !self.args.plan {
+            return Ok(false);
+        }
+        let cpus = possible_cpus();
+        let len = |spec: &RegionSpec| spec.range.map_or(0, |(_, len)| len);
+        let areas: u64 = specs.iter().map(|spec| areas(len(spec), spec.step)).sum();
+        let bytes = specs.iter().fold(0u64, |sum, spec| {
+            sum.saturating_add(memory(len(spec), spec, cpus))
+        });
+        let account = self.kernel.memory();
+        let limit = account.map_or_else(String::new, |memory| {
+            format!(", {} of {} are in use", memory.used, memory.limit)
+        });
+        let fits = account.is_none_or(|memory| bytes <= memory.limit.saturating_sub(memory.used));
+        let verdict = if fits {
+            ""
+        } else {
+            "\n  the kernel would refuse: too much memory"
+        };
+        let text = format!(
+            "{name}: would create {} region(s) with {areas} area(s)\n  kernel memory: {bytes} bytes{limit}\n  \
+             each I/O of the device would pass {} more region(s), at its start and its end{verdict}",
+            specs.len(),
+            specs.len()
+        );
+        let value = json!({
+            "name": name, "regions": specs.len(), "areas": areas, "kernel_bytes": bytes, "fits": fits,
+            "kernel_bytes_used": account.map(|memory| memory.used), "kernel_bytes_limit": account.map(|memory| memory.limit),
+        });
+        self.tell(&text, value)?;
+        Ok(true)
+    }
+
+    pub fn create(&mut self) -> Result<()> {
+        self.check_create()?;
+        for subject in self.chosen()? {
+            self.create_on(&subject)?;
+        }
+        Ok(())
+    }
+
+    fn create_on(&mut self, subject: &Subject<'_>) -> Result<()> {
+        let args = self.args;
+        let name = subject.name();
+        let targets = self.kernel.targets(subject.info.devno)?;
+        let size = targets
+            .iter()
+            .map(|target| target.start.saturating_add(target.len))
+            .max()
+            .unwrap_or(0);
+        let like = self.like();
+        let specs: Vec<RegionSpec> = if args.segments {
+            targets
+                .iter()
+                .map(|target| RegionSpec {
+                    range: Some((target.start, target.len)),
+                    ..like.clone()
+                })
+                .collect()
+        } else {
+            let start = args.start.unwrap_or(0);
+            let len = args
+                .length
+                .filter(|len| *len > 0)
+                .unwrap_or_else(|| size.saturating_sub(start));
+            if len == 0 {
+                return failed(format!(
+                    "{name}: the region would begin at sector {start}, but the device has {size}"
+                ));
+            }
+            vec![RegionSpec {
+                range: Some((start, len)),
+                ..like
+            }]
+        };
+        if self.plan(&name, &specs)? {
+            return Ok(());
+        }
+        let made = subject
+            .device
+            .create_all(&specs, progress(specs.len(), "creating"));
+        let ids = made.or_else(|error| {
+            failed(format!(
+                "{error}\n{name}: Could not create statistics region."
+            ))
+        })?;
+        let mut group = None;
+        if args.segments && !args.nogroup {
+            let members = ids.iter().copied().collect();
+            let snapshot = subject.device.list()?;
+            let alias = args.alias.as_deref().unwrap_or_default().as_bytes();
+            group = Some(subject.device.group(&snapshot, &members, alias)?);
+        }
+        for (id, spec) in ids.iter().zip(&specs) {
+            let areas = areas(spec.range.map_or(0, |(_, len)| len), spec.step);
+            let text = format!("{name}: Created new region with {areas} area(s) as region ID {id}");
+            self.tell(
+                &text,
+                json!({ "device": name, "region_id": id, "areas": areas, "group_id": group }),
+            )?;
+        }
+        if let (Some(group), false) = (group, args.json) {
+            let members: Vec<String> = ids.iter().map(u32::to_string).collect();
+            super::print(
+                format!(
+                    "Grouped regions {} as group ID {group}{}\n",
+                    members.join(","),
+                    with_alias(args)
+                )
+                .as_bytes(),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn open(&self, name: &std::ffi::OsStr) -> Result<(File, String)> {
+        let shown = name.to_string_lossy().into_owned();
+        match File::open(name) {
+            Ok(file) => Ok((file, shown)),
+            Err(error) => failed(format!("Could not open file {shown}: {error}")),
+        }
+    }
+
+    /// The device that a file is on, and where.
+    fn locate(&self, file: &File) -> dmstats::Result<(Find, Extents)> {
+        let devno = extents::device_of(file)?;
+        let find = Find::Devno(devno);
+        self.kernel
+            .info(&find)
+            .map_err(|_| dmstats::Error::File("not a device-mapper device.".into()))?;
+        let extents = extents::of_file(file, !self.args.nosync)?;
+        Ok((find, extents))
+    }
+
+    fn files(&self) -> Result<&[std::ffi::OsString]> {
+        let args = self.args;
+        if args.alldevices || args.uuid.is_some() || args.major.is_some() {
+            return failed("Files are not named with --alldevices, --uuid, --major and --minor.");
+        }
+        Ok(&args.names)
+    }
+
+    pub fn create_files(&mut self) -> Result<()> {
+        let args = self.args;
+        self.check_create()?;
+        if args.segments {
+            return failed("--filemap and --segments are incompatible.");
+        }
+        if args.start.is_some() || args.length.is_some() {
+            return failed("--filemap is incompatible with --start and --length.");
+        }
+        if args.areas.is_some() || args.areasize.is_some() {
+            return failed("--filemap is incompatible with --areas and --areasize.");
+        }
+        if args.userdata.is_some() {
+            return failed("--userdata is not yet supported with --filemap.");
+        }
+        let files = self.files()?.to_vec();
+        if files.is_empty() {
+            return failed("--filemap requires a file path argument");
+        }
+        for name in files {
+            let (file, path) = self.open(&name)?;
+            let could_not = |error: dmstats::Error| {
+                Stop::Failed(format!(
+                    "{error}\nCould not create regions from file {path}."
+                ))
+            };
+            let (find, extents) = self.locate(&file).map_err(could_not)?;
+            self.say_extents(&path, &extents);
+            let like = self.like();
+            let specs: Vec<_> = extents
+                .places
+                .iter()
+                .map(|place| RegionSpec {
+                    range: Some(*place),
+                    ..like.clone()
+                })
+                .collect();
+            if self.plan(&path, &specs)? {
+                continue;
+            }
+            let alias = match (
+                args.nogroup,
+                args.alias.as_deref(),
+                Path::new(&name).file_name(),
+            ) {
+                (true, ..) => None,
+                (_, Some(alias), _) | (_, None, Some(alias)) => Some(alias.as_bytes()),
+                (_, None, None) => Some(&b""[..]),
+            };
+            let subject = self.subject(&find)?;
+            let bar = progress(extents.places.len(), "mapping");
+            let map = subject
+                .device
+                .map_file(&extents.places, &like, alias, bar)
+                .map_err(could_not)?;
+            let count = map.regions.len();
+            let members: dmstats::IdSet = map.regions.iter().copied().collect();
+            let text = match map.group {
+                Some(group) => {
+                    format!("{path}: Created new group with {count} region(s) as group ID {group}.")
+                }
+                None if count == 1 => {
+                    format!("{path}: Created new region with 1 area as region ID {members}.")
+                }
+                None => format!("{path}: Created new regions with 1 area as region IDs {members}."),
+            };
+            let value = json!({ "file": path, "device": subject.name(), "group_id": map.group, "regions": members.to_string() });
+            self.tell(&text, value)?;
+        }
+        Ok(())
+    }
+
+    /// Says what the counts of a file's regions will not tell.
+    fn say_extents(&self, path: &str, extents: &Extents) {
+        if extents.shared {
+            say(&format!(
+                "{path}: shares blocks with other files, whose I/O to them is counted too."
+            ));
+        }
+        if extents.skipped > 0 {
+            say(&format!(
+                "{path}: {} extent(s) have no place on the device yet, and are left out.",
+                extents.skipped
+            ));
+        }
+    }
+
+    pub fn update_filemap(&mut self) -> Result<()> {
+        let Some(group) = self.args.groupid else {
+            return failed("--groupid is required to update a filemap group.");
+        };
+        let files = self.files()?.to_vec();
+        let [name] = files.as_slice() else {
+            return failed("update_filemap requires a file path argument");
+        };
+        let (file, path) = self.open(name)?;
+        let could_not = |error: dmstats::Error| {
+            Stop::Failed(format!(
+                "{error}\nCould not update regions from file {path}"
+            ))
+        };
+        let (find, extents) = self.locate(&file).map_err(could_not)?;
+        self.say_extents(&path, &extents);
+        let subject = self.subject(&find)?;
+        let snapshot = subject.device.list()?;
+        for problem in &snapshot.problems {
+            say(&problem.to_string());
+        }
+        let bar = progress(extents.places.len(), "mapping");
+        let update = subject
+            .device
+            .update_file(&snapshot, group, &extents.places, bar)
+            .map_err(could_not)?;
+        let count = update.kept + update.created;
+        let text = match update.group {
+            Some(now) if now != group => {
+                format!("{path}: Updated group ID {group} with {count} region(s): its ID is {now} from now on.")
+            }
+            Some(now) => format!("{path}: Updated group ID {now} with {count} region(s)."),
+            None => format!("{path}: Removed group ID {group}: the file has no allocated extents."),
+        };
+        let value = json!({
+            "file": path, "device": subject.name(), "group_id": update.group, "old_group_id": group,
+            "kept": update.kept, "created": update.created, "removed": update.removed,
+        });
+        self.tell(&text, value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_memory_is_foretold() {
+        let spec = RegionSpec {
+            step: Step::Sectors(1),
+            ..RegionSpec::whole()
+        };
+        // As measured on one CPU: 32,768 areas, and one area.
+        assert_eq!(memory(32_768, &spec, 1), 7_405_696);
+        assert_eq!(memory(8, &RegionSpec::whole(), 1), 65_888);
+    }
+
+    #[test]
+    fn areas_are_counted_as_the_kernel_makes_them() {
+        assert_eq!(
+            (
+                areas(1000, Step::Areas(3)),
+                areas(1000, Step::Sectors(300)),
+                areas(10, Step::Areas(20))
+            ),
+            (3, 4, 10)
+        );
+        assert_eq!(areas(131_072, Step::Areas(131_073)), 131_072);
+    }
+}

@@ -1,0 +1,831 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The commands.
+
+mod args;
+mod create;
+mod fields;
+mod names;
+mod report;
+mod select;
+mod units;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::io::IsTerminal;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+use std::time::Duration;
+use std::time::Instant;
+
+use clap::CommandFactory;
+use clap::Parser;
+use dmstats::Device;
+use dmstats::DeviceInfo;
+use dmstats::Devno;
+use dmstats::Find;
+use dmstats::IdSet;
+use dmstats::Kernel;
+use dmstats::Sample;
+use dmstats::Snapshot;
+use dmstats::Transport;
+use serde_json::json;
+use serde_json::Value;
+
+use args::Args;
+use args::Headings;
+use fields::Object;
+use fields::Row;
+use fields::Section;
+use fields::Style;
+use report::Layout;
+use select::Selection;
+use units::Units;
+
+/// From so many operations on, a terminal shows how far they are.
+const LONG: usize = 500;
+
+const LIST: &str =
+    "stats_name,group_id,region_id,obj_type,region_start,region_len,area_count,area_len,program_id";
+const LIST_VERBOSE: &str =
+    "stats_name,group_id,region_id,obj_type,region_start,region_len,area_count,area_id,area_start,area_len,program_id";
+const LIST_HISTOGRAM: &str =
+    "stats_name,group_id,region_id,obj_type,region_start,region_len,area_count,area_len,hist_bins,hist_bounds";
+const REPORT: &str = "stats_name,group_id,region_id,obj_type,area_id,area_start,area_len,reads_merged_per_sec,\
+writes_merged_per_sec,reads_per_sec,writes_per_sec,read_size_per_sec,write_size_per_sec,avg_request_size,queue_size,util,\
+await,read_await,write_await";
+const REPORT_RAW: &str = "stats_name,group_id,region_id,obj_type,area_id,area_start,area_len,read_count,reads_merged_count,\
+read_sector_count,read_time,read_ticks,write_count,writes_merged_count,write_sector_count,write_time,write_ticks,\
+in_progress_count,io_ticks,queue_ticks";
+const REPORT_HISTOGRAM: &str =
+    "stats_name,group_id,region_id,obj_type,region_start,region_len,area_count,area_len,util,await";
+
+/// Why a command ends early.
+pub enum Stop {
+    /// What was asked for makes no sense.
+    Usage(String),
+    /// It failed.
+    Failed(String),
+    /// Nobody reads on.
+    Closed,
+}
+
+impl From<dmstats::Error> for Stop {
+    fn from(error: dmstats::Error) -> Self {
+        Stop::Failed(error.to_string())
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Stop::Closed,
+            _ => Stop::Failed(error.to_string()),
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, Stop>;
+
+fn failed<T>(text: impl Into<String>) -> Result<T> {
+    Err(Stop::Failed(text.into()))
+}
+
+/// Says something on stderr; if that is closed, nobody wanted to know.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A command that runs.
+struct Command<'a> {
+    args: &'a Args,
+    kernel: &'a Kernel,
+    program: Vec<u8>,
+    /// What was done, for `--json`.
+    results: Vec<Value>,
+    last: Option<Instant>,
+}
+
+/// A device that a command is about.
+struct Subject<'a> {
+    info: DeviceInfo,
+    device: Device<'a, Kernel>,
+}
+
+impl Subject<'_> {
+    fn name(&self) -> String {
+        String::from_utf8_lossy(&names::shown(&self.info.name)).into_owned()
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if !error.use_stderr() => {
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let _ = error.print();
+            say("Couldn't process command line.");
+            return ExitCode::FAILURE;
+        }
+    };
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Stop::Closed) => ExitCode::FAILURE,
+        Err(Stop::Usage(text)) => {
+            say(&text);
+            ExitCode::FAILURE
+        }
+        Err(Stop::Failed(text)) => {
+            say(&text);
+            say("Command failed.");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    let name = match args.command.as_deref() {
+        _ if args.version => "version",
+        Some(name) => name,
+        None => return Err(Stop::Usage(Args::command().render_help().to_string())),
+    };
+    match name {
+        "help" => return help(args),
+        "completion" => return completion(args),
+        "list" | "report" => {
+            if let Some(text) = help_text(args) {
+                return print(text.as_bytes());
+            }
+        }
+        "version" | "create" | "delete" | "clear" | "print" | "group" | "ungroup"
+        | "update_filemap" => {}
+        _ => {
+            return failed(format!(
+                "Unknown stats command: {name}\n{}",
+                Args::command().render_usage()
+            ))
+        }
+    }
+    let kernel = Kernel::open()?;
+    let program = args
+        .programid
+        .as_deref()
+        .map_or(b"dmstats".to_vec(), |id| id.as_bytes().to_vec());
+    let mut command = Command {
+        args,
+        kernel: &kernel,
+        program,
+        results: Vec::new(),
+        last: None,
+    };
+    let done = match name {
+        "version" => command.version(),
+        "create" if args.filemap => command.create_files(),
+        "create" => command.create(),
+        "update_filemap" => command.update_filemap(),
+        "delete" => command.delete(),
+        "clear" => command.clear(),
+        "print" => command.print(),
+        "group" => command.group(),
+        "ungroup" => command.ungroup(),
+        "list" => command.list(),
+        _ => command.report(),
+    };
+    if args.json && !command.results.is_empty() {
+        print(
+            format!(
+                "{}\n",
+                json!({ "command": name, "results": command.results })
+            )
+            .as_bytes(),
+        )?;
+    }
+    if args.verbose >= 2 {
+        say(&format!("{} requests to the kernel", kernel.requests()));
+    }
+    done
+}
+
+fn print(text: &[u8]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text)?;
+    Ok(out.flush()?)
+}
+
+/// What `-o help` or `-S help` asks for.
+fn help_text(args: &Args) -> Option<String> {
+    let asks = |text: &Option<String>| {
+        text.as_deref()
+            .is_some_and(|text| matches!(text, "help" | "?"))
+    };
+    if asks(&args.select) {
+        return Some(fields::help(true) + SELECTION_HELP);
+    }
+    asks(&args.options).then(|| fields::help(false))
+}
+
+const SELECTION_HELP: &str = "Selections
+----------
+  FIELD =  VALUE    equal (numbers, sizes, percentages, text); != differs
+  FIELD >= VALUE    and > <= < (numbers, sizes, percentages)
+  FIELD =~ REGEX    matches; !~ does not
+  A && B    A, B    both
+  A || B    A # B   one of them
+  !(A)              not
+  Sizes are mebibytes, or have one of the units bskmgtpe (1024) or BSKMGTPE (1000).
+";
+
+fn help(args: &Args) -> Result<()> {
+    let text = match help_text(args) {
+        Some(text) => text,
+        None if args.columns => format!(
+            "{}\n{}",
+            Args::command().render_long_help(),
+            fields::help(false)
+        ),
+        None => Args::command().render_long_help().to_string(),
+    };
+    print(text.as_bytes())
+}
+
+fn completion(args: &Args) -> Result<()> {
+    let shell = args
+        .names
+        .first()
+        .and_then(|name| name.to_str())
+        .and_then(|name| name.parse::<clap_complete::Shell>().ok());
+    let Some(shell) = shell else {
+        return failed("completion requires a shell: bash, elvish, fish, powershell or zsh");
+    };
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "dmstats", &mut text);
+    print(&text)
+}
+
+/// Shows how far a long task is, on a terminal.
+fn progress(count: usize, what: &'static str) -> impl FnMut(usize) {
+    let bar = (count >= LONG && io::stderr().is_terminal()).then(|| {
+        let style = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}");
+        let bar = indicatif::ProgressBar::new(count as u64).with_message(what);
+        match style {
+            Ok(style) => bar.with_style(style),
+            Err(_) => bar,
+        }
+    });
+    move |done| {
+        if let Some(bar) = &bar {
+            bar.set_position(done as u64);
+            if done == count {
+                bar.finish_and_clear();
+            }
+        }
+    }
+}
+
+impl<'a> Command<'a> {
+    /// Tells what was done.
+    fn tell(&mut self, text: &str, value: Value) -> Result<()> {
+        if self.args.json {
+            self.results.push(value);
+            return Ok(());
+        }
+        print(format!("{text}\n").as_bytes())
+    }
+
+    fn verbose(&self, text: &str) {
+        if self.args.verbose >= 2 {
+            say(text);
+        }
+    }
+
+    fn subject(&self, find: &Find) -> Result<Subject<'a>> {
+        let info = self.kernel.info(find)?;
+        let device = Device::new(self.kernel, info.devno, &self.program);
+        Ok(Subject { info, device })
+    }
+
+    fn find(name: &OsStr) -> Find {
+        let name = name.as_bytes();
+        if let Some(mapped) = name.strip_prefix(b"/dev/mapper/") {
+            return Find::Name(names::mangled(mapped));
+        }
+        if name.starts_with(b"/") {
+            if let Ok(info) = rustix::fs::stat(name) {
+                return Find::Devno(Devno {
+                    major: rustix::fs::major(info.st_rdev),
+                    minor: rustix::fs::minor(info.st_rdev),
+                });
+            }
+        }
+        Find::Name(names::mangled(name))
+    }
+
+    /// The devices that were named; none if none were.
+    fn named(&self) -> Result<Vec<Subject<'a>>> {
+        let args = self.args;
+        let mut finds: Vec<Find> = args.names.iter().map(|name| Self::find(name)).collect();
+        if finds.is_empty() {
+            if let Some(uuid) = &args.uuid {
+                finds.push(Find::Uuid(uuid.as_bytes().to_vec()));
+            } else if let (Some(major), Some(minor)) = (args.major, args.minor) {
+                finds.push(Find::Devno(Devno { major, minor }));
+            }
+        }
+        finds.iter().map(|find| self.subject(find)).collect()
+    }
+
+    /// The devices that were named, or all. One that goes meanwhile is left out.
+    fn named_or_all(&self) -> Result<Vec<Subject<'a>>> {
+        let named = self.named()?;
+        if !named.is_empty() {
+            return Ok(named);
+        }
+        let mut all = Vec::new();
+        for (devno, _) in self.kernel.devices()? {
+            match self.kernel.info(&Find::Devno(devno)) {
+                Ok(info) => all.push(Subject {
+                    info,
+                    device: Device::new(self.kernel, devno, &self.program),
+                }),
+                Err(error) if error.is_missing() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(all)
+    }
+
+    /// The devices that were named, or all if that was said.
+    fn chosen(&self) -> Result<Vec<Subject<'a>>> {
+        let named = if self.args.alldevices {
+            self.named_or_all()?
+        } else {
+            self.named()?
+        };
+        if named.is_empty() && !self.args.alldevices {
+            return failed("Please specify device(s) or use --alldevices.");
+        }
+        Ok(named)
+    }
+
+    /// What a device has of our program, or of all, and of all programs for what must not be overlooked.
+    fn snapshot(&self, subject: &Subject<'_>) -> Result<Snapshot> {
+        let snapshot = subject.device.list()?;
+        for problem in &snapshot.problems {
+            say(&problem.to_string());
+        }
+        Ok(if self.args.allprograms {
+            snapshot
+        } else {
+            snapshot.of_program(&self.program)
+        })
+    }
+
+    fn version(&mut self) -> Result<()> {
+        let (major, minor, patch) = self.kernel.version()?;
+        let ours = env!("CARGO_PKG_VERSION");
+        let driver = format!("{major}.{minor}.{patch}");
+        let text = format!("Library version:   {ours}\nDriver version:    {driver}");
+        self.tell(&text, json!({ "library": ours, "driver": driver }))
+    }
+
+    fn one_of_regions(&self, group: bool) -> Result<()> {
+        let args = self.args;
+        if args.allregions && args.regionid.is_some() {
+            return failed("Please supply one of --allregions and --regionid");
+        }
+        if group && args.groupid.is_some() && (args.regionid.is_some() || args.allregions) {
+            return failed("Please use one of --regionid, --allregions and --groupid.");
+        }
+        if args.allregions || args.regionid.is_some() || (group && args.groupid.is_some()) {
+            return Ok(());
+        }
+        failed(if group {
+            "Please specify a --regionid or --groupid, or use --allregions."
+        } else {
+            "Please specify a --regionid or use --allregions."
+        })
+    }
+
+    fn delete(&mut self) -> Result<()> {
+        let args = self.args;
+        self.one_of_regions(true)?;
+        for subject in self.chosen()? {
+            let all = subject.device.list()?;
+            let snapshot = if args.allprograms {
+                all.clone()
+            } else {
+                all.clone().of_program(&self.program)
+            };
+            let name = subject.name();
+            if let Some(group) = args.groupid {
+                let count = snapshot.group(group)?.members.len() as usize;
+                subject
+                    .device
+                    .delete_group(&snapshot, group, progress(count, "deleting"))?;
+                self.tell(
+                    &format!("Deleted statistics group {group}."),
+                    json!({ "device": name, "group_id": group }),
+                )?;
+                continue;
+            }
+            let ids: IdSet = match args.regionid {
+                Some(id) => IdSet::from_iter([snapshot.region(id)?.id]),
+                None => snapshot.regions.keys().copied().collect(),
+            };
+            let count = ids.len() as usize;
+            // Groups of other programs may have these regions too.
+            subject
+                .device
+                .delete_all(&all, &ids, progress(count, "deleting"))?;
+            if args.json {
+                self.results
+                    .push(json!({ "device": name, "regions": ids.to_string() }));
+            }
+            self.verbose(&format!("Deleted statistics regions {ids}."));
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        let args = self.args;
+        self.one_of_regions(false)?;
+        for subject in self.named_or_all()? {
+            let ids: Vec<u32> = match args.regionid {
+                Some(id) => vec![id],
+                None => self.snapshot(&subject)?.regions.keys().copied().collect(),
+            };
+            for id in ids {
+                match subject.device.clear(id) {
+                    Err(dmstats::Error::NoRegion(_)) if args.regionid.is_none() => continue,
+                    Err(dmstats::Error::NoRegion(id)) => {
+                        return failed(format!("No such region: {id}."))
+                    }
+                    other => other?,
+                }
+                self.verbose(&format!("Cleared statistics region {id}."));
+                if args.json {
+                    self.results
+                        .push(json!({ "device": subject.name(), "region_id": id }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn print(&mut self) -> Result<()> {
+        let args = self.args;
+        self.one_of_regions(false)?;
+        for subject in self.named_or_all()? {
+            let snapshot = self.snapshot(&subject)?;
+            let ids: Vec<u32> = match args.regionid {
+                Some(id) if !snapshot.regions.contains_key(&id) => {
+                    return failed(format!("No such region: {id}."))
+                }
+                Some(id) => vec![id],
+                None => snapshot.regions.keys().copied().collect(),
+            };
+            for id in ids {
+                let rows = subject.device.print(snapshot.region(id)?, args.clear)?;
+                if args.json {
+                    let rows: Vec<String> = String::from_utf8_lossy(&rows)
+                        .lines()
+                        .map(str::to_owned)
+                        .collect();
+                    self.results
+                        .push(json!({ "device": subject.name(), "region_id": id, "rows": rows }));
+                } else {
+                    print(&rows)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn group(&mut self) -> Result<()> {
+        let args = self.args;
+        let Some(text) = &args.regions else {
+            return failed("Group requires --regions.");
+        };
+        let Some(members) = IdSet::parse(text.as_bytes()) else {
+            return failed(format!("Could not parse list: '{text}'"));
+        };
+        let alias = args.alias.as_deref().unwrap_or_default().as_bytes();
+        for subject in self.chosen()? {
+            let snapshot = self.snapshot(&subject)?;
+            let name = subject.name();
+            let group = subject.device.group(&snapshot, &members, alias);
+            let group = group.or_else(|error| {
+                failed(format!("{error}\nCould not create group on {name}: {text}"))
+            })?;
+            let precise = members
+                .among(&snapshot.regions)
+                .filter(|id| {
+                    snapshot
+                        .regions
+                        .get(id)
+                        .is_some_and(|region| region.precise)
+                })
+                .count() as u64;
+            if precise > 0 && precise < members.len() {
+                say("WARNING: Grouping regions with different clock resolution: precision may be lost.");
+            }
+            self.say_overlap(&snapshot, &members);
+            self.tell(
+                &format!(
+                    "Grouped regions {text} as group ID {group}{} on {name}",
+                    create::with_alias(args)
+                ),
+                json!({ "device": name, "group_id": group, "regions": members.to_string() }),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Warns if regions share sectors, whose I/O counts twice in their group.
+    fn say_overlap(&self, snapshot: &Snapshot, members: &IdSet) {
+        let mut regions: Vec<_> = members
+            .among(&snapshot.regions)
+            .filter_map(|id| snapshot.regions.get(&id))
+            .collect();
+        regions.sort_by_key(|region| (region.start, region.id));
+        let overlap = regions
+            .windows(2)
+            .find(|pair| pair[1].start < pair[0].start + pair[0].len);
+        if let Some([one, other]) = overlap {
+            let (low, high) = (one.id.min(other.id), one.id.max(other.id));
+            say(&format!(
+                "WARNING: region IDs {low} and {high} overlap. Some events will be counted twice."
+            ));
+        }
+    }
+
+    fn ungroup(&mut self) -> Result<()> {
+        let Some(group) = self.args.groupid else {
+            return failed("Please specify group id.");
+        };
+        for subject in self.chosen()? {
+            let snapshot = self.snapshot(&subject)?;
+            let name = subject.name();
+            let done = subject.device.ungroup(&snapshot, group);
+            done.or_else(|error| {
+                failed(format!(
+                    "{error}\nCould not delete group {group} on {name}."
+                ))
+            })?;
+            self.tell(
+                &format!("Removed group ID {group} on {name}"),
+                json!({ "device": name, "group_id": group }),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn layout(&self, default: &str, all: &[Section]) -> Result<Layout> {
+        let args = self.args;
+        let usage = |text: String| Stop::Usage(text);
+        let headings = match args.headings {
+            _ if args.noheadings => Headings::None,
+            headings => headings.unwrap_or(Headings::Abbrev),
+        };
+        let plain = args.noheadings || args.nameprefixes || args.rows;
+        let separator = args
+            .separator
+            .clone()
+            .or_else(|| plain.then(|| if args.noheadings { ":" } else { " " }.to_owned()));
+        Ok(Layout {
+            fields: report::parse_fields(args.options.as_deref(), default, all).map_err(usage)?,
+            sort: report::parse_sort(args.sort.as_deref()).map_err(usage)?,
+            selection: Selection::parse(args.select.as_deref().unwrap_or_default())
+                .map_err(usage)?,
+            headings,
+            separator,
+            prefixes: args.nameprefixes,
+            quoted: !args.unquoted,
+            transposed: args.rows,
+            style: Style {
+                units: args.units.unwrap_or(Units::Human {
+                    decimal: false,
+                    mark: false,
+                }),
+                padded: !args.noheadings,
+                time_suffix: !args.notimesuffix,
+            },
+        })
+    }
+
+    fn list(&mut self) -> Result<()> {
+        let args = self.args;
+        let default = match (args.verbose, args.histogram) {
+            (_, true) => LIST_HISTOGRAM,
+            (0, _) => LIST,
+            _ => LIST_VERBOSE,
+        };
+        let layout = self.layout(default, &[Section::Region])?;
+        let subjects = self.named_or_all()?;
+        let views = self.views(subjects)?;
+        let shown = Shown::new(args, args.verbose > 0, true);
+        self.show(&layout, &views, &BTreeMap::new(), &shown, None, 0)
+    }
+
+    fn views(&self, subjects: Vec<Subject<'a>>) -> Result<Vec<(Subject<'a>, Snapshot)>> {
+        let mut views = Vec::new();
+        for subject in subjects {
+            match self.snapshot(&subject) {
+                Ok(snapshot) => views.push((subject, snapshot)),
+                Err(Stop::Failed(text))
+                    if self.args.names.is_empty() && text.ends_with("not found") => {}
+                Err(stop) => return Err(stop),
+            }
+        }
+        Ok(views)
+    }
+
+    fn report(&mut self) -> Result<()> {
+        let args = self.args;
+        let histogram = format!(
+            "{REPORT_HISTOGRAM},{}",
+            if args.relative {
+                "hist_percent_bounds"
+            } else {
+                "hist_count_bounds"
+            }
+        );
+        let default = match (args.raw, args.histogram) {
+            (true, _) => REPORT_RAW,
+            (_, true) => &histogram,
+            _ => REPORT,
+        };
+        let layout = self.layout(default, &[Section::Stats, Section::Region])?;
+        let nominal = Duration::from_secs_f64(args.interval.unwrap_or(1.0));
+        let count = match args.count {
+            None if args.interval.is_some() => 0,
+            None => 1,
+            Some(count) => count,
+        };
+        let shown = Shown::new(args, true, false);
+        let mut earlier: BTreeMap<Devno, Sample> = BTreeMap::new();
+        let mut next = Instant::now();
+        let mut number = 0;
+        // Without clearing, the first sample is what the next is compared with.
+        if args.keep {
+            self.samples(&self.views(self.named_or_all()?)?, &mut earlier)?;
+            next += nominal;
+            std::thread::sleep(nominal);
+        }
+        loop {
+            let views = self.views(self.named_or_all()?)?;
+            let samples = self.samples(&views, &mut earlier)?;
+            let now = Instant::now();
+            let interval = self.last.map_or(nominal, |last| now - last);
+            self.last = Some(now);
+            let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+            self.show(&layout, &views, &samples, &shown, Some(number), interval_ns)?;
+            number += 1;
+            if number == count {
+                return Ok(());
+            }
+            next = (next + nominal).max(Instant::now());
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    /// What was counted since the last time, by device.
+    fn samples(
+        &self,
+        views: &[(Subject<'a>, Snapshot)],
+        earlier: &mut BTreeMap<Devno, Sample>,
+    ) -> Result<BTreeMap<Devno, Sample>> {
+        let mut samples = BTreeMap::new();
+        for (subject, snapshot) in views {
+            let sample = match subject.device.sample(snapshot, !self.args.keep) {
+                Err(error) if error.is_missing() => continue,
+                other => other?,
+            };
+            let devno = subject.info.devno;
+            let shown = if self.args.keep {
+                let nothing = Sample::default();
+                let difference = sample.since(snapshot, earlier.get(&devno).unwrap_or(&nothing));
+                earlier.insert(devno, sample);
+                difference
+            } else {
+                sample
+            };
+            samples.insert(devno, shown);
+        }
+        Ok(samples)
+    }
+
+    fn show(
+        &self,
+        layout: &Layout,
+        views: &[(Subject<'a>, Snapshot)],
+        samples: &BTreeMap<Devno, Sample>,
+        shown: &Shown,
+        report: Option<u64>,
+        interval_ns: u64,
+    ) -> Result<()> {
+        let mut rows = Vec::new();
+        for (subject, snapshot) in views {
+            shown.rows(
+                &subject.info,
+                snapshot,
+                samples.get(&subject.info.devno),
+                interval_ns,
+                &mut rows,
+            );
+        }
+        if !self.args.json {
+            return print(&layout.text(&rows));
+        }
+        let rows_json = layout.json(&rows, report.is_some());
+        let value = match report {
+            Some(number) => {
+                json!({ "report": number, "interval_ns": interval_ns, "rows": rows_json })
+            }
+            None => json!({ "rows": rows_json }),
+        };
+        print(format!("{value}\n").as_bytes())
+    }
+}
+
+/// What has rows in a report.
+struct Shown {
+    areas: bool,
+    regions: bool,
+    groups: bool,
+    /// Not the region that is its only area.
+    skip_single: bool,
+    region: Option<u32>,
+    group: Option<u32>,
+}
+
+impl Shown {
+    fn new(args: &Args, areas: bool, list: bool) -> Self {
+        let asked = args.area || args.region || args.group;
+        Shown {
+            areas: if asked { args.area } else { areas },
+            regions: if asked { args.region } else { true },
+            groups: if asked { args.group } else { true },
+            skip_single: !asked && areas,
+            // The list has always shown all.
+            region: args.regionid.filter(|_| !list),
+            group: args.groupid.filter(|_| !list),
+        }
+    }
+
+    fn rows<'r>(
+        &self,
+        info: &'r DeviceInfo,
+        snapshot: &'r Snapshot,
+        sample: Option<&'r Sample>,
+        interval_ns: u64,
+        rows: &mut Vec<Row<'r>>,
+    ) {
+        let row = |object, count: Option<&'r dmstats::Count>| Row {
+            info,
+            snapshot,
+            object,
+            counters: count.map(|count| count.counters).unwrap_or_default(),
+            bins: count.map_or(&[][..], |count| &count.bins),
+            interval_ns,
+        };
+        let wanted = |region: &&dmstats::Region| {
+            self.region.is_none_or(|id| id == region.id)
+                && self.group.is_none_or(|id| region.group == Some(id))
+        };
+        let regions: Vec<_> = snapshot.regions.values().filter(wanted).collect();
+        for region in regions.iter().filter(|_| self.areas) {
+            let counts = sample.and_then(|sample| sample.regions.get(&region.id));
+            rows.extend((0..region.areas()).map(|area| {
+                let count = counts.and_then(|counts| counts.areas.get(usize::try_from(area).ok()?));
+                row(Object::Area(region, area), count)
+            }));
+        }
+        for region in regions
+            .iter()
+            .filter(|region| self.regions && (!self.skip_single || region.areas() > 1))
+        {
+            let counts = sample.and_then(|sample| sample.regions.get(&region.id));
+            rows.push(row(
+                Object::Region(region),
+                counts.map(|counts| &counts.total),
+            ));
+        }
+        if self.groups && self.region.is_none() {
+            let groups = snapshot
+                .groups
+                .iter()
+                .filter(|(id, _)| self.group.is_none_or(|group| group == **id));
+            rows.extend(groups.map(|(id, group)| {
+                let count = sample.and_then(|sample| sample.groups.get(id));
+                row(Object::Group(*id, group), count)
+            }));
+        }
+    }
+}

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Names of devices, and what else is known of them.
+
+use std::fs;
+
+use dmstats::DeviceInfo;
+
+use super::fields::Cell;
+
+/// Whether a byte can stand in a name as it is; others are written as `\x20`, for udev's sake.
+fn plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"#+-.:=@_".contains(&byte)
+}
+
+/// A name as it is given to the kernel. One that has such codes already is left as it is.
+pub fn mangled(name: &[u8]) -> Vec<u8> {
+    if name.windows(2).any(|pair| pair == b"\\x") {
+        return name.to_vec();
+    }
+    name.iter()
+        .flat_map(|byte| {
+            if plain(*byte) {
+                vec![*byte]
+            } else {
+                format!("\\x{byte:02x}").into_bytes()
+            }
+        })
+        .collect()
+}
+
+/// A name as people know it.
+pub fn shown(name: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((first, after)) = rest.split_first() {
+        let code = after
+            .strip_prefix(b"x")
+            .and_then(|digits| digits.get(..2))
+            .filter(|_| *first == b'\\');
+        let byte =
+            code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        match byte {
+            Some(byte) => {
+                out.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    out
+}
+
+fn sys(info: &DeviceInfo, what: &str) -> String {
+    format!("/sys/dev/block/{}/{what}", info.devno)
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path)
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// A device beside this one.
+struct Other {
+    /// As the kernel's block layer calls it.
+    node: String,
+    number: String,
+    /// Its name, if it is a device of device-mapper.
+    mapped: String,
+}
+
+/// The devices that this one uses (`slaves`), or that use it (`holders`).
+fn others(info: &DeviceInfo, side: &str) -> Vec<Other> {
+    let entries = fs::read_dir(sys(info, side))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut all: Vec<_> = entries
+        .map(|entry| {
+            let node = entry.file_name().to_string_lossy().into_owned();
+            let read = |what: &str| read(&sys(info, &format!("{side}/{node}/{what}")));
+            Other {
+                number: read("dev"),
+                mapped: read("dm/name"),
+                node,
+            }
+        })
+        .collect();
+    all.sort_by(|one, other| one.node.cmp(&other.node));
+    all
+}
+
+fn list(others: Vec<Other>, of: fn(Other) -> String) -> Vec<u8> {
+    others
+        .into_iter()
+        .map(of)
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(",")
+        .into_bytes()
+}
+
+/// The parts of an LVM name: group, volume, layer. Single hyphens are between them, doubled ones within.
+fn split(name: &[u8]) -> [String; 3] {
+    let name = String::from_utf8_lossy(name).replace("--", "\0");
+    let mut parts = name.splitn(3, '-').map(|part| part.replace('\0', "-"));
+    std::array::from_fn(|_| parts.next().unwrap_or_default())
+}
+
+/// What stands in a field about the device.
+pub fn cell(info: &DeviceInfo, field: &str) -> Cell {
+    let lvm = info.uuid.starts_with(b"LVM-");
+    let part = |index: usize| {
+        if lvm {
+            split(&shown(&info.name))[index].clone().into_bytes()
+        } else {
+            Vec::new()
+        }
+    };
+    let flag = |set: bool, yes: &str, no: &str| {
+        if set {
+            yes.as_bytes().to_vec()
+        } else {
+            no.as_bytes().to_vec()
+        }
+    };
+    let number = |value: u64| (value.to_string().into_bytes(), Some(value as f64));
+    let (text, number) = match field {
+        "name" | "unmangled_name" => (shown(&info.name), None),
+        "mangled_name" => (mangled(&shown(&info.name)), None),
+        "uuid" | "unmangled_uuid" => (shown(&info.uuid), None),
+        "mangled_uuid" => (mangled(&shown(&info.uuid)), None),
+        "read_ahead" => number(
+            read(&sys(info, "queue/read_ahead_kb"))
+                .parse::<u64>()
+                .unwrap_or_default()
+                * 2,
+        ),
+        "blkdevname" => {
+            let link = fs::read_link(format!("/sys/dev/block/{}", info.devno)).unwrap_or_default();
+            (
+                link.file_name()
+                    .map(|name| name.to_string_lossy().into_owned())
+                    .unwrap_or_default()
+                    .into_bytes(),
+                None,
+            )
+        }
+        "attr" => {
+            let attr = [
+                if info.live { 'L' } else { '-' },
+                if info.inactive { 'I' } else { '-' },
+                if info.suspended { 's' } else { '-' },
+                if info.read_only { 'r' } else { 'w' },
+            ];
+            (attr.iter().collect::<String>().into_bytes(), None)
+        }
+        "tables_loaded" => match (info.live, info.inactive) {
+            (true, true) => (b"Both".to_vec(), None),
+            (true, false) => (b"Live".to_vec(), None),
+            (false, true) => (b"Inactive".to_vec(), None),
+            (false, false) => (b"None".to_vec(), None),
+        },
+        "suspended" => (flag(info.suspended, "Suspended", "Active"), None),
+        "readonly" => (flag(info.read_only, "Read-only", "Writeable"), None),
+        "devno" => (info.devno.to_string().into_bytes(), None),
+        "major" => number(info.devno.major.into()),
+        "minor" => number(info.devno.minor.into()),
+        "open" => number(info.open.max(0) as u64),
+        "segments" => number(info.targets.into()),
+        "events" => number(info.events.into()),
+        "device_count" => number(others(info, "slaves").len() as u64),
+        "devs_used" => (list(others(info, "slaves"), |other| other.mapped), None),
+        "devnos_used" => (list(others(info, "slaves"), |other| other.number), None),
+        "blkdevs_used" => (list(others(info, "slaves"), |other| other.node), None),
+        "device_ref_count" => number(others(info, "holders").len() as u64),
+        "names_using_dev" => (list(others(info, "holders"), |other| other.mapped), None),
+        "devnos_using_dev" => (list(others(info, "holders"), |other| other.number), None),
+        "subsystem" => (flag(lvm, "LVM", ""), None),
+        "vg_name" => (part(0), None),
+        "lv_name" => (part(1), None),
+        "lv_layer" => (part(2), None),
+        _ => (Vec::new(), None),
+    };
+    Cell { text, number }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_coded_and_shown_as_lvm2_does() {
+        assert_eq!(mangled(b"we ird:x"), b"we\\x20ird:x");
+        assert_eq!(mangled(b"we\\x20ird"), b"we\\x20ird");
+        assert_eq!(shown(b"we\\x20ird:x"), b"we ird:x");
+        for odd in [&b"\\"[..], b"\\x", b"\\x2", b"\\xzz", b"a\\"] {
+            assert_eq!(shown(odd), odd);
+        }
+    }
+
+    #[test]
+    fn names_of_lvm_have_three_parts() {
+        assert_eq!(split(b"vg0-lv--x-real"), ["vg0", "lv-x", "real"]);
+        assert_eq!(split(b"plain"), ["plain", "", ""]);
+    }
+}

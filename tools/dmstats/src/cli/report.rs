@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Rows of fields, as text or as JSON.
+
+use std::cmp::Ordering;
+
+use serde_json::json;
+use serde_json::Value;
+
+use super::args::Headings;
+use super::fields;
+use super::fields::Cell;
+use super::fields::Field;
+use super::fields::Object;
+use super::fields::Row;
+use super::fields::Section;
+use super::fields::Style;
+use super::select::Selection;
+
+/// What a report looks like.
+pub struct Layout {
+    pub fields: Vec<&'static Field>,
+    /// Fields to sort by, and whether downwards.
+    pub sort: Vec<(&'static Field, bool)>,
+    pub selection: Selection,
+    pub headings: Headings,
+    /// Between the fields; without one they are in columns.
+    pub separator: Option<String>,
+    pub prefixes: bool,
+    pub quoted: bool,
+    pub transposed: bool,
+    pub style: Style,
+}
+
+/// The fields that `-o` asks for; with a `+` first, those by default and more.
+pub fn parse_fields(
+    text: Option<&str>,
+    default: &str,
+    all: &[Section],
+) -> Result<Vec<&'static Field>, String> {
+    let text = match text {
+        None => default.to_owned(),
+        Some(text) => text
+            .strip_prefix('+')
+            .map_or_else(|| text.to_owned(), |more| format!("{default},{more}")),
+    };
+    let mut found = Vec::new();
+    for name in text
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+    {
+        found.extend(
+            fields::expand(name, all).ok_or_else(|| format!("Unrecognised field: {name}"))?,
+        );
+    }
+    Ok(found)
+}
+
+/// The keys that `-O` asks for.
+pub fn parse_sort(text: Option<&str>) -> Result<Vec<(&'static Field, bool)>, String> {
+    let keys = text
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    keys.map(|key| {
+        let name = key.trim_start_matches(['+', '-']);
+        let field =
+            fields::find(name).ok_or_else(|| format!("dm_report: Unrecognised field: {name}"))?;
+        Ok((field, key.starts_with('-')))
+    })
+    .collect()
+}
+
+fn order(one: &Cell, other: &Cell) -> Ordering {
+    match (one.number, other.number) {
+        (Some(one), Some(other)) => one.total_cmp(&other),
+        _ => one.text.cmp(&other.text),
+    }
+}
+
+impl Layout {
+    /// The rows that are wanted, sorted. A report of which rows are selected has all of them.
+    fn wanted<'r, 'a>(&self, rows: &'r [Row<'a>]) -> Vec<(&'r Row<'a>, bool)> {
+        let told = self
+            .fields
+            .iter()
+            .any(|field| field.section == Section::Special);
+        let mut wanted: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                (
+                    row,
+                    self.selection.wants(&|field| row.cell(field, &self.style)),
+                )
+            })
+            .filter(|(_, selected)| *selected || told)
+            .collect();
+        wanted.sort_by(|(one, _), (other, _)| {
+            let orders = self.sort.iter().map(|(field, down)| {
+                let order = order(
+                    &one.cell(field, &self.style),
+                    &other.cell(field, &self.style),
+                );
+                if *down {
+                    order.reverse()
+                } else {
+                    order
+                }
+            });
+            orders.fold(Ordering::Equal, Ordering::then)
+        });
+        wanted
+    }
+
+    fn heading(&self, field: &Field) -> &'static str {
+        match self.headings {
+            Headings::None => "",
+            Headings::Abbrev => field.heading,
+            Headings::Full => field.name,
+        }
+    }
+
+    /// The report as text; nothing without rows.
+    pub fn text(&self, rows: &[Row<'_>]) -> Vec<u8> {
+        let table: Vec<Vec<Vec<u8>>> = self
+            .wanted(rows)
+            .iter()
+            .map(|(row, selected)| {
+                self.fields
+                    .iter()
+                    .map(|field| self.value(row, field, *selected))
+                    .collect()
+            })
+            .collect();
+        if table.is_empty() || self.fields.is_empty() {
+            return Vec::new();
+        }
+        let mut lines: Vec<Vec<Vec<u8>>> = Vec::new();
+        if self.headings != Headings::None {
+            lines.push(
+                self.fields
+                    .iter()
+                    .map(|field| self.heading(field).into())
+                    .collect(),
+            );
+        }
+        lines.extend(table);
+        let mut out = Vec::new();
+        if self.transposed {
+            for column in 0..self.fields.len() {
+                let words: Vec<&[u8]> = lines.iter().map(|line| line[column].as_slice()).collect();
+                out.extend(words.join(self.separator.as_deref().unwrap_or(" ").as_bytes()));
+                out.push(b'\n');
+            }
+            return out;
+        }
+        let width = |(column, field): (usize, &&Field)| {
+            lines
+                .iter()
+                .map(|line| line[column].len())
+                .fold(field.width, usize::max)
+        };
+        let widths: Vec<usize> = self.fields.iter().enumerate().map(width).collect();
+        for (index, line) in lines.iter().enumerate() {
+            let heading = index == 0 && self.headings != Headings::None;
+            for (column, word) in line.iter().enumerate() {
+                if column > 0 {
+                    out.extend(self.separator.as_deref().unwrap_or(" ").bytes());
+                }
+                let pad = if self.separator.is_some() {
+                    0
+                } else {
+                    widths[column].saturating_sub(word.len())
+                };
+                let right = self.fields[column].right && !heading;
+                if right {
+                    out.extend(std::iter::repeat_n(b' ', pad));
+                }
+                out.extend(word);
+                if !right {
+                    out.extend(std::iter::repeat_n(b' ', pad));
+                }
+            }
+            out.push(b'\n');
+        }
+        out
+    }
+
+    fn value(&self, row: &Row<'_>, field: &Field, selected: bool) -> Vec<u8> {
+        let value = match field.section {
+            Section::Special => u8::from(selected).to_string().into_bytes(),
+            _ => row.cell(field, &self.style).text,
+        };
+        if !self.prefixes {
+            return value;
+        }
+        let mut out = format!("DM_{}=", field.name.to_ascii_uppercase()).into_bytes();
+        let quote = if self.quoted { &b"'"[..] } else { b"" };
+        out.extend([quote, &value, quote].concat());
+        out
+    }
+
+    /// The rows as JSON: plain numbers of bytes and nanoseconds, whatever fields and units are asked for.
+    pub fn json(&self, rows: &[Row<'_>], counted: bool) -> Value {
+        self.wanted(rows)
+            .iter()
+            .map(|(row, _)| json_row(row, counted))
+            .collect()
+    }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A row: `counted` adds what was counted to what there is.
+fn json_row(row: &Row<'_>, counted: bool) -> Value {
+    let (start, len) = row.span();
+    let group = match row.object {
+        Object::Group(id, _) => Some(id),
+        Object::Area(region, _) | Object::Region(region) => region.group,
+    };
+    let mut value = json!({
+        "device": lossy(&super::names::shown(&row.info.name)),
+        "devno": row.info.devno.to_string(),
+        "object": row.kind(),
+        "name": lossy(&row.name()),
+        "group_id": group,
+        "start_bytes": u128::from(start) * 512,
+        "length_bytes": u128::from(len) * 512,
+    });
+    let Some(all) = value.as_object_mut() else {
+        return value;
+    };
+    match row.object {
+        Object::Area(region, area) => {
+            all.insert("region_id".into(), json!(region.id));
+            all.insert("area_id".into(), json!(area));
+        }
+        Object::Region(region) => {
+            all.insert("region_id".into(), json!(region.id));
+            all.insert("areas".into(), json!(region.areas()));
+            all.insert(
+                "area_length_bytes".into(),
+                json!(u128::from(region.step) * 512),
+            );
+        }
+        Object::Group(_, group) => {
+            all.insert("alias".into(), json!(lossy(&group.alias)));
+            all.insert("regions".into(), json!(group.members.to_string()));
+        }
+    }
+    if let Some(region) = row.region() {
+        all.insert("program_id".into(), json!(lossy(&region.program)));
+        all.insert("user_data".into(), json!(lossy(&region.user)));
+        all.insert("precise".into(), json!(region.precise));
+    }
+    all.insert("histogram_bounds_ns".into(), json!(row.bounds()));
+    if counted {
+        let (counters, metrics) = (&row.counters, row.metrics());
+        all.insert("histogram".into(), json!(row.bins));
+        all.insert(
+            "counters".into(),
+            json!({
+                "reads": counters.reads, "reads_merged": counters.reads_merged,
+                "read_bytes": u128::from(counters.read_sectors) * 512, "read_ns": counters.read_time,
+                "writes": counters.writes, "writes_merged": counters.writes_merged,
+                "write_bytes": u128::from(counters.write_sectors) * 512, "write_ns": counters.write_time,
+                "in_progress": counters.in_progress, "busy_ns": counters.io_ticks, "queue_ns": counters.queue_ticks,
+                "read_busy_ns": counters.read_ticks, "write_busy_ns": counters.write_ticks,
+            }),
+        );
+        all.insert(
+            "metrics".into(),
+            json!({
+                "reads_per_sec": metrics.reads_per_sec, "writes_per_sec": metrics.writes_per_sec,
+                "reads_merged_per_sec": metrics.reads_merged_per_sec, "writes_merged_per_sec": metrics.writes_merged_per_sec,
+                "read_bytes_per_sec": metrics.read_sectors_per_sec * 512.0,
+                "write_bytes_per_sec": metrics.write_sectors_per_sec * 512.0,
+                "average_request_bytes": metrics.average_size * 512.0, "queue_size": metrics.queue_size,
+                "await_ns": metrics.average_wait, "read_await_ns": metrics.read_wait, "write_await_ns": metrics.write_wait,
+                "throughput": metrics.throughput, "service_ns": metrics.service_time, "utilization": metrics.utilization,
+            }),
+        );
+    }
+    value
+}
