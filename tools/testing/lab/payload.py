@@ -7,8 +7,8 @@ import tarfile
 
 from . import places, stock_modules
 
-# Our own test programs: crates in tools/testing.
-PROGRAMS = ("iomodel", "crash")
+# Our own programs: crates of tools. They come before others of their name: LVM2's is /usr/sbin/dmstats.
+PROGRAMS = ("iomodel", "crash", "dmstats")
 
 SSHD_CONFIG = """\
 HostKey /lab/host_key

@@ -73,15 +73,15 @@ def build():
 
 @functools.cache
 def program(name):
-    """A test program, built by cargo: tools/testing/NAME."""
+    """A program of ours, built by cargo from the crate of this name."""
     manifest = TOP / "tools/Cargo.toml"
     made = TOP / "tools/target/release" / name
     if not made.exists():
-        print(f"building {name}, a test program", file=sys.stderr, flush=True)
+        print(f"building {name}", file=sys.stderr, flush=True)
     built = subprocess.run(
         ["cargo", "build", "-q", "--release", "--locked", "--package", name, "--manifest-path", manifest],
         check=False,
     )
     if built.returncode:
-        raise SetupError(f"tools/testing/{name} does not build: cargo's words are above")
+        raise SetupError(f"the crate {name} does not build: cargo's words are above")
     return made
