@@ -97,7 +97,7 @@ impl<'a, T: Target> EndBio<'a, T> {
         }
     }
 
-    /// How the device did it.
+    /// How the device did it. It is the bio's own status: device-mapper hands that to `end_io`.
     pub fn outcome(&self) -> Status {
         // SAFETY: By the type invariants, the bio is valid and ours.
         Status::from_raw(unsafe { (*self.bio).bi_status })

@@ -40,7 +40,8 @@ impl<T: Target> Slot<T> {
         unsafe { bindings::dm_per_bio_data(bio, Self::SIZE) }.cast()
     }
 
-    /// Writes a fresh slot for a bio that is where it came on the mapped device; returns it.
+    /// Writes a fresh slot for a bio whose first sector still counts from the start of the mapped
+    /// device; returns it.
     ///
     /// # Safety
     ///
