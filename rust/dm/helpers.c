@@ -86,6 +86,28 @@ HELPER void rust_dm_helper_bio_send(struct bio *bio, struct block_device *bdev,
 	submit_bio_noacct(bio);
 }
 
+/*
+ * The set is that of file systems. To take from it without waiting is safe below them: a part comes
+ * back when its device is done with it.
+ */
+HELPER int rust_dm_helper_bio_send_part(struct bio *bio, unsigned int sectors,
+					struct block_device *bdev,
+					sector_t sector, sector_t from)
+{
+	struct bio *part;
+
+	part = bio_split(bio, sectors, GFP_NOWAIT, &fs_bio_set);
+	if (IS_ERR(part))
+		return PTR_ERR(part);
+
+	/* Nobody polls for a part, so nobody may have to for the rest. */
+	bio_clear_polled(part);
+	bio_clear_polled(bio);
+	bio_chain(part, bio);
+	rust_dm_helper_bio_send(part, bdev, sector, from);
+	return 0;
+}
+
 /* Block devices. */
 
 HELPER sector_t rust_dm_helper_bdev_nr_sectors(struct block_device *bdev)

@@ -122,16 +122,50 @@ impl<'a, T: Target> MapBio<'a, T> {
     /// Fails with `EINVAL` if that is not fewer than the bio has, or none, and with `EOPNOTSUPP`
     /// for other operations and for writes that must not be torn.
     pub fn accept_partial(&mut self, sectors: u32) -> Result {
+        self.check_part(sectors)?;
+        // SAFETY: The clone is being mapped, is neither empty, a duplicate (only flushes, discards
+        // and their like are), atomic nor a zoned write (targets of this layer are never put on
+        // zoned devices), and is longer than what is accepted.
+        unsafe { bindings::dm_accept_partial_bio(self.bio, sectors) };
+        Ok(())
+    }
+
+    /// Sends the first `sectors` of a read or a write to `sector` of `dev`; the bio keeps the rest,
+    /// and ends when both are done. Costs half of what [`accept_partial`](Self::accept_partial)
+    /// does, which makes a bio of device-mapper's own for each part.
+    ///
+    /// Fails as that does, and with `ENOMEM` if there is no memory at the moment; then the bio is
+    /// as it was.
+    pub fn send_part(&mut self, sectors: u32, dev: &Bdev, sector: Sector) -> Result {
+        self.check_part(sectors)?;
+        // SAFETY: By the type invariants, the slot is initialised; `self` is borrowed mutably.
+        let from = unsafe { &mut (*self.slot).from };
+        // SAFETY: The clone is being mapped and thus ours, it carries data, and is longer than the
+        // part. The device is valid.
+        let result = unsafe {
+            bindings::helpers::bio_send_part(self.bio, sectors, dev.as_ptr(), sector, *from)
+        };
+        kernel::error::to_result(result)?;
+        *from = from.wrapping_add(sectors.into());
+        Ok(())
+    }
+
+    /// Whether parts were sent. Device-mapper must not free the clone before they are done, which
+    /// it does for some verdicts.
+    fn has_parts(&self) -> bool {
+        // SAFETY: By the type invariants, the bio is valid.
+        let flags = unsafe { (*self.bio).bi_flags };
+        u32::from(flags) & (1 << bindings::BIO_CHAIN) != 0
+    }
+
+    /// Whether the bio may be divided after its first `sectors`.
+    fn check_part(&self, sectors: u32) -> Result {
         if !matches!(self.op(), Op::Read | Op::Write) || self.opf() & bindings::REQ_ATOMIC != 0 {
             return Err(compat::eopnotsupp());
         }
         if sectors == 0 || sectors >= self.sectors() {
             return Err(EINVAL);
         }
-        // SAFETY: The clone is being mapped, is neither empty, a duplicate (only flushes, discards
-        // and their like are), atomic nor a zoned write (targets of this layer are never put on
-        // zoned devices), and is longer than what is accepted.
-        unsafe { bindings::dm_accept_partial_bio(self.bio, sectors) };
         Ok(())
     }
 
@@ -165,6 +199,9 @@ impl<'a, T: Target> MapBio<'a, T> {
 
     /// Fails the bio with an I/O error. Cheaper than [`end`](Self::end); no `end_io` either.
     pub fn kill(self) -> Mapped<'a> {
+        if self.has_parts() {
+            return self.end(Status::IOERR);
+        }
         // SAFETY: Device-mapper frees the clone without ending it, so the slot goes now.
         unsafe { self.slot.drop_in_place() };
         Mapped::new(bindings::DM_MAPIO_KILL)
@@ -173,6 +210,9 @@ impl<'a, T: Target> MapBio<'a, T> {
     /// Gives the bio back to be mapped again: at once while the device runs, or by the next table
     /// when it is being suspended without flushing. No `end_io`.
     pub fn requeue(self) -> Mapped<'a> {
+        if self.has_parts() {
+            return self.end(Status::from_raw(bindings::BLK_STS_DM_REQUEUE));
+        }
         // SAFETY: Device-mapper frees the clone without ending it, so the slot goes now.
         unsafe { self.slot.drop_in_place() };
         Mapped::new(bindings::DM_MAPIO_REQUEUE)
