@@ -118,11 +118,16 @@ impl Settings {
 
     pub(crate) fn get(&self) -> Options {
         Options {
-            hydration: self.hydration.load(Relaxed) != 0,
+            hydration: self.hydration(),
             discard_passdown: self.discard_passdown.load(Relaxed) != 0,
             hydration_threshold: u32::try_from(self.threshold.load(Relaxed)).ok(),
             hydration_batch_size: u32::try_from(self.batch_size.load(Relaxed)).ok(),
         }
+    }
+
+    /// Whether regions are hydrated in the background.
+    pub(crate) fn hydration(&self) -> bool {
+        self.hydration.load(Relaxed) != 0
     }
 
     pub(crate) fn set_hydration(&self, on: bool) {

@@ -55,12 +55,17 @@ pub(crate) struct CloneTarget {
     words: KVec<CString>,
 }
 
+/// How many parts of a read are sent at a time. What is left of a longer one comes back after
+/// them.
+const MOST_PARTS: u32 = 512;
+
 /// What a clone notes on a bio.
 #[derive(Default)]
 pub(crate) struct PerBio {
     /// What this write hydrates.
     overwrites: Option<Overwrite>,
-    /// For [`Users`](crate::users::Users).
+    /// For [`Users`](crate::users::Users). There is one if there is an overwrite, too: `end_io` looks
+    /// at nothing else.
     begun: Option<Begun>,
 }
 
@@ -77,6 +82,7 @@ impl PerBio {
     /// Notes that the bio hydrates the regions in flight from `first` on.
     pub(crate) fn overwrite(&mut self, first: u64, fua: bool) {
         self.overwrites = Some(Overwrite { first, fua });
+        self.begun.get_or_insert(Begun::UNSEEN);
     }
 }
 
@@ -223,26 +229,43 @@ impl CloneTarget {
         if bio.sectors() == 0 {
             return bio.remap(&self.engine.dest, sector);
         }
-        bio.per_bio().begun = Some(self.engine.users.begin(self.engine.clock()));
+        // Without background copies there is none to keep out of the way of users.
+        if self.engine.settings.hydration() {
+            bio.per_bio().begun = Some(self.engine.users.begin(self.engine.clock()));
+        }
         if op == Op::Write {
             if let Some(regions) = hydrate::begin_overwrite(&self.engine, bio.range()) {
                 return self.map_overwrite(bio, regions);
             }
         }
 
-        // The part of the bio that lies in regions of the same state; the rest comes back.
+        // The part of the bio that lies in regions of the same state; then the rest.
         let geometry = metadata.geometry();
-        let touched = geometry.touched(bio.range());
-        let (hydrated, mut run) = metadata.regions().run(touched.clone());
-        if bio.is_write() && !hydrated {
-            run = 1;
-        }
-        let end = geometry.sectors(0..touched.start + run).end;
-        if let Ok(sectors) = u32::try_from(end.saturating_sub(sector)) {
-            if sectors < bio.sectors() && bio.accept_partial(sectors).is_err() {
-                return bio.kill();
+        let mut parts = 0;
+        let (sector, touched, hydrated, run) = loop {
+            let sector = bio.sector();
+            let touched = geometry.touched(bio.range());
+            let (hydrated, mut run) = metadata.regions().run(touched.clone());
+            if bio.is_write() && !hydrated {
+                run = 1;
             }
-        }
+            let end = geometry.sectors(0..touched.start + run).end;
+            let sectors = u32::try_from(end.saturating_sub(sector)).unwrap_or(u32::MAX);
+            if sectors < bio.sectors() {
+                let dev = self.device(hydrated);
+                if !bio.is_write()
+                    && parts < MOST_PARTS
+                    && bio.send_part(sectors, dev, sector).is_ok()
+                {
+                    parts += 1;
+                    continue;
+                }
+                if bio.accept_partial(sectors).is_err() {
+                    return bio.kill();
+                }
+            }
+            break (sector, touched, hydrated, run);
+        };
 
         match (hydrated, bio.is_write()) {
             (true, true) if bio.is_fua() => {
@@ -254,8 +277,7 @@ impl CloneTarget {
                 metadata.note_write(touched.start..touched.start + run);
                 bio.remap(&self.engine.dest, sector)
             }
-            (true, false) => bio.remap(&self.engine.dest, sector),
-            (false, false) => bio.remap(&self.engine.source, sector),
+            (_, false) => bio.remap(self.device(hydrated), sector),
             (false, true) => {
                 let (mapped, bio) = bio.take();
                 hydrate::write(&self.engine.share(), bio, Wait::MustNot);
@@ -264,10 +286,19 @@ impl CloneTarget {
         }
     }
 
+    /// Where the data of regions in a state is.
+    fn device(&self, hydrated: bool) -> &Device {
+        if hydrated {
+            &self.engine.dest
+        } else {
+            &self.engine.source
+        }
+    }
+
     /// Ends a bio that was mapped while some region might have to be looked up.
     #[inline(never)]
     fn end_noted<'a>(&self, mut bio: EndBio<'a, Self>, begun: Begun) -> Ended<'a> {
-        self.engine.users.end(begun, self.engine.clock());
+        self.engine.users.end(begun, || self.engine.clock());
         let Some(Overwrite { first, fua }) = bio.per_bio().overwrites else {
             return bio.done();
         };
@@ -297,7 +328,8 @@ impl CloneTarget {
         mapped
     }
 
-    /// Sends a write to regions that it covers whole, and that are in flight for it.
+    /// Sends a write to the destination of which some regions are in flight for it. Those before
+    /// them are hydrated.
     fn map_overwrite<'a>(&self, mut bio: MapBio<'a, Self>, regions: Range<u64>) -> Mapped<'a> {
         let sector = bio.sector();
         let first = regions.start;

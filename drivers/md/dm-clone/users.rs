@@ -39,6 +39,14 @@ pub(crate) struct Users {
     started: Atomic<u32>,
 }
 
+impl Begun {
+    /// Of a bio that is not watched.
+    pub(crate) const UNSEEN: Begun = Begun {
+        at: NonZero::<u64>::MAX,
+        started: 0,
+    };
+}
+
 impl Users {
     pub(crate) fn new() -> Self {
         Users {
@@ -68,7 +76,11 @@ impl Users {
     }
 
     /// A bio has ended.
-    pub(crate) fn end(&self, begun: Begun, now: u64) {
+    pub(crate) fn end(&self, begun: Begun, now: impl FnOnce() -> u64) {
+        if begun.at == Begun::UNSEEN.at {
+            return;
+        }
+        let now = now();
         let took = now.saturating_sub(begun.at.get());
         if begun.started == self.started.load(Relaxed) {
             self.alone.fetch_add(1, Relaxed);
