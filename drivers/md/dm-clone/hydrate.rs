@@ -38,16 +38,18 @@ pub(crate) enum Wait {
     MustNot,
 }
 
-/// Puts regions in flight for a write that covers them whole: those from its first sector on which
-/// are neither hydrated nor in flight. None if it does not begin with such a region, and if there
-/// is no memory. Does not sleep.
+/// Puts regions in flight for a write that hydrates them by covering them whole: from the first
+/// that it touches and that is not hydrated on, up to one that is in flight already. Those between
+/// that are hydrated go with them: all of them are on the destination.
+///
+/// None if the write does not hydrate what it touches first, and if there is no memory. Does not
+/// sleep.
 pub(crate) fn begin_overwrite(this: &Engine, sectors: Range<Sector>) -> Option<Range<u64>> {
     let metadata = this.metadata();
-    let geometry = metadata.geometry();
+    let (geometry, map) = (metadata.geometry(), metadata.regions());
     let covered = geometry.covered(sectors.clone());
-    let first = covered.start;
-    let aligned = geometry.sectors(covered.clone()).start == sectors.start;
-    if covered.is_empty() || !aligned || metadata.regions().is_hydrated(first) {
+    let first = map.next_unhydrated(geometry.touched(sectors))?;
+    if !covered.contains(&first) {
         return None;
     }
     let mut entry = this.entries.try_alloc(Entry::new(0..0)).ok()?;
@@ -57,14 +59,13 @@ pub(crate) fn begin_overwrite(this: &Engine, sectors: Range<Sector>) -> Option<R
         return None;
     }
     let end = covered.end.min(flights.table.block_end(first));
-    let (hydrated, run) = metadata.regions().run(first..end);
-    let end = first + run;
     let busy = flights.table.first_of(first..end);
     let end = busy.map_or(end, |busy| end.min(busy.start));
-    if hydrated || end <= first {
+    // Looked at again: what was in flight before the lock was taken may have landed.
+    if end <= first || map.is_hydrated(first) {
         return None;
     }
-    *entry = Entry::new(first..end);
+    *entry = Entry::mixed(first..end, map.unhydrated(first..end));
     flights.table.insert(entry);
     Some(first..end)
 }

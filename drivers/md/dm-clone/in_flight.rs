@@ -24,18 +24,29 @@ use kernel::prelude::*;
 /// How many chains the table has. A power of two.
 const CHAINS: usize = 256;
 
-/// Neighbouring regions in flight together.
+/// Neighbouring regions in flight together. Those among them that are hydrated already are written
+/// to like any other such region; they only lie between.
 pub(crate) struct Entry {
     regions: Range<u64>,
+    /// How many of them are not hydrated.
+    unhydrated: u64,
     /// Writes into these regions, to be sent once the regions are hydrated.
     waiting: BioList<OwnedBio<CloneTarget>>,
     next: Option<PoolBox<Entry>>,
 }
 
 impl Entry {
+    /// None of the regions is hydrated.
     pub(crate) fn new(regions: Range<u64>) -> Self {
+        let unhydrated = regions.end.saturating_sub(regions.start);
+        Entry::mixed(regions, unhydrated)
+    }
+
+    /// So many of the regions are not hydrated.
+    pub(crate) fn mixed(regions: Range<u64>, unhydrated: u64) -> Self {
         Entry {
             regions,
+            unhydrated,
             waiting: BioList::new(),
             next: None,
         }
@@ -64,6 +75,7 @@ pub(crate) struct InFlight {
     /// log2 of the regions in a block.
     block_shift: u32,
     entries: usize,
+    /// How many regions are to become hydrated.
     regions: u64,
 }
 
@@ -82,7 +94,7 @@ impl InFlight {
         })
     }
 
-    /// How many regions are in flight.
+    /// How many regions are in flight to become hydrated.
     pub(crate) fn regions(&self) -> u64 {
         self.regions
     }
@@ -112,7 +124,7 @@ impl InFlight {
 
     /// The first regions in flight among `regions`, which lie in one block.
     pub(crate) fn first_of(&self, regions: Range<u64>) -> Option<Range<u64>> {
-        if self.regions == 0 {
+        if self.entries == 0 {
             return None;
         }
         let mut first: Option<Range<u64>> = None;
@@ -131,7 +143,7 @@ impl InFlight {
     /// Adds an entry, of whose regions none may be in flight, and which lies in one block.
     pub(crate) fn insert(&mut self, mut entry: PoolBox<Entry>) {
         self.entries += 1;
-        self.regions += entry.regions.end - entry.regions.start;
+        self.regions += entry.unhydrated;
         let chain = self.chain_of(entry.regions.start);
         entry.next = self.chains[chain].take();
         self.chains[chain] = Some(entry);
@@ -150,7 +162,7 @@ impl InFlight {
         let mut entry = link.take()?;
         *link = entry.next.take();
         self.entries -= 1;
-        self.regions -= entry.regions.end - entry.regions.start;
+        self.regions -= entry.unhydrated;
         Some(entry)
     }
 

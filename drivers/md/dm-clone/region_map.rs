@@ -82,6 +82,13 @@ impl RegionMap {
         self.next(regions, false)
     }
 
+    /// How many of `regions` are not hydrated.
+    pub fn unhydrated(&self, regions: Range<u64>) -> u64 {
+        masks(regions.start..regions.end.min(self.regions))
+            .map(|(word, mask)| u64::from((mask & !self.word(word)).count_ones()))
+            .sum()
+    }
+
     /// Whether any of `regions` may be hydrated, but not durably. It may also be only a neighbour
     /// of such a region. No is certain: they were hydrated durably before the call, or are not
     /// hydrated.

@@ -108,6 +108,14 @@ proptest! {
         prop_assert_eq!(map.next_unhydrated(start..end), expected);
     }
 
+    #[test]
+    fn unhydrated_regions_are_counted(states in states(), start in region(), end in region()) {
+        let map = map_of(&states);
+        let inside = existing(&states, &(start..end));
+        let expected = inside.iter().filter(|&&hydrated| !hydrated).count();
+        prop_assert_eq!(map.unhydrated(start..end), expected as u64);
+    }
+
     /// When the memory is gone, all is as if every region had been marked.
     #[test]
     fn a_retired_map_is_all_hydrated(
@@ -120,6 +128,7 @@ proptest! {
         map.retire();
         prop_assert_eq!(map.run(start..end), full.run(start..end));
         prop_assert_eq!(map.next_unhydrated(start..end), None);
+        prop_assert_eq!(map.unhydrated(start..end), 0);
         prop_assert_eq!(map.is_hydrated(start), full.is_hydrated(start));
         for word in 0..=map.words() {
             prop_assert_eq!(map.word(word), full.word(word));
