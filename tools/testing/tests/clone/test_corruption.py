@@ -16,11 +16,11 @@ REGIONS = 40000  # two blocks of the bitset, and so a tree above them
 LENGTH = REGIONS * 8
 METADATA = 512
 WORKERS = 5  # they mostly wait for each other's tables to go
-IMAGES = 1000
+IMAGES = 2000
 
 
-@pytest.mark.limit(300)
-def test_thousand_images(guest, dm, disks):
+@pytest.mark.limit(400)
+def test_damaged_images(guest, dm, disks):
     modules.load_clone(guest, "rs")
     (ram,) = disks.ram(4)
     metadata = dm.create("metadata", f"0 {METADATA} linear {ram} 0")

@@ -82,6 +82,38 @@ def test_failed_overwrite_hydrates_nothing(rig):
     rig.holds(0, rig.region, 2)
 
 
+def every_other_region(rig, count):
+    """A clone with each second of its first regions hydrated; returns how many."""
+    rig.create("1 no_hydration")
+    for region in range(1, count, 2):
+        rig.write(region * rig.region, rig.region, region + 1)
+    return count // 2
+
+
+def test_read_of_which_a_part_fails(rig, guest):
+    """One read goes to both devices, and fails with either."""
+    every_other_region(rig, 6)
+    read = f"dd if={rig.clone} of=/dev/null bs={6 * rig.region * 512} count=1 iflag=direct status=none"
+    for part in (rig.source, rig.dest):
+        part.break_all()
+        assert "Input/output error" in guest.run(read, check=False).stderr
+        part.become()
+        guest.run(read)
+
+
+def test_failed_write_over_hydrated_and_other_regions(rig):
+    hydrated = every_other_region(rig, 6)
+    rig.dest.break_writes()
+    assert rig.write(0, 6 * rig.region, 9, check=False).returncode
+    assert rig.progress() == (hydrated, rig.regions, 0, "rw")
+    for region in range(0, 6, 2):
+        rig.holds(region * rig.region, rig.region, SOURCE_TAG)
+    rig.dest.become()
+    rig.write(0, 6 * rig.region, 9)
+    assert rig.progress() == (6, rig.regions, 0, "rw")
+    rig.holds(0, 6 * rig.region, 9)
+
+
 def in_read_only_mode(rig):
     """A clone with regions 0 and 1 hydrated, region 1 not durably, whose metadata cannot be written."""
     clone = rig.create("1 no_hydration")
@@ -143,10 +175,11 @@ def test_full_metadata(clone_module, guest, dm, disks):
         guest.run("rmmod dm_clone")
         modules.load_clone(guest, clone_module)
     clone = rig.create("1 no_hydration")
-    where = guest.console_size()
+    where, events = guest.console_size(), clone.events()
     result = rig.write(0, rig.region, 2, check=False)
     assert result.returncode
     says(rig, "Switching to read-only mode", where)
+    assert clone.events() == events + 1
     assert clone.status("--noflush")[0].args[-1] == "ro"
     rig.holds(2 * rig.region, rig.region, SOURCE_TAG)
 
@@ -156,9 +189,10 @@ def test_fail_mode(rig, guest):
     clone = rig.create("1 no_hydration")
     rig.write(0, rig.region, 2)
     rig.metadata.break_all()
-    where = guest.console_size()
+    where, events = guest.console_size(), clone.events()
     assert rig.write(rig.region, rig.region, 3, check=False).returncode
     says(rig, "Switching to fail mode", where)
+    assert clone.events() > events
     assert clone.status_text("--noflush").split()[2:] == ["clone", "Fail"]
     for command in (
         f"dd if={rig.clone} of=/dev/null bs=4k count=1 iflag=direct",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Damages metadata in a thousand ways, and uses a clone with each; see tests/clone/test_corruption.py.
+"""Damages metadata in many ways, and uses a clone with each; see tests/clone/test_corruption.py.
 
 arguments: SEED COUNT LENGTH DISK OFFSET SECTORS DEST SOURCE
 A good image is in the SECTORS sectors of DISK from OFFSET on, and is again in the end.
