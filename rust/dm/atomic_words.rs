@@ -49,6 +49,7 @@ impl AtomicWords {
     }
 
     /// A word, 0 past the last; what its writer wrote before it is seen afterwards. Any context.
+    #[inline]
     pub fn load_acquire(&self, index: usize) -> u64 {
         self.0.get(index).map_or(0, |word| word.load(Acquire))
     }
@@ -67,6 +68,7 @@ impl AtomicWords {
     }
 
     /// Replaces a word; past the last nothing happens. Any context.
+    #[inline]
     pub fn store_release(&self, index: usize, bits: u64) {
         if let Some(word) = self.0.get(index) {
             word.store(bits, Release);

@@ -176,9 +176,11 @@ impl RegionMap {
         let take = |maps: &Maps| {
             for (group, mask) in masks(words.start as u64..words.end as u64) {
                 let dirty = maps.dirty.load(group);
-                maps.taken
-                    .store(group, maps.taken.load(group) | dirty & mask);
-                maps.dirty.store(group, dirty & !mask);
+                if dirty & mask != 0 {
+                    let taken = maps.taken.load(group);
+                    maps.taken.store(group, taken | dirty & mask);
+                    maps.dirty.store(group, dirty & !mask);
+                }
             }
             maps.hydrated.copy(words.start, values);
         };
@@ -189,7 +191,10 @@ impl RegionMap {
     pub(super) fn settle(&self, words: Range<usize>) {
         let settle = |maps: &Maps| {
             for (group, mask) in masks(words.start as u64..words.end as u64) {
-                maps.taken.store(group, maps.taken.load(group) & !mask);
+                let taken = maps.taken.load(group);
+                if taken & mask != 0 {
+                    maps.taken.store(group, taken & !mask);
+                }
             }
         };
         let _ = self.maps.with(settle);
