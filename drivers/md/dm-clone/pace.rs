@@ -34,7 +34,7 @@ const LENGTHS: usize = (LONGEST_PIECE - SHORTEST_PIECE + 1) as usize;
 /// How many steps of rest there are, from none to as much as the share allows.
 const RESTS: u32 = 4;
 
-/// Who has not been seen for this long is gone, or for [`GONE_AFTER`] of what I/O takes.
+/// Who has not been seen for this long is gone, or for [`GONE_AFTER`] of what I/O or a copy takes.
 const GONE: u64 = 100_000_000;
 const GONE_AFTER: u64 = 8;
 /// On how many I/Os it is decided to become harder.
@@ -187,6 +187,11 @@ impl Pace {
             return Advice::Copy { copies: self.most };
         }
         if self.measuring {
+            if under_way != 0 {
+                // Those under way come to their end first; what is seen until then met them.
+                self.measure = now.saturating_add(MEASURE_FOR);
+                return Advice::Rest(SHORTEST_REST);
+            }
             if self.measured < ALONE && now < self.measure {
                 return Advice::Rest((self.measure - now).clamp(1, SHORTEST_REST));
             }
@@ -195,7 +200,6 @@ impl Pace {
             let until_next = MEASURE.max(paused.saturating_mul(BETWEEN));
             self.measure = now.saturating_add(until_next);
         } else if now >= self.measure {
-            // Those under way come to their end; what is seen until then met them.
             self.measuring = true;
             self.measured = 0;
             self.measure = now.saturating_add(MEASURE_FOR);
@@ -251,7 +255,9 @@ impl Pace {
         self.measured = self.measured.saturating_add(seen.alone);
         self.beside = self.beside.saturating_add(seen.beside);
         self.slow = self.slow.saturating_add(seen.slow);
-        let gone = GONE.max(self.alone.saturating_mul(GONE_AFTER));
+        // An I/O that waits behind copies is not gone.
+        let slowest = self.took.iter().copied().fold(self.alone, u64::max);
+        let gone = GONE.max(slowest.saturating_mul(GONE_AFTER));
         let busy = seen.last != 0 && now.saturating_sub(seen.last) < gone;
         if busy && !self.busy {
             // Somebody new: what I/O takes is not known, and nothing is owed.
