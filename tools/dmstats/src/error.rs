@@ -34,6 +34,14 @@ pub enum Error {
     /// There is no such group.
     #[error("Group ID {0} does not exist")]
     NoGroup(u32),
+    /// A group is followed by one process only.
+    #[error("Group ID {group} is followed by process {pid} already")]
+    Followed {
+        /// The group.
+        group: u32,
+        /// The process.
+        pid: String,
+    },
     /// A region can be in one group only.
     #[error("Region ID {region} already a member of group ID {group}")]
     Grouped {

@@ -76,6 +76,8 @@ pub struct Extents {
     pub places: Vec<(u64, u64)>,
     /// How many extents have no place yet, or none that can be told.
     pub skipped: usize,
+    /// How many of these will have one when they are written.
+    pub pending: usize,
     /// Whether other files share some of it.
     pub shared: bool,
 }
@@ -97,7 +99,10 @@ impl Extents {
                     set.insert(extent.physical / SECTOR..end);
                     extents.shared |= extent.flags & SHARED != 0;
                 }
-                _ => extents.skipped += 1,
+                _ => {
+                    extents.skipped += 1;
+                    extents.pending += usize::from(extent.flags & (UNKNOWN | DELALLOC) != 0);
+                }
             }
         }
         extents.places = set

@@ -33,16 +33,22 @@ mod device;
 mod error;
 pub mod extents;
 pub mod fake;
+#[allow(unsafe_code)]
+pub mod ffi;
 mod filemap;
+pub mod follow;
 pub mod ids;
 #[allow(unsafe_code)]
 mod ioctl;
 mod kernel;
+pub mod lock;
+mod logged;
 pub mod message;
 pub mod metrics;
 pub mod reply;
 mod sample;
 mod snapshot;
+pub mod start;
 mod transport;
 
 pub use device::Device;
@@ -54,6 +60,7 @@ pub use filemap::FileMap;
 pub use filemap::Update;
 pub use ids::IdSet;
 pub use kernel::Kernel;
+pub use logged::Logged;
 pub use sample::Count;
 pub use sample::Counters;
 pub use sample::RegionSample;

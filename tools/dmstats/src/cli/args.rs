@@ -7,6 +7,7 @@ use std::ffi::OsString;
 
 use clap::ArgAction;
 use clap::Parser;
+use dmstats::follow::Mode;
 
 /// How a report is headed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,9 +109,15 @@ pub struct Args {
     /// Make regions for the extents of files
     #[arg(long)]
     pub filemap: bool,
+    /// With a file, what to follow: `inode`, the file whatever its name, or `path`, what has the name
+    #[arg(long, value_name = "inode|path")]
+    pub follow: Option<Mode>,
     /// Allow an empty program ID
     #[arg(long, short)]
     pub force: bool,
+    /// Follow the file in the foreground, as dmfilemapd does
+    #[arg(long)]
+    pub foreground: bool,
     /// Rows of groups
     #[arg(long)]
     pub group: bool,
@@ -144,7 +151,7 @@ pub struct Args {
     pub nogroup: bool,
     #[arg(long)]
     pub noheadings: bool,
-    /// Taken for LVM2's sake: files are not followed as they change anyway
+    /// Do not start dmfilemapd, which follows the file as it changes
     #[arg(long)]
     pub nomonitor: bool,
     /// Taken for LVM2's sake: sizes in a fixed unit have no suffix anyway

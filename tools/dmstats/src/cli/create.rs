@@ -9,6 +9,7 @@ use std::path::Path;
 
 use dmstats::extents;
 use dmstats::extents::Extents;
+use dmstats::follow::Mode;
 use dmstats::Find;
 use dmstats::RegionSpec;
 use dmstats::Step;
@@ -273,6 +274,11 @@ impl Command<'_> {
         if files.is_empty() {
             return failed("--filemap requires a file path argument");
         }
+        if args.foreground && (files.len() > 1 || args.nogroup || args.nomonitor) {
+            return failed(
+                "--foreground is for one file, and is incompatible with --nogroup and --nomonitor.",
+            );
+        }
         for name in files {
             let (file, path) = self.open(&name)?;
             let could_not = |error: dmstats::Error| {
@@ -322,8 +328,36 @@ impl Command<'_> {
             };
             let value = json!({ "file": path, "device": subject.name(), "group_id": map.group, "regions": members.to_string() });
             self.tell(&text, value)?;
+            if let Some(group) = map.group {
+                self.monitor(&file, &name, group);
+            }
         }
         Ok(())
+    }
+
+    /// Starts the daemon that follows a file, unless that is not wanted. Without it the map is what was asked for all
+    /// the same.
+    fn monitor(&self, file: &File, name: &std::ffi::OsStr, group: u32) {
+        let args = self.args;
+        if args.nomonitor {
+            return;
+        }
+        let path = match std::path::absolute(name) {
+            Ok(path) => path,
+            Err(error) => {
+                return say(&format!(
+                    "Failed to start filemap monitoring daemon: {error}"
+                ))
+            }
+        };
+        let (mode, verbose) = (args.follow.unwrap_or(Mode::Inode), args.verbose.min(3));
+        if let Err(error) =
+            dmstats::start::filemapd(file, group, &path, mode, args.foreground, verbose)
+        {
+            say(&format!(
+                "Failed to start filemap monitoring daemon: {error}"
+            ));
+        }
     }
 
     /// Says what the counts of a file's regions will not tell.
@@ -358,6 +392,7 @@ impl Command<'_> {
         let (find, extents) = self.locate(&file).map_err(could_not)?;
         self.say_extents(&path, &extents);
         let subject = self.subject(&find)?;
+        let changes = subject.changes()?;
         let snapshot = subject.device.list()?;
         for problem in &snapshot.problems {
             say(&problem.to_string());
@@ -379,7 +414,12 @@ impl Command<'_> {
             "file": path, "device": subject.name(), "group_id": update.group, "old_group_id": group,
             "kept": update.kept, "created": update.created, "removed": update.removed,
         });
-        self.tell(&text, value)
+        drop(changes);
+        self.tell(&text, value)?;
+        if let Some(group) = update.group {
+            self.monitor(&file, name, group);
+        }
+        Ok(())
     }
 }
 

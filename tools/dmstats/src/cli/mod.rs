@@ -115,6 +115,12 @@ struct Subject<'a> {
 }
 
 impl Subject<'_> {
+    /// The right to change groups: a daemon that follows a file waits meanwhile, and looks again afterwards.
+    fn changes(&self) -> Result<dmstats::lock::Changes> {
+        let folder = std::path::Path::new(dmstats::lock::FOLDER);
+        Ok(dmstats::lock::changes(folder, self.info.devno)?)
+    }
+
     fn name(&self) -> String {
         String::from_utf8_lossy(&names::shown(&self.info.name)).into_owned()
     }
@@ -416,6 +422,7 @@ impl<'a> Command<'a> {
         let args = self.args;
         self.one_of_regions(true)?;
         for subject in self.chosen()? {
+            let _changes = subject.changes()?;
             let all = subject.device.list()?;
             let snapshot = if args.allprograms {
                 all.clone()
@@ -517,6 +524,7 @@ impl<'a> Command<'a> {
         };
         let alias = args.alias.as_deref().unwrap_or_default().as_bytes();
         for subject in self.chosen()? {
+            let _changes = subject.changes()?;
             let snapshot = self.snapshot(&subject)?;
             let name = subject.name();
             let group = subject.device.group(&snapshot, &members, alias);
@@ -570,6 +578,7 @@ impl<'a> Command<'a> {
             return failed("Please specify group id.");
         };
         for subject in self.chosen()? {
+            let _changes = subject.changes()?;
             let snapshot = self.snapshot(&subject)?;
             let name = subject.name();
             let done = subject.device.ungroup(&snapshot, group);

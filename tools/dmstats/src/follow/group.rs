@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The group of a file that is followed: made to fit the file again and again, and found again if its id changes.
+
+use std::path::Path;
+
+use rangemap::RangeSet;
+
+use crate::lock;
+use crate::Device;
+use crate::Devno;
+use crate::Group;
+use crate::RegionSpec;
+use crate::Result;
+use crate::Snapshot;
+use crate::Step;
+use crate::Transport;
+
+/// What became of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is what it was.
+    Same,
+    /// It fits the file now; so many regions were made and removed.
+    Fitted(usize, usize),
+    /// Somebody removed it.
+    Removed,
+}
+
+/// The group of a file.
+pub struct Followed {
+    /// The device.
+    pub devno: Devno,
+    /// Its id; none while the file has no place on the device, so that there is no group.
+    pub id: Option<u32>,
+    program: Vec<u8>,
+    alias: Vec<u8>,
+    like: RegionSpec,
+    /// Where the file was when the group was last made to fit.
+    places: Option<Vec<(u64, u64)>>,
+    /// Whether it still does, as far as is known.
+    fits: bool,
+}
+
+fn ranges(places: &[(u64, u64)]) -> RangeSet<u64> {
+    let ranges = places.iter().filter(|(_, len)| *len > 0);
+    ranges
+        .map(|(start, len)| *start..start.saturating_add(*len))
+        .collect()
+}
+
+fn covered(snapshot: &Snapshot, group: &Group) -> RangeSet<u64> {
+    let regions = group
+        .members
+        .among(&snapshot.regions)
+        .filter_map(|id| snapshot.regions.get(&id));
+    regions
+        .map(|region| region.start..region.start.saturating_add(region.len))
+        .collect()
+}
+
+impl Followed {
+    /// A group that exists.
+    pub fn new<T: Transport>(kernel: &T, devno: Devno, id: u32) -> Result<Self> {
+        let snapshot = Device::new(kernel, devno, b"").list()?;
+        let (group, leader) = (snapshot.group(id)?, snapshot.region(id)?);
+        Ok(Followed {
+            devno,
+            id: Some(id),
+            program: leader.program.clone(),
+            alias: group.alias.clone(),
+            like: RegionSpec {
+                range: None,
+                step: Step::Areas(1),
+                precise: leader.precise,
+                bounds: leader.bounds.clone(),
+                aux: leader.user.clone(),
+            },
+            places: None,
+            fits: false,
+        })
+    }
+
+    /// A group that is made at the first fit.
+    pub fn none(devno: Devno, program: &[u8], alias: &[u8], like: RegionSpec) -> Self {
+        Followed {
+            devno,
+            id: None,
+            program: program.to_vec(),
+            alias: alias.to_vec(),
+            like,
+            places: None,
+            fits: false,
+        }
+    }
+
+    /// Whether the group fits a file at these places, as far as is known.
+    pub fn fits(&self, places: &[(u64, u64)]) -> bool {
+        self.fits && self.places.as_deref() == Some(places)
+    }
+
+    /// Whether nobody is known to have changed the group since it was made to fit.
+    pub fn fits_still(&self) -> bool {
+        self.fits
+    }
+
+    fn device<'k, T: Transport>(&self, kernel: &'k T) -> Device<'k, T> {
+        Device::new(kernel, self.devno, &self.program)
+    }
+
+    /// The group's id in a snapshot. Somebody else may have given it another one: then it is the group of the same
+    /// name that has some of the file.
+    fn find(&self, snapshot: &Snapshot) -> Option<u32> {
+        let known = self.places.as_deref().map(ranges);
+        let ours = |(id, group): &(&u32, &Group)| {
+            let program = snapshot
+                .regions
+                .get(id)
+                .is_some_and(|leader| leader.program == self.program);
+            let covered = covered(snapshot, group);
+            program
+                && known
+                    .as_ref()
+                    .is_none_or(|known| covered.iter().any(|range| known.overlaps(range)))
+        };
+        let id = self.id?;
+        if snapshot.groups.get_key_value(&id).filter(ours).is_some() {
+            return Some(id);
+        }
+        let mut named = snapshot
+            .groups
+            .iter()
+            .filter(|(_, group)| group.alias == self.alias);
+        known
+            .as_ref()
+            .and_then(|_| named.find(ours))
+            .map(|(id, _)| *id)
+    }
+
+    /// Looks for the group after somebody changed something. If it is no more what it was made, the next fit makes it
+    /// that again.
+    pub fn recognise(&mut self, snapshot: &Snapshot) -> Fate {
+        if self.id.is_none() {
+            return Fate::Same;
+        }
+        let Some(id) = self.find(snapshot) else {
+            return Fate::Removed;
+        };
+        self.id = Some(id);
+        let group = snapshot.groups.get(&id);
+        self.fits &= self.places.as_deref().is_some_and(|places| {
+            group.is_some_and(|group| covered(snapshot, group) == ranges(places))
+        });
+        Fate::Same
+    }
+
+    /// Makes the group fit a file at these places. New regions are made before the group is described anew, and
+    /// stale ones go last. An error leaves the group as it was.
+    pub fn fit<T: Transport>(
+        &mut self,
+        kernel: &T,
+        places: &[(u64, u64)],
+        locks: &Path,
+    ) -> Result<Fate> {
+        let _changes = lock::changes(locks, self.devno)?;
+        let device = self.device(kernel);
+        let (id, created, removed) = match self.id {
+            None if places.is_empty() => (None, 0, 0),
+            None => {
+                let map = device.map_file(places, &self.like, Some(&self.alias), |_| ())?;
+                (map.group, map.regions.len(), 0)
+            }
+            Some(_) => {
+                let snapshot = device.list()?;
+                let Some(id) = self.find(&snapshot) else {
+                    return Ok(Fate::Removed);
+                };
+                let update = device.update_file(&snapshot, id, places, |_| ())?;
+                (update.group, update.created, update.removed)
+            }
+        };
+        self.id = id;
+        self.places = Some(places.to_vec());
+        self.fits = true;
+        Ok(Fate::Fitted(created, removed))
+    }
+
+    /// Deletes the group, if there is one.
+    pub fn delete<T: Transport>(&mut self, kernel: &T, locks: &Path) -> Result<()> {
+        let _changes = lock::changes(locks, self.devno)?;
+        let device = self.device(kernel);
+        let snapshot = device.list()?;
+        match self.find(&snapshot) {
+            Some(id) => device.delete_group(&snapshot, id, |_| ()),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0
+
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use super::*;
+use crate::fake::Fake;
+
+const D: Devno = Devno { major: 0, minor: 0 };
+
+/// A folder for locks, which ends with the test.
+struct Locks(PathBuf);
+
+impl Locks {
+    fn new(test: &str) -> Self {
+        Locks(std::env::temp_dir().join(format!("dmstats-{test}-{}", std::process::id())))
+    }
+}
+
+impl Drop for Locks {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn foreign(fake: &Fake) -> u32 {
+    Device::new(fake, D, b"other")
+        .create(&RegionSpec::whole())
+        .unwrap()
+}
+
+fn snapshot(fake: &Fake) -> Snapshot {
+    let snapshot = Device::new(fake, D, b"dmstats").list().unwrap();
+    assert_eq!(snapshot.problems, []);
+    snapshot
+}
+
+fn places(fake: &Fake, id: u32) -> Vec<(u64, u64)> {
+    let snapshot = snapshot(fake);
+    let covered = covered(&snapshot, &snapshot.groups[&id]);
+    covered
+        .iter()
+        .map(|range| (range.start, range.end - range.start))
+        .collect()
+}
+
+/// Region 0 is another program's, and group 1 is that of a file.
+fn mapped(fake: &Fake, at: &[(u64, u64)]) -> Followed {
+    foreign(fake);
+    let device = Device::new(fake, D, b"dmstats");
+    device
+        .map_file(at, &RegionSpec::whole(), Some(b"f"), |_| ())
+        .unwrap();
+    Followed::new(fake, D, 1).unwrap()
+}
+
+#[test]
+fn a1_a_group_follows_its_file() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("a1"));
+    let mut group = mapped(&fake, &[(0, 8)]);
+    for at in [
+        &[(0, 8)][..],
+        &[(0, 16)],
+        &[(0, 16), (64, 8)],
+        &[(64, 8)],
+        &[(800, 64)],
+    ] {
+        assert!(!group.fits(at));
+        assert!(matches!(
+            group.fit(&fake, at, &locks.0).unwrap(),
+            Fate::Fitted(..)
+        ));
+        assert!(group.fits(at));
+        assert_eq!((group.id, places(&fake, 1)), (Some(1), at.to_vec()));
+    }
+}
+
+#[test]
+fn a4_a_group_that_is_none_is_not_followed() {
+    let fake = Fake::new(10_000);
+    mapped(&fake, &[(0, 8)]);
+    let error = Followed::new(&fake, D, 0).err().unwrap();
+    assert_eq!(error.to_string(), "Group ID 0 does not exist");
+}
+
+#[test]
+fn f7_a_file_that_is_cut_to_nothing_and_grows_again_has_its_group_again() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("f7"));
+    let mut group = mapped(&fake, &[(0, 8), (16, 8)]);
+    assert_eq!(group.fit(&fake, &[], &locks.0).unwrap(), Fate::Fitted(0, 2));
+    assert_eq!((group.id, snapshot(&fake).groups.len()), (None, 0));
+    // There is nothing that could have been removed, and nothing to do.
+    assert_eq!(group.recognise(&snapshot(&fake)), Fate::Same);
+    assert!(group.fits(&[]));
+    assert_eq!(
+        group.fit(&fake, &[(32, 8)], &locks.0).unwrap(),
+        Fate::Fitted(1, 0)
+    );
+    assert_eq!((group.id, places(&fake, 1)), (Some(1), vec![(32, 8)]));
+    assert_eq!(snapshot(&fake).groups[&1].alias, b"f");
+}
+
+#[test]
+fn a12_a13_a_group_that_somebody_removed_is_not_made_again() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("a13"));
+    let mut group = mapped(&fake, &[(0, 8)]);
+    group.fit(&fake, &[(0, 8)], &locks.0).unwrap();
+    let device = Device::new(&fake, D, b"dmstats");
+    device.delete_group(&snapshot(&fake), 1, |_| ()).unwrap();
+    assert_eq!(group.recognise(&snapshot(&fake)), Fate::Removed);
+    assert_eq!(
+        group.fit(&fake, &[(0, 16)], &locks.0).unwrap(),
+        Fate::Removed
+    );
+    group.delete(&fake, &locks.0).unwrap();
+    // Nor is another group taken for it that has its id by now.
+    device
+        .map_file(&[(4000, 8)], &RegionSpec::whole(), Some(b"g"), |_| ())
+        .unwrap();
+    assert_eq!(group.recognise(&snapshot(&fake)), Fate::Removed);
+    assert_eq!(snapshot(&fake).groups.len(), 1);
+}
+
+#[test]
+fn a8_a_group_with_another_id_is_found_again() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("a8"));
+    let mut group = mapped(&fake, &[(0, 8), (16, 8)]);
+    group.fit(&fake, &[(0, 8), (16, 8)], &locks.0).unwrap();
+    // Somebody updates it, while another takes the id of its first region.
+    let device = Device::new(&fake, D, b"dmstats");
+    device.delete(&snapshot(&fake), 1).unwrap();
+    assert_eq!(foreign(&fake), 1);
+    device
+        .group(&snapshot(&fake), &[2].into_iter().collect(), b"f")
+        .unwrap();
+    assert_eq!(group.recognise(&snapshot(&fake)), Fate::Same);
+    assert_eq!(group.id, Some(2));
+    // It lacks what the first region had.
+    assert!(!group.fits(&[(0, 8), (16, 8)]));
+    assert_eq!(
+        group.fit(&fake, &[(0, 8), (16, 8)], &locks.0).unwrap(),
+        Fate::Fitted(1, 0)
+    );
+    assert_eq!(places(&fake, 2), [(0, 8), (16, 8)]);
+}
+
+#[test]
+fn f13_a_member_that_somebody_deleted_is_noticed() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("f13"));
+    let mut group = mapped(&fake, &[(0, 8), (16, 8)]);
+    group.fit(&fake, &[(0, 8), (16, 8)], &locks.0).unwrap();
+    assert_eq!(group.recognise(&snapshot(&fake)), Fate::Same);
+    assert!(group.fits_still());
+    fake.message(D, b"@stats_delete 2", 0).unwrap();
+    let text = fake.message(D, b"@stats_list", 0).unwrap();
+    assert_eq!(
+        group.recognise(&Snapshot::parse(&text, None).unwrap()),
+        Fate::Same
+    );
+    assert!(!group.fits_still());
+}
+
+#[test]
+fn a_fit_that_fails_can_be_tried_again() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("again"));
+    let mut group = mapped(&fake, &[(0, 8)]);
+    group.fit(&fake, &[(0, 8)], &locks.0).unwrap();
+    let before = snapshot(&fake);
+    fake.fail("@stats_create", 1, Errno::NOMEM);
+    let more = [(0, 8), (32, 8), (64, 8)];
+    assert!(group.fit(&fake, &more, &locks.0).is_err());
+    assert!(!group.fits(&more));
+    assert_eq!(snapshot(&fake), before);
+    fake.fail("nothing", 0, Errno::NOMEM);
+    assert_eq!(
+        group.fit(&fake, &more, &locks.0).unwrap(),
+        Fate::Fitted(2, 0)
+    );
+}
+
+#[test]
+fn f12_what_belonged_to_a_file_that_is_gone_is_deleted_and_nothing_else() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("f12"));
+    let mut group = mapped(&fake, &[(0, 8), (16, 8)]);
+    group.delete(&fake, &locks.0).unwrap();
+    assert_eq!(snapshot(&fake).regions.keys().collect::<Vec<_>>(), [&0]);
+}
+
+#[test]
+fn a_group_can_be_made_by_its_follower() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("made"));
+    let mut group = Followed::none(D, b"dmstats", b"f", RegionSpec::whole());
+    assert_eq!(group.fit(&fake, &[], &locks.0).unwrap(), Fate::Fitted(0, 0));
+    assert_eq!(
+        group.fit(&fake, &[(8, 8)], &locks.0).unwrap(),
+        Fate::Fitted(1, 0)
+    );
+    assert_eq!((group.id, places(&fake, 0)), (Some(0), vec![(8, 8)]));
+}

@@ -1,0 +1,569 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Files that are followed as they change, so that their groups fit them all the time.
+//!
+//! ```text
+//! Watches --signs--> Pace --when--> View --where--> Followed --messages--> kernel
+//! (inotify)                      (by handle)        (a group)
+//! ```
+//!
+//! One loop does so for any number of files. It has none of them open while it waits, so that they can be removed
+//! and their file systems be unmounted; it writes nothing of them to disk; while nothing happens it asks
+//! device-mapper nothing. What no sign tells is found by a look at all files from time to time.
+
+mod group;
+mod pace;
+mod view;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+use std::time::Instant;
+
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::fs::Timespec;
+
+use crate::extents::Extents;
+use crate::lock;
+use crate::Device;
+use crate::Devno;
+use crate::Error;
+use crate::RegionSpec;
+use crate::Result;
+use crate::Transport;
+
+use group::Fate;
+use group::Followed;
+use pace::Pace;
+use view::Look;
+use view::Stamp;
+use view::View;
+use watch::Event;
+use watch::Sign;
+use watch::Watches;
+
+/// While signs come, they are read this often at most.
+const QUANTUM: Duration = Duration::from_millis(100);
+/// How long a path may name nothing, as when a file is replaced in two steps.
+const GRACE: Duration = Duration::from_secs(1);
+/// At each look of so many, all is asked for anew, whatever the signs.
+const THOROUGH: u64 = 30;
+
+/// What is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The file, whatever it is called, until it is no more.
+    Inode,
+    /// What has the path.
+    Path,
+}
+
+impl FromStr for Mode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "inode" => Ok(Mode::Inode),
+            "path" => Ok(Mode::Path),
+            _ => Err(Error::Invalid(format!(
+                "Could not parse dmfilemapd mode: {text}"
+            ))),
+        }
+    }
+}
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Mode::Inode => "inode",
+            Mode::Path => "path",
+        })
+    }
+}
+
+/// When to delete the group of a file that is not followed any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleanup {
+    /// Never.
+    Never,
+    /// When the file is gone.
+    Gone,
+    /// Whatever the reason.
+    Always,
+}
+
+/// Why a file is not followed any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Removed,
+    Gone,
+    Elsewhere,
+    Unmounted,
+    NoDevice,
+    Stopped,
+}
+
+impl End {
+    fn text(self) -> &'static str {
+        match self {
+            End::Removed => "Filemap group removed",
+            End::Gone => "File removed",
+            End::Elsewhere => "The path names a file on another device, or none that is regular",
+            End::Unmounted => "File system unmounted",
+            End::NoDevice => "Device removed",
+            End::Stopped => "Asked to stop",
+        }
+    }
+}
+
+struct Entry {
+    view: View,
+    group: Followed,
+    pace: Pace,
+    stamp: Option<Stamp>,
+    missing: Option<Instant>,
+    lock: Option<lock::Following>,
+}
+
+/// What a [`Follower`] says, by how much it matters: 1 what it did, 2 what it sees.
+pub type Say<'a> = &'a dyn Fn(u8, &str);
+
+/// Follows files.
+pub struct Follower<'a, T: Transport> {
+    kernel: &'a T,
+    files: BTreeMap<usize, Entry>,
+    next: usize,
+    watches: Watches,
+    locks: PathBuf,
+    interval: Duration,
+    cleanup: Cleanup,
+    say: Say<'a>,
+    /// The kernel's account of memory for statistics: it tells for nothing that regions came or went.
+    account: Option<u64>,
+}
+
+impl<'a, T: Transport> Follower<'a, T> {
+    /// Follows nothing so far. `locks` is the folder of the locks, `interval` the time between two looks at files of
+    /// which there was no sign.
+    pub fn new(
+        kernel: &'a T,
+        locks: &Path,
+        interval: Duration,
+        cleanup: Cleanup,
+        say: Say<'a>,
+    ) -> Result<Self> {
+        std::fs::create_dir_all(locks).map_err(|source| Error::Io {
+            what: format!("Cannot make {}", locks.display()),
+            source,
+        })?;
+        Ok(Follower {
+            kernel,
+            files: BTreeMap::new(),
+            next: 0,
+            watches: Watches::new(locks)?,
+            locks: locks.to_owned(),
+            interval,
+            cleanup,
+            say,
+            account: None,
+        })
+    }
+
+    /// How many files are followed.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Follows a file that has a group. Only one process may follow a group.
+    pub fn add(&mut self, file: &File, path: &Path, mode: Mode, group: u32) -> Result<()> {
+        let view = View::new(file, path, mode)?;
+        let group = Followed::new(self.kernel, view.devno, group)?;
+        self.insert(view, group)
+    }
+
+    /// Follows a file that has no group, which is made now, or when the file has some place on the device.
+    pub fn add_new(
+        &mut self,
+        file: &File,
+        path: &Path,
+        mode: Mode,
+        program: &[u8],
+        alias: &[u8],
+        like: &RegionSpec,
+    ) -> Result<()> {
+        let view = View::new(file, path, mode)?;
+        self.kernel
+            .info(&crate::Find::Devno(view.devno))
+            .map_err(|_| Error::File("not a device-mapper device.".into()))?;
+        let group = Followed::none(view.devno, program, alias, like.clone());
+        self.insert(view, group)?;
+        let number = self.next - 1;
+        let looked = self.look(number, Instant::now());
+        looked.inspect_err(|_| {
+            self.watches.forget(number);
+            self.files.remove(&number);
+        })
+    }
+
+    fn insert(&mut self, mut view: View, group: Followed) -> Result<()> {
+        let lock = group
+            .id
+            .map(|id| lock::following(&self.locks, group.devno, id))
+            .transpose()?;
+        let number = self.next;
+        self.watch(number, &mut view)?;
+        let (stamp, age) = match view.stamp()? {
+            Look::Here((stamp, age)) => (Some(stamp), age),
+            _ => (None, Duration::ZERO),
+        };
+        let entry = Entry {
+            view,
+            group,
+            pace: Pace::new(Instant::now(), age),
+            stamp,
+            missing: None,
+            lock,
+        };
+        self.next += 1;
+        self.files.insert(number, entry);
+        Ok(())
+    }
+
+    fn watch(&mut self, number: usize, view: &mut View) -> Result<()> {
+        self.watches.forget(number);
+        view.watch(|path| self.watches.file(number, path))?;
+        match view.place() {
+            Some((folder, name)) => self.watches.name(number, folder, name),
+            None => Ok(()),
+        }
+    }
+
+    /// Follows the files until all have ended, or `stop` can be read.
+    pub fn run(&mut self, stop: impl AsFd) -> Result<()> {
+        // It may have gone into the background since it took its locks.
+        let locks = self.files.values().filter_map(|entry| entry.lock.as_ref());
+        locks.for_each(lock::Following::sign);
+        self.account = self.kernel.memory().map(|memory| memory.used);
+        let mut looks = 0;
+        let mut routine = Instant::now() + self.interval;
+        let mut hold = Instant::now();
+        while !self.files.is_empty() {
+            let now = Instant::now();
+            let due = self
+                .files
+                .values()
+                .filter_map(|entry| entry.pace.due())
+                .min();
+            let mut until = due.map_or(routine, |due| due.min(routine));
+            let listen = now >= hold;
+            if !listen {
+                until = until.min(hold);
+            }
+            let wait = until.saturating_duration_since(now);
+            let timeout = Timespec {
+                tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
+                tv_nsec: wait.subsec_nanos().into(),
+            };
+            let mut fds = [
+                PollFd::new(&stop, PollFlags::IN),
+                PollFd::new(&self.watches, PollFlags::IN),
+            ];
+            let count = if listen { 2 } else { 1 };
+            match rustix::event::poll(&mut fds[..count], Some(&timeout)) {
+                Err(rustix::io::Errno::INTR) => continue,
+                other => other.map_err(|errno| Error::Io {
+                    what: "Cannot wait for files to change".into(),
+                    source: io::Error::from(errno),
+                })?,
+            };
+            let (stopped, signs) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
+            let now = Instant::now();
+            if stopped {
+                self.stop();
+                return Ok(());
+            }
+            if listen && signs {
+                hold = now + QUANTUM;
+                self.signs(now)?;
+            }
+            if now >= routine {
+                routine = now + self.interval;
+                looks += 1;
+                self.routine(now, looks % THOROUGH == 0);
+            }
+            let ready = |entry: &Entry| entry.pace.due().is_some_and(|due| due <= now);
+            let due: Vec<usize> = self
+                .files
+                .iter()
+                .filter(|(_, entry)| ready(entry))
+                .map(|(number, _)| *number)
+                .collect();
+            for number in due {
+                if let Err(error) = self.look(number, now) {
+                    self.failed(number, now, &error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows nothing any more.
+    pub fn stop(&mut self) {
+        let all: Vec<usize> = self.files.keys().copied().collect();
+        all.into_iter()
+            .for_each(|number| self.end(number, End::Stopped));
+    }
+
+    fn failed(&mut self, number: usize, now: Instant, error: &Error) {
+        if matches!(error, Error::NoDevice(_)) {
+            return self.end(number, End::NoDevice);
+        }
+        if let Some(entry) = self.files.get_mut(&number) {
+            entry.pace.failed(now);
+            (self.say)(0, &format!("{}: {error}", entry.view.path.display()));
+        }
+    }
+
+    fn signs(&mut self, now: Instant) -> Result<()> {
+        let mut changed = BTreeSet::new();
+        for event in self.watches.read()? {
+            match event {
+                Event::Lost => self
+                    .files
+                    .values_mut()
+                    .for_each(|entry| entry.pace.touch(now)),
+                Event::Groups(devno) => drop(changed.insert(devno)),
+                Event::File(number, Sign::Unmounted) => self.end(number, End::Unmounted),
+                Event::File(number, sign) => {
+                    let Some(entry) = self.files.get_mut(&number) else {
+                        continue;
+                    };
+                    if sign == Sign::Gone && entry.view.mode == Mode::Inode {
+                        self.end(number, End::Gone);
+                    } else {
+                        entry.pace.touch(now);
+                    }
+                }
+            }
+        }
+        for devno in changed {
+            self.groups(devno, now);
+        }
+        Ok(())
+    }
+
+    /// Looks for changes that had no sign.
+    fn routine(&mut self, now: Instant, thorough: bool) {
+        let mut failed = Vec::new();
+        for (number, entry) in &mut self.files {
+            match entry.view.stamp() {
+                Ok(Look::Here((stamp, _)))
+                    if !thorough && entry.stamp.replace(stamp) == Some(stamp) => {}
+                Ok(_) => entry.pace.touch(now),
+                Err(error) => failed.push((*number, error)),
+            }
+        }
+        failed
+            .into_iter()
+            .for_each(|(number, error)| self.failed(number, now, &error));
+        let account = self.kernel.memory().map(|memory| memory.used);
+        if thorough || account.is_none() || account != self.account {
+            self.account = account;
+            let devices: BTreeSet<Devno> =
+                self.files.values().map(|entry| entry.view.devno).collect();
+            devices
+                .into_iter()
+                .for_each(|devno| self.groups(devno, now));
+        }
+    }
+
+    /// Looks for the groups of a device again, because somebody may have changed them.
+    fn groups(&mut self, devno: Devno, now: Instant) {
+        let of_device = self
+            .files
+            .iter()
+            .filter(|(_, entry)| entry.view.devno == devno);
+        let numbers: Vec<usize> = of_device.map(|(number, _)| *number).collect();
+        if numbers.is_empty() {
+            return;
+        }
+        let snapshot = Device::new(self.kernel, devno, b"").list();
+        for number in numbers {
+            let Some(entry) = self.files.get_mut(&number) else {
+                continue;
+            };
+            match &snapshot {
+                Err(error) => self.failed(number, now, error),
+                Ok(snapshot) => {
+                    let before = entry.group.id;
+                    if entry.group.recognise(snapshot) == Fate::Removed {
+                        self.end(number, End::Removed);
+                        continue;
+                    }
+                    if !entry.group.fits_still() {
+                        entry.pace.touch(now);
+                    }
+                    self.renamed(number, before);
+                }
+            }
+        }
+    }
+
+    /// Says that a group's id is another, and takes the lock of that.
+    fn renamed(&mut self, number: usize, before: Option<u32>) {
+        let Some(entry) = self.files.get_mut(&number) else {
+            return;
+        };
+        let id = entry.group.id;
+        if id == before {
+            return;
+        }
+        if let (Some(before), Some(id)) = (before, id) {
+            (self.say)(
+                1,
+                &format!(
+                    "{}: group_id changed from {before} to {id}",
+                    entry.view.path.display()
+                ),
+            );
+        }
+        let lock = id
+            .map(|id| lock::following(&self.locks, entry.group.devno, id))
+            .transpose();
+        entry.lock = lock.unwrap_or_else(|error| {
+            (self.say)(0, &error.to_string());
+            None
+        });
+    }
+
+    /// Looks at a file, and makes its group fit it.
+    fn look(&mut self, number: usize, now: Instant) -> Result<()> {
+        let Some(entry) = self.files.get_mut(&number) else {
+            return Ok(());
+        };
+        let end = match entry.view.extents()? {
+            Look::Here(extents) => {
+                entry.missing = None;
+                let path = entry.view.path.display().to_string();
+                if entry.view.take_other() {
+                    (self.say)(1, &format!("{path}: the path names another file"));
+                    self.watch_again(number);
+                }
+                let found = (extents.places.len(), extents.skipped);
+                (self.say)(
+                    2,
+                    &format!("{path}: {} place(s), {} without", found.0, found.1),
+                );
+                return self.fit(number, now, &extents);
+            }
+            Look::Missing => {
+                let since = *entry.missing.get_or_insert(now);
+                if now.saturating_duration_since(since) < GRACE {
+                    entry.pace.again(now, GRACE);
+                    return Ok(());
+                }
+                End::Gone
+            }
+            Look::Gone => End::Gone,
+            Look::Elsewhere => End::Elsewhere,
+            Look::Unmounted => End::Unmounted,
+        };
+        self.end(number, end);
+        Ok(())
+    }
+
+    /// Makes a group fit its file, which is where these are.
+    fn fit(&mut self, number: usize, now: Instant, extents: &Extents) -> Result<()> {
+        let Some(entry) = self.files.get_mut(&number) else {
+            return Ok(());
+        };
+        let before = entry.group.id;
+        if !entry.group.fits(&extents.places) {
+            match entry.group.fit(self.kernel, &extents.places, &self.locks)? {
+                Fate::Removed => {
+                    self.end(number, End::Removed);
+                    return Ok(());
+                }
+                Fate::Fitted(created, removed) => (self.say)(
+                    1,
+                    &format!(
+                        "{}: {created} region(s) created, {removed} removed",
+                        entry.view.path.display()
+                    ),
+                ),
+                Fate::Same => {}
+            }
+            self.account = self.kernel.memory().map(|memory| memory.used);
+        }
+        entry.pace.looked(now, extents.pending > 0);
+        self.renamed(number, before);
+        Ok(())
+    }
+
+    /// Watches the file that has the path by now. Without a watch it is only looked at from time to time.
+    fn watch_again(&mut self, number: usize) {
+        let Some(mut entry) = self.files.remove(&number) else {
+            return;
+        };
+        if let Err(error) = self.watch(number, &mut entry.view) {
+            (self.say)(0, &error.to_string());
+        }
+        // What was done to it before it was watched had no sign.
+        entry.pace.touch(Instant::now());
+        self.files.insert(number, entry);
+    }
+
+    fn end(&mut self, number: usize, end: End) {
+        self.watches.forget(number);
+        let Some(mut entry) = self.files.remove(&number) else {
+            return;
+        };
+        let rest = if self.files.is_empty() {
+            ": exiting."
+        } else {
+            "."
+        };
+        (self.say)(
+            1,
+            &format!("{}: {}{rest}", entry.view.path.display(), end.text()),
+        );
+        let delete = match end {
+            End::Removed | End::NoDevice => false,
+            End::Gone | End::Elsewhere => self.cleanup != Cleanup::Never,
+            End::Unmounted | End::Stopped => self.cleanup == Cleanup::Always,
+        };
+        if delete {
+            if let Err(error) = entry.group.delete(self.kernel, &self.locks) {
+                (self.say)(0, &format!("{}: {error}", entry.view.path.display()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a5_a11_modes_have_names() {
+        assert_eq!("inode".parse::<Mode>().unwrap(), Mode::Inode);
+        assert_eq!("path".parse::<Mode>().unwrap(), Mode::Path);
+        for text in ["", "Inode", "bogus"] {
+            let error = text.parse::<Mode>().unwrap_err().to_string();
+            assert_eq!(error, format!("Could not parse dmfilemapd mode: {text}"));
+        }
+    }
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Locks between processes: who follows a group, and who changes the groups of a device.
+//!
+//! They are files in one folder, locked by `flock`: a process that dies lets go. The files of devices stay. Each
+//! change ends when one that is open for writing is closed: daemons watch the folder for that.
+//!
+//! Order: 1. the lock on following a group, 2. the lock on changes of its device.
+
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use rustix::fs::FlockOperation;
+
+use crate::Devno;
+use crate::Error;
+use crate::Result;
+
+/// Where the locks of all programs are.
+pub const FOLDER: &str = "/run/dmfilemapd";
+
+fn error(path: &Path, source: io::Error) -> Error {
+    Error::Io {
+        what: format!("Cannot lock {}", path.display()),
+        source,
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+}
+
+/// The right to change the groups of a device, until it is dropped.
+pub struct Changes {
+    _file: File,
+}
+
+/// Waits for the right to change the groups of a device.
+pub fn changes(folder: &Path, devno: Devno) -> Result<Changes> {
+    let path = folder.join(devno.to_string());
+    let lock = || {
+        let file = open(&path)?;
+        rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+        io::Result::Ok(Changes { _file: file })
+    };
+    lock().map_err(|source| error(&path, source))
+}
+
+/// The right to follow a group, until it is dropped.
+pub struct Following {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Following {
+    /// Writes down that it is this process.
+    pub fn sign(&self) {
+        // It is for the eyes of others only.
+        let _ = fs::write(&self.path, format!("{}\n", std::process::id()));
+    }
+}
+
+/// Takes the right to follow a group; an error, if another process has it.
+pub fn following(folder: &Path, devno: Devno, group: u32) -> Result<Following> {
+    let path = folder.join(format!("{devno}.{group}"));
+    let taken = || loop {
+        let mut file = open(&path)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut pid = String::new();
+                file.read_to_string(&mut pid)?;
+                return Ok(Err(pid.trim().to_owned()));
+            }
+            other => other?,
+        }
+        // Whoever had it may have removed the file between our open and our lock.
+        let current = fs::metadata(&path).map(|info| info.ino());
+        if current.is_ok_and(|inode| file.metadata().is_ok_and(|info| info.ino() == inode)) {
+            return io::Result::Ok(Ok(file));
+        }
+    };
+    match taken().map_err(|source| error(&path, source))? {
+        Ok(file) => {
+            let lock = Following { path, _file: file };
+            lock.sign();
+            Ok(lock)
+        }
+        Err(pid) => Err(Error::Followed { group, pid }),
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        // Should it fail, an empty file stays, which locks nothing.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f9_a_group_has_one_follower() {
+        let folder = std::env::temp_dir().join(format!("dmstats-lock-{}", std::process::id()));
+        let devno = Devno {
+            major: 253,
+            minor: 7,
+        };
+        let first = following(&folder, devno, 1).unwrap();
+        let said = following(&folder, devno, 1).err().unwrap().to_string();
+        assert_eq!(
+            said,
+            format!(
+                "Group ID 1 is followed by process {} already",
+                std::process::id()
+            )
+        );
+        let other = following(&folder, devno, 2).unwrap();
+        drop(first);
+        drop(following(&folder, devno, 1).unwrap());
+        drop(other);
+        drop(changes(&folder, devno).unwrap());
+        // What is left is the file that tells of changes.
+        let left: Vec<_> = fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["253:7"]);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
