@@ -7,8 +7,9 @@ import tarfile
 
 from . import places, stock_modules
 
-# Our own programs: crates of tools. They come before others of their name: LVM2's is /usr/sbin/dmstats.
-PROGRAMS = ("iomodel", "crash", "dmstats")
+# Our own programs, and the crates of tools that make them. They come before others of their name: LVM2's is
+# /usr/sbin/dmstats.
+PROGRAMS = {"iomodel": "iomodel", "crash": "crash", "dmstats": "dmstats", "dmfilemapd": "dmstats"}
 
 SSHD_CONFIG = """\
 HostKey /lab/host_key
@@ -42,8 +43,8 @@ def make(path, host_key, authorized_key, job=()):
         _add_kernel_modules(tar)
         for file in sorted(places.build().glob("*.ko")):
             _add(tar, file, f"lab/{file.name}")
-        for name in PROGRAMS:
-            _add(tar, places.program(name), f"lab/{name}")
+        for name, crate in PROGRAMS.items():
+            _add(tar, places.program(name, crate), f"lab/{name}")
         for file in job:
             _add(tar, file, f"lab/job/{file.name}")
 

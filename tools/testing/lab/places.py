@@ -72,14 +72,15 @@ def build():
 
 
 @functools.cache
-def program(name):
-    """A program of ours, built by cargo from the crate of this name."""
+def program(name, crate=None):
+    """A program of ours, built by cargo from a crate, which has its name if it is not told."""
     manifest = TOP / "tools/Cargo.toml"
     made = TOP / "tools/target/release" / name
     if not made.exists():
         print(f"building {name}", file=sys.stderr, flush=True)
     built = subprocess.run(
-        ["cargo", "build", "-q", "--release", "--locked", "--package", name, "--manifest-path", manifest],
+        ["cargo", "build", "-q", "--release", "--locked", "--package", crate or name, "--manifest-path",
+         manifest],
         check=False,
     )
     if built.returncode:

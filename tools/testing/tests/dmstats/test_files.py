@@ -1,58 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """dmstats on files: the regions of a group are where the file is, whatever becomes of it."""
 
-import re
-
-import pytest
-
-LVM2 = "/usr/sbin/dmstats"
-
-
-@pytest.fixture
-def mounted(guest, dm, disks, request):
-    """A file system on the device d, at /mnt. Region 0 is another program's, so that no group has the id 0."""
-    ram = disks.ram(400)[0]
-    device = dm.create("d", f"0 819200 linear {ram} 0")
-    system = getattr(request, "param", "ext4")
-    guest.run(f"mkfs.{system} -q {device} && mount {device} /mnt && dmstats create d --programid other")
-    return device
-
-
-both = pytest.mark.parametrize("mounted", ["ext4", "xfs"], indirect=True)
-
-
-def places(guest, path):
-    """Where filefrag sees a file: sectors in all, and the first of each run of extents that are side by side."""
-    runs = []
-    for line in guest.output(f"filefrag -v -b512 {path}").splitlines():
-        if found := re.match(r"\s*\d+:\s*\d+\.\.\s*\d+:\s*(\d+)\.\.\s*(\d+):", line):
-            runs.append((int(found[1]), int(found[2]) + 1))
-    merged = []
-    for start, end in sorted(runs):
-        if merged and merged[-1][1] == start:
-            merged[-1][1] = end
-        else:
-            merged.append([start, end])
-    return [tuple(run) for run in merged]
-
-
-def regions(guest, group):
-    """The sectors of a group's regions, side by side ones as one, as the kernel has them."""
-    words = f"-S group_id={group} --noheadings --units s -o region_start,region_len"
-    text = guest.output(f"dmstats list --region {words} d")
-    merged = []
-    for start, length in sorted(tuple(map(int, line.split(":"))) for line in text.splitlines()):
-        if merged and merged[-1][1] == start:
-            merged[-1][1] += length
-        else:
-            merged.append([start, start + length])
-    return [tuple(run) for run in merged]
-
-
-def fragmented(guest, path, blocks):
-    """A file of so many blocks of 4 KiB, every second of them a hole."""
-    punch = f"for i in $(seq 0 2 {2 * blocks - 1}); do fallocate -p -o $((i * 4096)) -l 4096 {path}; done"
-    guest.run(f"dd if=/dev/urandom of={path} bs=8k count={blocks} status=none && sync {path} && {punch} && sync {path}")
+from tests.dmstats.filemaps import LVM2, both, fragmented, places, regions
 
 
 @both
@@ -62,7 +11,7 @@ def test_a44_a45_a_file_is_a_group_that_lvm2_can_read(guest, mounted):
     assert said == "/mnt/f: Created new group with 12 region(s) as group ID 1."
     assert regions(guest, 1) == places(guest, "/mnt/f")
     assert guest.output(f"{LVM2} list --group --noheadings -o stats_name,region_id,region_len d") == "db1:1-12:48.00k"
-    assert guest.output("dmstats create --filemap --nogroup /mnt/f | wc -l") == "1"
+    assert guest.output("dmstats create --filemap --nomonitor --nogroup /mnt/f | wc -l") == "1"
     guest.run("dd if=/mnt/f of=/dev/null bs=96k iflag=direct status=none")
     assert guest.output("dmstats report --group --noheadings --units s -o read_sector_count d") == "96"
     guest.run(f"{LVM2} delete --groupid 1 d && dmstats delete --allregions d")
@@ -71,7 +20,7 @@ def test_a44_a45_a_file_is_a_group_that_lvm2_can_read(guest, mounted):
 def test_a20_a26_one_run_of_blocks_is_one_region(guest, mounted):
     guest.run("fallocate -l 8M /mnt/a && dd if=/dev/urandom of=/mnt/a bs=64k seek=8 count=1 conv=notrunc status=none")
     runs = len(places(guest, "/mnt/a"))
-    said = guest.output("dmstats create --filemap /mnt/a")
+    said = guest.output("dmstats create --filemap --nomonitor /mnt/a")
     assert said == f"/mnt/a: Created new group with {runs} region(s) as group ID 1."
     assert regions(guest, 1) == places(guest, "/mnt/a")
 
@@ -79,7 +28,8 @@ def test_a20_a26_one_run_of_blocks_is_one_region(guest, mounted):
 @both
 def test_b3_f17_a_file_that_grows_keeps_its_counts(guest, mounted):
     guest.run("dd if=/dev/urandom of=/mnt/f bs=64k count=1 status=none && sync")
-    guest.run("dmstats create --filemap /mnt/f && dd if=/mnt/f of=/dev/null bs=64k iflag=direct status=none")
+    guest.run("dmstats create --filemap --nomonitor /mnt/f")
+    guest.run("dd if=/mnt/f of=/dev/null bs=64k iflag=direct status=none")
     guest.run("dd if=/dev/urandom bs=64k count=4 status=none >> /mnt/f && sync")
     assert "Updated group ID 1 with" in guest.output("dmstats update_filemap --nomonitor --groupid 1 /mnt/f")
     assert regions(guest, 1) == places(guest, "/mnt/f")
@@ -91,43 +41,45 @@ def test_b3_f17_a_file_that_grows_keeps_its_counts(guest, mounted):
 @both
 def test_a15_a17_b2_holes_anywhere_and_the_group_keeps_its_id(guest, mounted):
     fragmented(guest, "/mnt/f", 10)
-    guest.run("dmstats create --filemap /mnt/f")
+    guest.run("dmstats create --filemap --nomonitor /mnt/f")
     # The first block of it was punched; its leader's is the second.
     for block in (9, 1):
         guest.run(f"fallocate -p -o {block * 4096} -l 4096 /mnt/f")
-        guest.run("dmstats update_filemap --groupid 1 /mnt/f")
+        guest.run("dmstats update_filemap --nomonitor --groupid 1 /mnt/f")
         assert regions(guest, 1) == places(guest, "/mnt/f")
     assert guest.output("dmstats list --group --noheadings -o region_len --units s d") == "64"
     assert guest.output("dmstats list --programid other --noheadings -o region_id,region_len d") == "0:400.00m"
 
 
 def test_b6_a_file_without_blocks_has_no_group_and_that_is_no_error(guest, mounted):
-    guest.run("dd if=/dev/urandom of=/mnt/f bs=64k count=2 status=none && sync && dmstats create --filemap /mnt/f")
+    guest.run("dd if=/dev/urandom of=/mnt/f bs=64k count=2 status=none && sync")
+    guest.run("dmstats create --filemap --nomonitor /mnt/f")
     guest.run("truncate -s 0 /mnt/f")
-    said = guest.output("dmstats update_filemap --groupid 1 /mnt/f")
+    said = guest.output("dmstats update_filemap --nomonitor --groupid 1 /mnt/f")
     assert said == "/mnt/f: Removed group ID 1: the file has no allocated extents."
     assert guest.output("dmstats list --noheadings -o region_id d") == ""
 
 
 def test_f13_a_region_that_somebody_deleted_comes_back(guest, mounted):
     fragmented(guest, "/mnt/f", 4)
-    guest.run(f"dmstats create --filemap /mnt/f && {LVM2} delete --regionid 3 d && dmsetup message d 0 @stats_delete 2")
-    guest.run("dmstats update_filemap --groupid 1 /mnt/f")
+    guest.run("dmstats create --filemap --nomonitor /mnt/f")
+    guest.run(f"{LVM2} delete --regionid 3 d && dmsetup message d 0 @stats_delete 2")
+    guest.run("dmstats update_filemap --nomonitor --groupid 1 /mnt/f")
     assert regions(guest, 1) == places(guest, "/mnt/f")
 
 
 def test_a16_f11_blocks_without_a_place_are_left_out_and_not_written(guest, mounted):
     guest.run("echo 6000 > /proc/sys/vm/dirty_writeback_centisecs")
     guest.run("dd if=/dev/urandom of=/mnt/f bs=64k count=4 status=none")
-    refused = guest.run("dmstats create --filemap --nosync /mnt/f", check=False)
+    refused = guest.run("dmstats create --filemap --nomonitor --nosync /mnt/f", check=False)
     assert refused.returncode == 1 and "it has no allocated extents" in refused.stderr
-    guest.run("echo 500 > /proc/sys/vm/dirty_writeback_centisecs; dmstats create --filemap /mnt/f")
+    guest.run("echo 500 > /proc/sys/vm/dirty_writeback_centisecs; dmstats create --filemap --nomonitor /mnt/f")
     assert regions(guest, 1) == places(guest, "/mnt/f")
 
 
 def test_f10_a_mapped_file_does_not_keep_its_file_system(guest, mounted):
     guest.run("dd if=/dev/urandom of=/mnt/f bs=64k count=2 status=none && sync")
-    guest.run("dmstats create --filemap /mnt/f && umount /mnt")
+    guest.run("dmstats create --filemap --nomonitor /mnt/f && umount /mnt")
 
 
 def test_a46_a47_f14_what_cannot_be_mapped_is_refused_each_with_its_reason(guest, dm, disks):
@@ -152,7 +104,7 @@ def test_f18_shared_blocks_are_told(guest, dm, disks):
     device = dm.create("d", f"0 819200 linear {disks.ram(400)[0]} 0")
     guest.run(f"mkfs.xfs -q {device} && mount {device} /mnt && dd if=/dev/urandom of=/mnt/f bs=64k count=1 status=none")
     guest.run("sync && cp --reflink=always /mnt/f /mnt/g")
-    assert "shares blocks with other files" in guest.run("dmstats create --filemap /mnt/f").stderr
+    assert "shares blocks with other files" in guest.run("dmstats create --filemap --nomonitor /mnt/f").stderr
 
 
 def test_b2_lvm2_loses_a_map_whose_first_block_goes(guest, dm, disks):

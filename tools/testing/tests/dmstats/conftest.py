@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Fixtures of the tests of dmstats and dmfilemapd."""
+
+import pytest
+
+
+@pytest.fixture
+def mounted(guest, dm, disks, request):
+    """A file system on the device d, at /mnt. Region 0 is another program's, so that no group has the id 0."""
+    ram = disks.ram(400)[0]
+    device = dm.create("d", f"0 819200 linear {ram} 0")
+    system = getattr(request, "param", "ext4")
+    guest.run(f"mkfs.{system} -q {device} && mount {device} /mnt && dmstats create d --programid other")
+    return device
