@@ -4,6 +4,7 @@
 //! number, and the way into the background.
 
 use std::ffi::c_int;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -56,13 +57,28 @@ impl Handle {
         Ok(handle)
     }
 
+    /// Reads what [`Display`](fmt::Display) writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, digits) = text.split_once('.')?;
+        let mut handle = Handle {
+            bytes: u32::try_from(digits.len() / 2).ok()?,
+            kind: kind.parse().ok()?,
+            data: [0; MAX_HANDLE],
+        };
+        let bytes = handle.data.get_mut(..digits.len() / 2)?;
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(digits.get(index * 2..index * 2 + 2)?, 16).ok()?;
+        }
+        (digits.len() % 2 == 0).then_some(handle)
+    }
+
     /// Opens the file. `mount` is anything on its file system that is open, but not by `O_PATH`. `ESTALE` says that
     /// the file is no more: it has no name, and nobody has it open.
     pub fn open(&self, mount: &File, flags: OFlags) -> io::Result<File> {
         let mut handle = self.clone();
         let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        // SAFETY: `handle` has the layout of `struct file_handle`, followed by as many bytes as `bytes` says, which
-        // the kernel set and nobody changed.
+        // SAFETY: `handle` has the layout of `struct file_handle`, followed by as many bytes as `bytes` says, and no
+        // more than there is room for.
         let called = unsafe {
             libc::open_by_handle_at(
                 mount.as_raw_fd(),
@@ -72,6 +88,16 @@ impl Handle {
         };
         // SAFETY: the kernel has just opened it for us, so nobody else owns it.
         result(called).map(|fd| unsafe { File::from_raw_fd(fd) })
+    }
+}
+
+impl fmt::Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.", self.kind)?;
+        let bytes = self.data.iter().take(self.bytes as usize);
+        bytes
+            .into_iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

@@ -8,8 +8,12 @@
 use rangemap::RangeSet;
 
 use crate::aux::sanitized;
+use crate::cost;
 use crate::device::Step;
 use crate::message;
+use crate::projection;
+use crate::projection::Plan;
+use crate::projection::Word;
 use crate::Device;
 use crate::Error;
 use crate::Group;
@@ -18,6 +22,9 @@ use crate::RegionSpec;
 use crate::Result;
 use crate::Snapshot;
 use crate::Transport;
+
+/// What the areas of one projected file may take of the kernel's memory, in bytes.
+const MEMORY: u64 = 32 << 20;
 
 /// A file's new regions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +52,6 @@ pub struct Update {
 fn specs(places: &[(u64, u64)], like: &RegionSpec) -> Vec<RegionSpec> {
     let spec = |(start, len): &(u64, u64)| RegionSpec {
         range: Some((*start, *len)),
-        step: Step::Areas(1),
         ..like.clone()
     };
     places.iter().map(spec).collect()
@@ -65,12 +71,34 @@ impl<T: Transport> Device<'_, T> {
             return Err(Error::File("it has no allocated extents.".into()));
         }
         let regions = self.create_all(&specs(places, like), progress)?;
-        let Some(alias) = alias else {
-            return Ok(FileMap {
+        match alias {
+            None => Ok(FileMap {
                 group: None,
                 regions,
-            });
+            }),
+            Some(alias) => self.describe(regions, alias, &like.aux),
+        }
+    }
+
+    /// Makes the regions of a plan, and a group of them that says of which file it is.
+    pub fn project_file(
+        &self,
+        plan: &Plan,
+        like: &RegionSpec,
+        alias: &[u8],
+        word: &Word,
+    ) -> Result<FileMap> {
+        let like = RegionSpec {
+            step: Step::Sectors(plan.step),
+            aux: Vec::new(),
+            ..like.clone()
         };
+        let regions = self.create_all(&specs(&plan.regions, &like), |_| ())?;
+        self.describe(regions, alias, &word.format())
+    }
+
+    /// Makes a group of new regions, or removes them.
+    fn describe(&self, regions: Vec<u32>, alias: &[u8], user: &[u8]) -> Result<FileMap> {
         let members: IdSet = regions.iter().copied().collect();
         let group = Group {
             alias: sanitized(alias),
@@ -82,7 +110,7 @@ impl<T: Transport> Device<'_, T> {
                 alias: group.alias,
                 members: group.members,
             }),
-            user: like.aux.clone(),
+            user: user.to_vec(),
         };
         match self.set_aux(leader, &word.format()) {
             Ok(()) => Ok(FileMap {
@@ -148,6 +176,9 @@ impl<T: Transport> Device<'_, T> {
             bounds: leader.bounds.clone(),
             aux: leader.user.clone(),
         };
+        if Word::parse(&leader.user).is_some() {
+            return self.update_projection(snapshot, id, &wanted, &like);
+        }
 
         if wanted.is_empty() {
             // Without a region there is nothing that could be a group.
@@ -207,6 +238,78 @@ impl<T: Transport> Device<'_, T> {
             }
         }
         Ok(update)
+    }
+
+    /// Makes regions for what a file has outside of those that lie over it. All that there are stay, as they count
+    /// nothing of others for the file.
+    fn update_projection(
+        &self,
+        snapshot: &Snapshot,
+        id: u32,
+        wanted: &RangeSet<u64>,
+        like: &RegionSpec,
+    ) -> Result<Update> {
+        let group = snapshot.group(id)?;
+        let covered = group.covered(snapshot);
+        let places: Vec<(u64, u64)> = wanted
+            .iter()
+            .flat_map(|range| covered.gaps(range).collect::<Vec<_>>())
+            .map(|gap| (gap.start, gap.end - gap.start))
+            .collect();
+        let mut update = Update {
+            group: Some(id),
+            kept: group.members.len() as usize,
+            ..Update::default()
+        };
+        let Some(plan) = self.plan(&places, like)? else {
+            return Ok(update);
+        };
+        let pieces: Vec<(u64, u64)> = plan
+            .regions
+            .iter()
+            .flat_map(|(start, len)| {
+                covered
+                    .gaps(&(*start..start.saturating_add(*len)))
+                    .collect::<Vec<_>>()
+            })
+            .map(|gap| (gap.start, gap.end - gap.start))
+            .collect();
+        let leader = snapshot.region(id)?;
+        let like = RegionSpec {
+            step: Step::Sectors(plan.step),
+            aux: Vec::new(),
+            ..like.clone()
+        };
+        let maker = Device::new(self.transport, self.devno, &leader.program);
+        let created = maker.create_all(&specs(&pieces, &like), |_| ())?;
+        let described = Group {
+            alias: group.alias.clone(),
+            members: group
+                .members
+                .iter()
+                .chain(created.iter().copied())
+                .collect(),
+        };
+        let first = described.members.first().unwrap_or(id);
+        if let Err(error) = maker.set_aux(first, &snapshot.word(id, Some(&described))) {
+            return Err(maker.roll_back(&created, error));
+        }
+        if first != id {
+            maker.set_aux(id, b"-")?;
+        }
+        update.group = Some(first);
+        update.created = created.len();
+        Ok(update)
+    }
+
+    /// The regions that lie over a file at these places, with what memory one file may have; none if it has none.
+    pub fn plan(&self, places: &[(u64, u64)], like: &RegionSpec) -> Result<Option<Plan>> {
+        let targets = self.transport.targets(self.devno)?;
+        let ends = targets
+            .iter()
+            .map(|target| target.start.saturating_add(target.len));
+        let areas = MEMORY / cost::area(like, cost::possible_cpus()).max(1);
+        Ok(projection::plan(places, ends.max().unwrap_or(0), areas))
     }
 
     /// Gives a group its old id back, which was that of a region that had to go: the shortest of its regions is

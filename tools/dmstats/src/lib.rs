@@ -29,6 +29,7 @@
 
 pub mod aux;
 pub mod bounds;
+pub mod cost;
 mod device;
 mod error;
 pub mod extents;
@@ -45,6 +46,7 @@ pub mod lock;
 mod logged;
 pub mod message;
 pub mod metrics;
+pub mod projection;
 pub mod reply;
 mod sample;
 mod snapshot;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::projection;
 use crate::Snapshot;
 
 /// The counters of an area, or of many. Times are nanoseconds.
@@ -78,6 +79,11 @@ impl Counters {
         Self::from_row(row)
     }
 
+    /// What was read and written.
+    pub fn sectors(&self) -> u64 {
+        self.read_sectors.saturating_add(self.write_sectors)
+    }
+
     /// Both in sum.
     pub fn plus(&self, other: &Self) -> Self {
         self.combine(other, u64::saturating_add)
@@ -148,7 +154,22 @@ impl Count {
         }
     }
 
-    fn add(&mut self, other: &Self) {
+    /// A part of it, as if all were evenly spread, rounded; no part of what has no length.
+    pub(crate) fn part(&self, own: u64, of: u64) -> Self {
+        if own == of {
+            return self.clone();
+        }
+        let part = |value: u64| {
+            let all = u128::from(value) * u128::from(own) + u128::from(of / 2);
+            u64::try_from(all.checked_div(of.into()).unwrap_or(0)).unwrap_or(u64::MAX)
+        };
+        Count {
+            counters: Counters::from_row(self.counters.row().map(part)),
+            bins: self.bins.iter().map(|bin| part(*bin)).collect(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
         self.counters = self.counters.plus(&other.counters);
         self.bins
             .iter_mut()
@@ -179,12 +200,14 @@ impl RegionSample {
 }
 
 /// What was counted in the regions and groups of a device.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sample {
     /// By region id.
     pub regions: BTreeMap<u32, RegionSample>,
     /// By group id. A group has bins if all its members have those of the same bounds.
     pub groups: BTreeMap<u32, Count>,
+    /// By the id of a group that lies over a file: the part of its counts that is estimated, from 0 to 1.
+    pub errors: BTreeMap<u32, f64>,
 }
 
 impl Sample {
@@ -207,7 +230,24 @@ impl Sample {
                 .for_each(|region| sum.add(&region.total));
             groups.insert(*id, sum);
         }
-        Sample { regions, groups }
+        Sample {
+            regions,
+            groups,
+            errors: BTreeMap::new(),
+        }
+    }
+
+    /// Attributes what was counted in the regions of a group to its file, which lies at these places.
+    pub fn project(&mut self, snapshot: &Snapshot, id: u32, places: &[(u64, u64)]) {
+        let Some(group) = snapshot.groups.get(&id) else {
+            return;
+        };
+        let members = group.members.among(&snapshot.regions);
+        let sampled =
+            members.filter_map(|id| Some((snapshot.regions.get(&id)?, self.regions.get(&id)?)));
+        let projection = projection::project(sampled, places);
+        self.groups.insert(id, projection.count);
+        self.errors.insert(id, projection.error);
     }
 
     /// What came since an earlier sample; of regions that were not in it, all.

@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use rangemap::RangeSet;
+
 use crate::aux::Aux;
+use crate::projection::Word;
 use crate::reply;
 use crate::reply::ListRow;
 use crate::Error;
@@ -72,6 +75,15 @@ pub struct Group {
 }
 
 impl Group {
+    /// The sectors that its regions cover.
+    pub fn covered(&self, snapshot: &Snapshot) -> RangeSet<u64> {
+        let regions = self.members.among(&snapshot.regions);
+        regions
+            .filter_map(|id| snapshot.regions.get(&id))
+            .map(|region| region.start..region.start.saturating_add(region.len))
+            .collect()
+    }
+
     /// What it is called: its alias, or its members.
     pub fn name(&self) -> Vec<u8> {
         if self.alias.is_empty() {
@@ -226,6 +238,13 @@ impl Snapshot {
     /// A group by its id.
     pub fn group(&self, id: u32) -> Result<&Group> {
         self.groups.get(&id).ok_or(Error::NoGroup(id))
+    }
+
+    /// The file of a group that lies over it, and is to be projected.
+    pub fn projected(&self, id: u32) -> Option<Word> {
+        let leader = self.regions.get(&id)?;
+        self.groups.get(&id)?;
+        Word::parse(&leader.user)
     }
 
     /// The bounds that the histograms of all members have.

@@ -166,6 +166,9 @@ pub struct Args {
     /// The fields of a report
     #[arg(long, short = 'o')]
     pub options: Option<String>,
+    /// A region for each extent of a file, however many there are
+    #[arg(long, conflicts_with = "projected")]
+    pub perextent: bool,
     /// Tell what create would make and what it would cost, and make nothing
     #[arg(long)]
     pub plan: bool,
@@ -174,6 +177,9 @@ pub struct Args {
     pub precise: bool,
     #[arg(long)]
     pub programid: Option<OsString>,
+    /// A few regions over a file, of whose areas the file's are counted, as for a file of many extents
+    #[arg(long)]
+    pub projected: bool,
     /// Report counters, not what they mean
     #[arg(long)]
     pub raw: bool,

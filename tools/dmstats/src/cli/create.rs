@@ -2,14 +2,17 @@
 
 //! New regions, of devices and of files.
 
-use std::fs;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use dmstats::cost;
 use dmstats::extents;
 use dmstats::extents::Extents;
+use dmstats::ffi::Handle;
 use dmstats::follow::Mode;
+use dmstats::projection::Plan;
+use dmstats::projection::Word;
 use dmstats::Find;
 use dmstats::RegionSpec;
 use dmstats::Step;
@@ -25,11 +28,8 @@ use super::Result;
 use super::Stop;
 use super::Subject;
 
-/// What the kernel allocates for a region, an area of it, and a bin of that, as far as it is known.
-const REGION_BYTES: u64 = 65_664;
-const AREA_BYTES: u64 = 120;
-const AREA_CPU_BYTES: u64 = 104;
-const BIN_BYTES: u64 = 8;
+/// A file of more extents is projected: each region is passed by each I/O of the device.
+const MANY_EXTENTS: usize = 64;
 
 /// How group messages name the alias.
 pub fn with_alias(args: &Args) -> String {
@@ -38,37 +38,20 @@ pub fn with_alias(args: &Args) -> String {
     })
 }
 
-/// How many CPUs the kernel has counters for: the last of a list such as `0-3`, and one.
-fn possible_cpus() -> u64 {
-    let text = fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
-    let last = text
-        .trim()
-        .rsplit([',', '-'])
-        .next()
-        .and_then(|last| last.parse::<u64>().ok());
-    last.map_or(1, |last| last + 1)
-}
-
-/// How many areas a region of so many sectors has.
-fn areas(len: u64, step: Step) -> u64 {
-    let step = match step {
-        Step::Sectors(step) => step,
-        Step::Areas(areas) => len.div_ceil(u64::from(areas.max(1))),
-    };
-    len.div_ceil(step.max(1))
-}
-
-/// The bytes that the kernel accounts for such a region.
-fn memory(len: u64, spec: &RegionSpec, cpus: u64) -> u64 {
-    let bins = if spec.bounds.is_empty() {
-        0
+/// Says how a file is counted by areas, and what is not certain then.
+fn say_plan(path: &str, extents: &Extents, plan: &Plan) {
+    let bytes = plan.step.saturating_mul(512);
+    let certain = if plan.foreign == 0 {
+        "each of them the file's or not".to_owned()
     } else {
-        spec.bounds.len() as u64 + 1
+        let all = plan.foreign.saturating_add(extents.sectors());
+        let percent = plan.foreign as f64 * 100.0 / all as f64;
+        format!("of which those of the file have {percent:.1}% of other data")
     };
-    let area = AREA_BYTES + AREA_CPU_BYTES * cpus + BIN_BYTES * bins * (cpus + 1);
-    areas(len, spec.step)
-        .saturating_mul(area)
-        .saturating_add(REGION_BYTES)
+    say(&format!(
+        "{path}: {} extents are counted by areas of {bytes} bytes, {certain}.",
+        extents.places.len()
+    ));
 }
 
 impl Command<'_> {
@@ -116,11 +99,14 @@ impl Command<'_> {
         if !self.args.plan {
             return Ok(false);
         }
-        let cpus = possible_cpus();
+        let cpus = cost::possible_cpus();
         let len = |spec: &RegionSpec| spec.range.map_or(0, |(_, len)| len);
-        let areas: u64 = specs.iter().map(|spec| areas(len(spec), spec.step)).sum();
+        let areas: u64 = specs
+            .iter()
+            .map(|spec| cost::areas(len(spec), spec.step))
+            .sum();
         let bytes = specs.iter().fold(0u64, |sum, spec| {
-            sum.saturating_add(memory(len(spec), spec, cpus))
+            sum.saturating_add(cost::memory(len(spec), spec, cpus))
         });
         let account = self.kernel.memory();
         let limit = account.map_or_else(String::new, |memory| {
@@ -207,7 +193,7 @@ impl Command<'_> {
             group = Some(subject.device.group(&snapshot, &members, alias)?);
         }
         for (id, spec) in ids.iter().zip(&specs) {
-            let areas = areas(spec.range.map_or(0, |(_, len)| len), spec.step);
+            let areas = cost::areas(spec.range.map_or(0, |(_, len)| len), spec.step);
             let text = format!("{name}: Created new region with {areas} area(s) as region ID {id}");
             self.tell(
                 &text,
@@ -289,11 +275,23 @@ impl Command<'_> {
             let (find, extents) = self.locate(&file).map_err(could_not)?;
             self.say_extents(&path, &extents);
             let like = self.like();
-            let specs: Vec<_> = extents
-                .places
+            let subject = self.subject(&find)?;
+            let wanted = args.projected || extents.places.len() > MANY_EXTENTS;
+            let plan = if wanted && !args.perextent && !args.nogroup {
+                let plan = subject.device.plan(&extents.places, &like);
+                plan.map_err(could_not)?
+            } else {
+                None
+            };
+            let (places, step) = match &plan {
+                Some(plan) => (&plan.regions, Step::Sectors(plan.step)),
+                None => (&extents.places, like.step),
+            };
+            let specs: Vec<_> = places
                 .iter()
                 .map(|place| RegionSpec {
                     range: Some(*place),
+                    step,
                     ..like.clone()
                 })
                 .collect();
@@ -309,12 +307,19 @@ impl Command<'_> {
                 (_, Some(alias), _) | (_, None, Some(alias)) => Some(alias.as_bytes()),
                 (_, None, None) => Some(&b""[..]),
             };
-            let subject = self.subject(&find)?;
-            let bar = progress(extents.places.len(), "mapping");
-            let map = subject
-                .device
-                .map_file(&extents.places, &like, alias, bar)
-                .map_err(could_not)?;
+            let map = match &plan {
+                Some(plan) => {
+                    say_plan(&path, &extents, plan);
+                    let word = self.word(&file, &name)?;
+                    let alias = alias.unwrap_or_default();
+                    subject.device.project_file(plan, &like, alias, &word)
+                }
+                None => {
+                    let bar = progress(extents.places.len(), "mapping");
+                    subject.device.map_file(&extents.places, &like, alias, bar)
+                }
+            };
+            let map = map.map_err(could_not)?;
             let count = map.regions.len();
             let members: dmstats::IdSet = map.regions.iter().copied().collect();
             let text = match map.group {
@@ -357,6 +362,19 @@ impl Command<'_> {
             say(&format!(
                 "Failed to start filemap monitoring daemon: {error}"
             ));
+        }
+    }
+
+    /// What is written down of a file that is projected.
+    fn word(&self, file: &File, name: &std::ffi::OsStr) -> Result<Word> {
+        let handle = Handle::of(file).and_then(|handle| Ok((handle, std::path::absolute(name)?)));
+        match handle {
+            Ok((handle, path)) => Ok(Word {
+                mode: self.args.follow.unwrap_or(Mode::Inode),
+                handle,
+                path,
+            }),
+            Err(error) => failed(format!("{}: {error}", name.to_string_lossy())),
         }
     }
 
@@ -420,34 +438,5 @@ impl Command<'_> {
             self.monitor(&file, name, group);
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernels_memory_is_foretold() {
-        let spec = RegionSpec {
-            step: Step::Sectors(1),
-            ..RegionSpec::whole()
-        };
-        // As measured on one CPU: 32,768 areas, and one area.
-        assert_eq!(memory(32_768, &spec, 1), 7_405_696);
-        assert_eq!(memory(8, &RegionSpec::whole(), 1), 65_888);
-    }
-
-    #[test]
-    fn areas_are_counted_as_the_kernel_makes_them() {
-        assert_eq!(
-            (
-                areas(1000, Step::Areas(3)),
-                areas(1000, Step::Sectors(300)),
-                areas(10, Step::Areas(20))
-            ),
-            (3, 4, 10)
-        );
-        assert_eq!(areas(131_072, Step::Areas(131_073)), 131_072);
     }
 }

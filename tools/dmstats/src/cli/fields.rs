@@ -245,6 +245,8 @@ pub enum Object<'a> {
 /// A row of a report.
 #[derive(Clone, Copy)]
 pub struct Row<'a> {
+    /// The part of its counts that is estimated, if it is a file that lies under a group.
+    pub error: Option<f64>,
     pub info: &'a DeviceInfo,
     pub snapshot: &'a Snapshot,
     pub object: Object<'a>,

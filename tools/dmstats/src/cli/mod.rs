@@ -717,7 +717,7 @@ impl<'a> Command<'a> {
                 other => other?,
             };
             let devno = subject.info.devno;
-            let shown = if self.args.keep {
+            let mut shown = if self.args.keep {
                 let nothing = Sample::default();
                 let difference = sample.since(snapshot, earlier.get(&devno).unwrap_or(&nothing));
                 earlier.insert(devno, sample);
@@ -725,9 +725,40 @@ impl<'a> Command<'a> {
             } else {
                 sample
             };
+            self.project(subject, snapshot, &mut shown);
             samples.insert(devno, shown);
         }
         Ok(samples)
+    }
+
+    /// Attributes what was counted over files to these. Nothing is attributed to one that cannot be seen any more.
+    fn project(&self, subject: &Subject<'_>, snapshot: &Snapshot, sample: &mut Sample) {
+        for (id, group) in &snapshot.groups {
+            let Some(word) = snapshot.projected(*id) else {
+                continue;
+            };
+            let path = word.path.display().to_string();
+            let places = match dmstats::follow::places(word, subject.info.devno) {
+                Ok(Some(extents)) => extents.places,
+                Ok(None) => {
+                    say(&format!("{path}: the file of group ID {id} has gone"));
+                    Vec::new()
+                }
+                Err(error) => {
+                    say(&format!("{path}: {error}"));
+                    Vec::new()
+                }
+            };
+            sample.project(snapshot, *id, &places);
+            let error = sample.errors.get(id).copied().unwrap_or_default();
+            if error > 0.0 {
+                let name = String::from_utf8_lossy(&group.name()).into_owned();
+                say(&format!(
+                    "{name}: {:.1}% of what is counted is estimated: it has areas in common with other data",
+                    error * 100.0
+                ));
+            }
+        }
     }
 
     fn show(
@@ -770,6 +801,8 @@ struct Shown {
     groups: bool,
     /// Not the region that is its only area.
     skip_single: bool,
+    /// Also of the regions that lie over files, of which only what is the file's is of interest.
+    over_files: bool,
     region: Option<u32>,
     group: Option<u32>,
 }
@@ -782,6 +815,7 @@ impl Shown {
             regions: if asked { args.region } else { true },
             groups: if asked { args.group } else { true },
             skip_single: !asked && areas,
+            over_files: asked || list,
             // The list has always shown all.
             region: args.regionid.filter(|_| !list),
             group: args.groupid.filter(|_| !list),
@@ -797,6 +831,7 @@ impl Shown {
         rows: &mut Vec<Row<'r>>,
     ) {
         let row = |object, count: Option<&'r dmstats::Count>| Row {
+            error: None,
             info,
             snapshot,
             object,
@@ -807,6 +842,10 @@ impl Shown {
         let wanted = |region: &&dmstats::Region| {
             self.region.is_none_or(|id| id == region.id)
                 && self.group.is_none_or(|id| region.group == Some(id))
+                && (self.over_files
+                    || region
+                        .group
+                        .is_none_or(|id| snapshot.projected(id).is_none()))
         };
         let regions: Vec<_> = snapshot.regions.values().filter(wanted).collect();
         for region in regions.iter().filter(|_| self.areas) {
@@ -833,7 +872,10 @@ impl Shown {
                 .filter(|(id, _)| self.group.is_none_or(|group| group == **id));
             rows.extend(groups.map(|(id, group)| {
                 let count = sample.and_then(|sample| sample.groups.get(id));
-                row(Object::Group(*id, group), count)
+                Row {
+                    error: sample.and_then(|sample| sample.errors.get(id).copied()),
+                    ..row(Object::Group(*id, group), count)
+                }
             }));
         }
     }

@@ -258,6 +258,9 @@ fn json_row(row: &Row<'_>, counted: bool) -> Value {
         all.insert("precise".into(), json!(region.precise));
     }
     all.insert("histogram_bounds_ns".into(), json!(row.bounds()));
+    if let Some(error) = row.error {
+        all.insert("attribution_error".into(), json!(error));
+    }
     if counted {
         let (counters, metrics) = (&row.counters, row.metrics());
         all.insert("histogram".into(), json!(row.bins));

@@ -49,16 +49,6 @@ fn ranges(places: &[(u64, u64)]) -> RangeSet<u64> {
         .collect()
 }
 
-fn covered(snapshot: &Snapshot, group: &Group) -> RangeSet<u64> {
-    let regions = group
-        .members
-        .among(&snapshot.regions)
-        .filter_map(|id| snapshot.regions.get(&id));
-    regions
-        .map(|region| region.start..region.start.saturating_add(region.len))
-        .collect()
-}
-
 impl Followed {
     /// A group that exists.
     pub fn new<T: Transport>(kernel: &T, devno: Devno, id: u32) -> Result<Self> {
@@ -117,7 +107,7 @@ impl Followed {
                 .regions
                 .get(id)
                 .is_some_and(|leader| leader.program == self.program);
-            let covered = covered(snapshot, group);
+            let covered = group.covered(snapshot);
             program
                 && known
                     .as_ref()
@@ -149,7 +139,16 @@ impl Followed {
         self.id = Some(id);
         let group = snapshot.groups.get(&id);
         self.fits &= self.places.as_deref().is_some_and(|places| {
-            group.is_some_and(|group| covered(snapshot, group) == ranges(places))
+            group.is_some_and(|group| {
+                let (covered, wanted) = (group.covered(snapshot), ranges(places));
+                if snapshot.projected(id).is_some() {
+                    wanted
+                        .iter()
+                        .all(|range| covered.gaps(range).next().is_none())
+                } else {
+                    covered == wanted
+                }
+            })
         });
         Fate::Same
     }

@@ -33,6 +33,7 @@ use rustix::fs::Timespec;
 
 use crate::extents::Extents;
 use crate::lock;
+use crate::projection::Word;
 use crate::Device;
 use crate::Devno;
 use crate::Error;
@@ -86,6 +87,14 @@ impl std::fmt::Display for Mode {
             Mode::Inode => "inode",
             Mode::Path => "path",
         })
+    }
+}
+
+/// Where the file of a projected group is now, without writing anything of it; none if it cannot be seen any more.
+pub fn places(word: Word, devno: Devno) -> Result<Option<Extents>> {
+    match View::known(word, devno).extents()? {
+        Look::Here(extents) => Ok(Some(extents)),
+        _ => Ok(None),
     }
 }
 

@@ -18,6 +18,7 @@ use rustix::fs::OFlags;
 
 use crate::extents;
 use crate::ffi::Handle;
+use crate::projection::Word;
 use crate::Devno;
 use crate::Error;
 use crate::Result;
@@ -132,6 +133,18 @@ impl View {
                 "its file system is not mounted where this program can see it.".into(),
             )),
             Err(source) => Err(io_error("open the handle of", path, source)),
+        }
+    }
+
+    /// The file that was seen before, when this was written down.
+    pub fn known(word: Word, devno: Devno) -> Self {
+        View {
+            path: word.path,
+            mode: word.mode,
+            devno,
+            handle: word.handle,
+            mount: PathBuf::new(),
+            other: false,
         }
     }
 

@@ -38,7 +38,7 @@ fn snapshot(fake: &Fake) -> Snapshot {
 
 fn places(fake: &Fake, id: u32) -> Vec<(u64, u64)> {
     let snapshot = snapshot(fake);
-    let covered = covered(&snapshot, &snapshot.groups[&id]);
+    let covered = snapshot.groups[&id].covered(&snapshot);
     covered
         .iter()
         .map(|range| (range.start, range.end - range.start))

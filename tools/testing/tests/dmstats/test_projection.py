@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Files in many pieces: a few regions lie over them, and what is theirs is told when the counters are read."""
+
+import json
+import re
+
+from tests.dmstats.filemaps import LVM2, both, fragmented, places, regions
+
+REPORT = "dmstats report --group --noheadings -o read_sector_count,write_sector_count d"
+
+
+def read(guest, path):
+    guest.run(f"dd if={path} of=/dev/null bs=64k iflag=direct status=none")
+
+
+@both
+def test_a_file_in_many_pieces_takes_few_regions_and_is_counted_to_the_sector(guest, mounted):
+    fragmented(guest, "/mnt/f", 80)
+    guest.run("dd if=/dev/urandom of=/mnt/other bs=64k count=20 status=none; sync")
+    made = guest.run("dmstats create --filemap --nomonitor /mnt/f")
+    pieces = len(places(guest, "/mnt/f"))
+    assert pieces > 64
+    said = rf"/mnt/f: {pieces} extents are counted by areas of \d+ bytes, each of them the file's or not\."
+    assert re.search(said, made.stderr) and "region(s) as group ID 1" in made.stdout
+    assert len(guest.output("dmstats list --region --noheadings -o region_id d").splitlines()) <= 8
+    read(guest, "/mnt/f")
+    read(guest, "/mnt/other")
+    assert guest.output(REPORT) == f"{80 * 8}:0"
+    # Its areas have no rows of their own, unless they are asked for.
+    types = guest.output("dmstats report --programid dmstats --noheadings -o obj_type d").splitlines()
+    assert types == ["group"]
+    assert len(guest.output("dmstats report --area --noheadings -o area_id d").splitlines()) > 1000
+    # LVM2 sees a group of one region, and can delete it.
+    assert guest.output(f"{LVM2} list --group --noheadings -o stats_name,region_id d").startswith("f:1")
+    guest.run(f"{LVM2} delete --groupid 1 d")
+    # Each extent has its region if that is wanted, or can only be that way.
+    for options, count in (("--perextent", pieces), ("--nogroup", pieces)):
+        guest.run(f"dmstats create --filemap --nomonitor {options} /mnt/f")
+        assert len(guest.output("dmstats list --region --noheadings -o region_id d").splitlines()) == count
+        guest.run("dmstats delete --allregions d")
+
+
+@both
+def test_a_file_that_changes_is_counted_where_it_is_without_a_word_to_the_kernel(guest, mounted):
+    fragmented(guest, "/mnt/f", 4)
+    guest.run("dmstats create --filemap --projected --nomonitor /mnt/f")
+    before = guest.output("dmsetup message d 0 @stats_list")
+    guest.run("dd if=/dev/urandom bs=4k count=10 status=none >> /mnt/f; fallocate -p -o 4k -l 4k /mnt/f; sync")
+    assert guest.output(REPORT).split(":")[1] == "80"
+    read(guest, "/mnt/f")
+    assert guest.output(REPORT) == f"{(4 - 1 + 10) * 8}:0"
+    # A name is not what it is known by.
+    guest.run("mv /mnt/f /mnt/g; echo x > /mnt/f; sync")
+    read(guest, "/mnt/g")
+    assert guest.output(REPORT) == f"{(4 - 1 + 10) * 8}:0"
+    assert guest.output("dmsetup message d 0 @stats_list") == before
+    row = json.loads(guest.output("dmstats report --group --json d"))["rows"][0]
+    assert row["attribution_error"] == 0 and row["alias"] == "f"
+    guest.run("rm /mnt/g")
+    gone = guest.run(REPORT)
+    assert gone.stdout == "0:0\n" and "the file of group ID 1 has gone" in gone.stderr
+
+
+def test_a_file_that_leaves_its_regions_gets_more(guest, mounted):
+    fragmented(guest, "/mnt/f", 4)
+    guest.run("dmstats create --filemap --projected --follow path /mnt/f; fallocate -o 1M -l 200M /mnt/f; sync")
+
+    def covered():
+        have = regions(guest, 1)
+        return all(any(start <= at and end <= stop for start, stop in have) for at, end in places(guest, "/mnt/f"))
+
+    while not covered():
+        guest.run("pidof dmfilemapd")
+    assert len(guest.output("dmstats list --region --noheadings -o region_id d").splitlines()) <= 8
+    guest.run("rm /mnt/f; while pidof dmfilemapd > /dev/null; do sleep 0.05; done")
+    assert guest.output("dmstats list --noheadings -o region_id d") == ""
