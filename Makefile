@@ -5,6 +5,7 @@
 KERNEL ?= $(shell . tools/setup/versions && echo $$KERNEL_DEFAULT)
 FILTER ?=
 SEED ?= 1
+PREFIX ?= /usr/local
 export KERNEL FILTER MODULE V
 
 enter := tools/setup/enter
@@ -44,8 +45,18 @@ test-crash: modules ## tries thousands of power cuts, and modules that must not 
 	@tools/setup/guest >/dev/null
 	@DM_SEED=$(SEED) $(enter) tools/testing/run-tests tools/testing/tests/clone/all_power_cuts.py
 
+test-files: modules ## changes files at random ten thousand times while they are followed (SEED=number)
+	@tools/setup/guest >/dev/null
+	@DM_SEED=$(SEED) DM_STEPS=10000 $(enter) tools/testing/run-tests tools/testing/tests/dmstats/test_random_files.py
+
 debug-kernel: ## builds the kernel that checks itself, for `make test KERNEL=debug` (half an hour, once)
 	@tools/setup/kernel debug >/dev/null
+
+dmstats: ## builds dmstats and dmfilemapd: tools/target/release
+	@$(enter) cargo build -q --release --locked --manifest-path tools/Cargo.toml --package dmstats
+
+install-dmstats: dmstats ## installs these, their pages, completions and service (PREFIX=/usr/local DESTDIR=)
+	@tools/setup/install-dmstats "$(DESTDIR)" "$(PREFIX)"
 
 check: ## reads the sources: formats, lints, documentation, licences, no unsafe in the targets
 	@tools/setup/check
@@ -67,4 +78,4 @@ clean: ## removes what was built here
 distclean: clean ## removes the cache as well: tool root, kernels, guest
 	rm -rf "$${DM_RS_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/dm-rs}"
 
-.PHONY: help modules run shell test test-crash bench debug-kernel check fmt doc rust-analyzer clean distclean
+.PHONY: help modules run shell test test-crash test-files bench dmstats install-dmstats debug-kernel check fmt doc rust-analyzer clean distclean
