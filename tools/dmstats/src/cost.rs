@@ -2,8 +2,12 @@
 
 //! What regions cost the kernel in memory.
 
+use std::collections::BTreeMap;
+
+use crate::Device;
 use crate::RegionSpec;
 use crate::Step;
+use crate::Transport;
 
 /// What the kernel accounts for a region, an area of it, and a bin of that, as far as it is known.
 const REGION_BYTES: u64 = 65_664;
@@ -52,9 +56,79 @@ pub fn memory(len: u64, spec: &RegionSpec, cpus: u64) -> u64 {
         .saturating_add(REGION_BYTES)
 }
 
+/// Who has how much of the kernel's memory for statistics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The device's name.
+    pub device: String,
+    /// The program.
+    pub program: String,
+    /// How many regions of it there are.
+    pub regions: u64,
+    /// What they cost, as far as is known.
+    pub bytes: u64,
+}
+
+/// Who has how much of the kernel's memory for statistics, the most first. It is for a message: what cannot be asked
+/// for is left out.
+pub fn holders(transport: &impl Transport) -> Vec<Holder> {
+    let cpus = possible_cpus();
+    let mut holders = Vec::new();
+    for (devno, name) in transport.devices().unwrap_or_default() {
+        let snapshot = Device::new(transport, devno, b"")
+            .list()
+            .unwrap_or_default();
+        let mut programs: BTreeMap<&[u8], (u64, u64)> = BTreeMap::new();
+        for region in snapshot.regions.values() {
+            let spec = RegionSpec {
+                step: Step::Sectors(region.step),
+                bounds: region.bounds.clone(),
+                ..RegionSpec::whole()
+            };
+            let (regions, bytes) = programs.entry(&region.program).or_default();
+            *regions += 1;
+            *bytes = bytes.saturating_add(memory(region.len, &spec, cpus));
+        }
+        holders.extend(
+            programs
+                .into_iter()
+                .map(|(program, (regions, bytes))| Holder {
+                    device: String::from_utf8_lossy(&name).into_owned(),
+                    program: String::from_utf8_lossy(program).into_owned(),
+                    regions,
+                    bytes,
+                }),
+        );
+    }
+    holders.sort_by_key(|holder| std::cmp::Reverse(holder.bytes));
+    holders
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake::Fake;
+
+    #[test]
+    fn a32_the_error_says_who_has_the_memory() {
+        let fake = Fake::new(10_000);
+        let other = fake.add("other", &[8]);
+        fake.set_limit(5 * 66_000);
+        Device::new(&fake, other, b"few")
+            .create(&RegionSpec::whole())
+            .unwrap();
+        let device = Device::new(&fake, crate::Devno { major: 0, minor: 0 }, b"many");
+        let specs = vec![RegionSpec::whole(); 9];
+        let error = device
+            .create_all(&specs[..4], |_| ())
+            .and_then(|_| device.create_all(&specs, |_| ()));
+        let said = error.unwrap_err().to_string();
+        let most = "bytes are in use, most of them by program many on d (";
+        assert!(
+            said.contains(most) && said.contains("for 4 region(s)); delete regions"),
+            "{said}"
+        );
+    }
 
     #[test]
     fn the_kernels_memory_is_foretold() {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::aux::sanitized;
+use crate::cost;
 use crate::message;
 use crate::reply;
 use crate::reply::PrintRow;
@@ -209,7 +210,9 @@ impl<'a, T: Transport> Device<'a, T> {
 
     fn memory_error(&self, error: Error) -> Error {
         match errno(&error) {
-            Some(rustix::io::Errno::NOMEM) => Error::Memory(self.transport.memory()),
+            Some(rustix::io::Errno::NOMEM) => {
+                Error::Memory(self.transport.memory(), cost::holders(self.transport))
+            }
             _ => error,
         }
     }

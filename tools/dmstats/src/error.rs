@@ -4,6 +4,7 @@
 
 use std::io;
 
+use crate::cost::Holder;
 use crate::transport::Memory;
 
 /// What can go wrong.
@@ -51,8 +52,8 @@ pub enum Error {
         group: u32,
     },
     /// The kernel has no more memory for statistics.
-    #[error("{}", memory_text(.0))]
-    Memory(Option<Memory>),
+    #[error("{}", memory_text(.0, .1))]
+    Memory(Option<Memory>, Vec<Holder>),
     /// A region could not be made; those before it were removed again.
     #[error("Failed to create region {number} of {count} at {start}: {cause}")]
     Create {
@@ -102,7 +103,7 @@ impl Error {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Error::Kernel { source, .. } => source.raw_os_error(),
-            Error::Memory(_) => Some(rustix::io::Errno::NOMEM.raw_os_error()),
+            Error::Memory(..) => Some(rustix::io::Errno::NOMEM.raw_os_error()),
             Error::Create { cause, .. } | Error::Rollback { cause, .. } => cause.errno(),
             _ => None,
         }
@@ -115,13 +116,15 @@ impl Error {
     }
 }
 
-fn memory_text(memory: &Option<Memory>) -> String {
-    let remedy = "delete regions, or make fewer with more areas each";
-    match memory {
-        Some(memory) => format!(
-            "The kernel's limit for statistics is reached: {} of {} bytes are in use; {remedy}",
-            memory.used, memory.limit
-        ),
-        None => format!("The kernel's limit for statistics is reached; {remedy}"),
-    }
+fn memory_text(memory: &Option<Memory>, holders: &[Holder]) -> String {
+    let used = memory.map_or_else(String::new, |memory| {
+        format!(": {} of {} bytes are in use", memory.used, memory.limit)
+    });
+    let most = holders.first().map_or_else(String::new, |holder| {
+        format!(
+            ", most of them by program {} on {} ({} bytes for {} region(s))",
+            holder.program, holder.device, holder.bytes, holder.regions
+        )
+    });
+    format!("The kernel's limit for statistics is reached{used}{most}; delete regions, or make fewer with more areas each")
 }
