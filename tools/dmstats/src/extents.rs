@@ -325,7 +325,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn places_have_every_sector_once(extents in proptest::collection::vec((0u64..60, 1u64..9), 0..20)) {
+        fn a27_places_have_every_sector_once(extents in proptest::collection::vec((0u64..60, 1u64..9), 0..20)) {
             let raws: Vec<RawExtent> = extents.iter().map(|(at, len)| raw(0, *at, *len, 0)).collect();
             let found = Extents::new(&raws);
             let mut blocks: Vec<u64> = extents.iter().flat_map(|(at, len)| *at..at + len).collect();

@@ -203,6 +203,47 @@ fn a33_many_deletes_need_one_list_and_the_helper_leaves_no_trace() {
 }
 
 #[test]
+fn a35_deletes_are_as_many_as_there_are_regions() {
+    let requests = |count: usize| {
+        let fake = Fake::new(10_000);
+        fake.set_limit(u64::MAX);
+        let snapshot = make(&fake, count);
+        fake.take_log();
+        let all: IdSet = snapshot.regions.keys().copied().collect();
+        device(&fake).delete_all(&snapshot, &all, |_| ()).unwrap();
+        fake.take_log().len()
+    };
+    assert_eq!((requests(1000), requests(4000)), (1002, 4002));
+}
+
+#[test]
+fn a18_there_is_no_group_that_is_not_listed() {
+    let fake = Fake::new(10_000);
+    let snapshot = make(&fake, 2);
+    fake.take_log();
+    assert_eq!(snapshot.regions[&0].group, None);
+    assert!(snapshot.group(crate::ids::MAX_ID).is_err() && snapshot.projected(0).is_none());
+    assert!(fake.take_log().is_empty());
+}
+
+#[test]
+fn a43_sums_are_those_of_their_sample() {
+    let fake = Fake::new(10_000);
+    let snapshot = make(&fake, 2);
+    let device = device(&fake);
+    device.group(&snapshot, &ids("0-1"), b"g").unwrap();
+    let snapshot = device.list().unwrap();
+    let reads = || {
+        device.sample(&snapshot, false).unwrap().groups[&0]
+            .counters
+            .reads
+    };
+    let before = device.sample(&snapshot, false).unwrap();
+    fake.account(D, false, 0, 8, 1);
+    assert_eq!((before.groups[&0].counters.reads, reads()), (0, 2));
+}
+
+#[test]
 fn the_helper_is_not_used_over_another_programs_region() {
     let fake = Fake::new(100);
     Device::new(&fake, D, b"other")

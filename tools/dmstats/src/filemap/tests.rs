@@ -91,7 +91,7 @@ fn b1_foreign_ids_below_do_no_harm() {
 }
 
 #[test]
-fn a29_a34_a_failed_map_removes_what_it_made_and_nothing_else() {
+fn a28_a29_a30_a31_a34_a_failed_map_removes_what_it_made_and_nothing_else() {
     let fake = Fake::new(10_000);
     foreign(&fake, 100);
     let before = device(&fake).list().unwrap();
@@ -109,14 +109,14 @@ fn a29_a34_a_failed_map_removes_what_it_made_and_nothing_else() {
         "{error}"
     );
     let log = fake.take_log();
-    // A30: no list, and as many deletes as creates.
+    // A30: as many deletes as creates, and a list only to say who has the memory.
     assert_eq!(
         log.iter()
             .filter(|line| line.starts_with("@stats_delete"))
             .count(),
         246
     );
-    assert_eq!(log.len(), 2 * 246);
+    assert_eq!(log.len(), 2 * 246 + 1);
     assert_eq!(device(&fake).list().unwrap(), before);
 }
 
@@ -193,6 +193,80 @@ fn a17_b2_the_leaders_extent_goes_and_the_group_keeps_its_id() {
     fake.account(D, false, 0, 40, 1);
     update(&fake, 0, &[(32, 8), (64, 8), (80, 8)]);
     assert_eq!(counted(&fake, 0), [(32, 8, 1), (64, 8, 0), (80, 8, 0)]);
+}
+
+#[test]
+fn a21_a_group_can_grow_a_hundredfold_among_foreign_ids() {
+    let fake = Fake::new(1 << 20);
+    foreign(&fake, 3);
+    map(&fake, &[(0, 8), (16, 8), (32, 8), (48, 8), (64, 8)]);
+    foreign(&fake, 2);
+    let places: Vec<(u64, u64)> = (0..500).map(|index| (index * 16, 8)).collect();
+    assert_eq!(update(&fake, 3, &places).created, 495);
+    assert_eq!(counted(&fake, 3).len(), 500);
+    let snapshot = device(&fake).list().unwrap();
+    assert_eq!(snapshot.groups[&3].members.to_string(), "3-7,10-504");
+}
+
+/// A file that lies under a group.
+fn project(fake: &Fake, places: &[(u64, u64)]) -> Word {
+    let word = Word {
+        mode: crate::follow::Mode::Path,
+        handle: crate::ffi::Handle::parse("1.00").unwrap(),
+        path: "/srv/f".into(),
+    };
+    let device = device(fake);
+    let plan = device.plan(places, &RegionSpec::whole()).unwrap().unwrap();
+    device
+        .project_file(&plan, &RegionSpec::whole(), b"f", &word)
+        .unwrap();
+    word
+}
+
+#[test]
+fn a_projected_file_may_be_anywhere_in_its_regions_and_gets_more_beyond() {
+    let fake = Fake::new(1 << 20);
+    foreign(&fake, 1);
+    let word = project(&fake, &[(0, 8), (16, 8)]);
+    fake.take_log();
+    // A list, and no more, wherever in its regions it goes; a file without a place keeps them.
+    for places in [&[(32, 800), (4096, 8)][..], &[]] {
+        assert_eq!(
+            (update(&fake, 1, places).group, fake.take_log().len()),
+            (Some(1), 1)
+        );
+    }
+    fake.account(D, false, 600_000, 8, 1);
+    let changed = update(&fake, 1, &[(0, 8), (600_000, 64)]);
+    assert_eq!((changed.kept, changed.created, changed.removed), (1, 1, 0));
+    let snapshot = device(&fake).list().unwrap();
+    assert!(snapshot.projected(1) == Some(word));
+    let wanted: RangeSet<u64> = [0..8, 600_000..600_064].into_iter().collect();
+    let covered = snapshot.groups[&1].covered(&snapshot);
+    assert!(wanted
+        .iter()
+        .all(|range| covered.gaps(range).next().is_none()));
+    // Its counts are those of its places.
+    fake.account(D, true, 600_000, 8, 1);
+    fake.account(D, true, 500_000, 8, 1);
+    let mut sample = device(&fake).sample(&snapshot, false).unwrap();
+    sample.project(&snapshot, 1, &[(0, 8), (600_000, 64)]);
+    assert_eq!(
+        (sample.groups[&1].counters.write_sectors, sample.errors[&1]),
+        (8, 0.0)
+    );
+}
+
+#[test]
+fn a_projected_group_whose_id_changes_still_says_which_file_it_is() {
+    let fake = Fake::new(1 << 20);
+    foreign(&fake, 1);
+    let word = project(&fake, &[(0, 8)]);
+    fake.message(D, b"@stats_delete 0", 0).unwrap();
+    assert_eq!(update(&fake, 1, &[(600_000, 8)]).group, Some(0));
+    let snapshot = device(&fake).list().unwrap();
+    assert!(snapshot.projected(0) == Some(word) && snapshot.projected(1).is_none());
+    assert_eq!((snapshot.problems, snapshot.groups.len()), (vec![], 1));
 }
 
 #[test]

@@ -267,6 +267,15 @@ def test_a33_many_regions_take_as_few_requests_as_can_be(guest, dm):
     assert guest.output("dmsetup message d 0 @stats_list") == ""
 
 
+def test_a37_a40_a41_what_is_not_asked_for_is_not_said(guest, device):
+    guest.run("for i in 0 1 2 3; do dmstats create d; done; dmstats group --regions 0-3 d")
+    quiet = guest.run("dmstats clear --regionid 0 d; dmstats delete --regionid 2 d")
+    assert (quiet.stdout, quiet.stderr) == ("", "")
+    assert "Cleared statistics region 0." in guest.run("dmstats clear --regionid 0 -vv d").stderr
+    nothing = guest.run("dmstats delete --allregions d; dmstats list --noheadings -o name d")
+    assert (nothing.stdout, nothing.stderr) == ("", "")
+
+
 def test_shells_can_complete(guest):
     guest.run("dmstats completion bash > /tmp/complete && bash -n /tmp/complete")
     assert "--allregions" in guest.output("cat /tmp/complete")
