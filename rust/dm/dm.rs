@@ -51,9 +51,11 @@
 //! - Devices: [`block_device`], [`device`].
 //! - Work in the background: [`workqueue`], [`shared`].
 //! - Locks: [`irq_lock`], [`rwsem`].
-//! - Memory that does not run out: [`mempool`], [`noio`].
+//! - Memory that does not run out: [`mempool`], [`noio`]; that many copy to at a time:
+//!   [`shared_memory`].
 //! - I/O of the target's own: [`extent`], [`copier`], [`dm_io`], [`bufio`].
 //! - Metadata in transactions: [`persistent_data`].
+//! - For on-disk formats: [`crc`], [`random`].
 //! - Kernel messages: [`log`], [`ratelimit`]. What differs between kernels: [`compat`].
 
 // `pr_*!` asks for it; a crate with `module!` gets one from there.
@@ -68,6 +70,7 @@ pub mod block_device;
 pub mod bufio;
 pub mod compat;
 pub mod copier;
+pub mod crc;
 pub mod ctr;
 pub mod device;
 pub mod dm_io;
@@ -83,10 +86,12 @@ pub mod once_flag;
 pub mod owned_bio;
 mod per_bio;
 pub mod persistent_data;
+pub mod random;
 pub mod ratelimit;
 pub mod registration;
 pub mod rwsem;
 pub mod shared;
+pub mod shared_memory;
 pub mod status;
 pub mod table;
 pub mod target;

@@ -29,10 +29,12 @@ use crate::{
     },
     compat,
     extent::Extent,
-    mempool::PoolBox, //
+    mempool::PoolBox,
+    shared_memory::SharedMemory, //
 };
 use core::{
     ffi::c_void,
+    ops::Range,
     ptr::NonNull, //
 };
 use kernel::{
@@ -262,34 +264,80 @@ impl IoClient {
         stack_pin_init!(let group = Group::new());
         let group = group.as_ref().get_ref();
         for (sector, memory) in pieces {
-            if !is_aligned(memory.as_ptr(), memory.len()) {
-                group.error.store(EINVAL.to_errno(), Relaxed);
+            // SAFETY: The memory is borrowed until this function returns, before which it waits
+            // for the group.
+            let begun =
+                unsafe { self.write_piece(dev, sector, memory.as_ptr(), memory.len(), group) };
+            if begun.is_err() {
                 break;
             }
-            let extent = Extent {
-                dev,
-                sector,
-                sectors: sectors(memory.len()),
-            };
-            let notify = bindings::dm_io_notify {
-                fn_: Some(piece_done),
-                context: core::ptr::from_ref(group).cast_mut().cast(),
-            };
-            group.pending.fetch_add(1, Relaxed);
-            // SAFETY: The client, the device and the memory are borrowed until this function
-            // returns, before which it waits for the end of every write. `piece_done` gets the
-            // group that it is counted in. The result is 0: what can fail is reported there.
-            let _ = unsafe {
-                transfer(
-                    self.raw,
-                    bindings::req_op_REQ_OP_WRITE,
-                    extent.to_region(),
-                    memory.as_ptr().cast_mut().cast(),
-                    notify,
-                )
-            };
         }
         group.wait()
+    }
+
+    /// As [`write_all`](Self::write_all), from shared memory: a piece is a sector, the memory, and
+    /// the range of its bytes. What is changed meanwhile is written as it was or as it becomes.
+    pub fn write_all_shared<'m>(
+        &self,
+        dev: &Bdev,
+        pieces: &mut dyn Iterator<Item = (Sector, &'m SharedMemory, Range<usize>)>,
+    ) -> Result {
+        stack_pin_init!(let group = Group::new());
+        let group = group.as_ref().get_ref();
+        for (sector, memory, range) in pieces {
+            let len = range.end.saturating_sub(range.start);
+            let begun = memory.part(range.start, len).and_then(|start| {
+                // SAFETY: As in `write_all`; shared memory may be read at any time.
+                unsafe { self.write_piece(dev, sector, start.cast(), len, group) }
+            });
+            if let Err(error) = begun {
+                group.error.store(error.to_errno(), Relaxed);
+                break;
+            }
+        }
+        group.wait()
+    }
+
+    /// Begins a write that `group` waits for; fails with `EINVAL` for memory that is not aligned.
+    ///
+    /// # Safety
+    ///
+    /// The memory must be valid until the group has waited.
+    unsafe fn write_piece(
+        &self,
+        dev: &Bdev,
+        sector: Sector,
+        start: *const u8,
+        len: usize,
+        group: &Group,
+    ) -> Result {
+        if !is_aligned(start, len) {
+            group.error.store(EINVAL.to_errno(), Relaxed);
+            return Err(EINVAL);
+        }
+        let extent = Extent {
+            dev,
+            sector,
+            sectors: sectors(len),
+        };
+        let notify = bindings::dm_io_notify {
+            fn_: Some(piece_done),
+            context: core::ptr::from_ref(group).cast_mut().cast(),
+        };
+        group.pending.fetch_add(1, Relaxed);
+        // SAFETY: The client and the device are borrowed by who waits for the group, and the memory
+        // is valid as long, by the function's contract. `piece_done` gets the group that it is
+        // counted in. The result is 0: what can fail is reported there.
+        let _ = unsafe {
+            transfer(
+                self.raw,
+                bindings::req_op_REQ_OP_WRITE,
+                extent.to_region(),
+                start.cast_mut().cast(),
+                notify,
+            )
+        };
+        Ok(())
     }
 
     /// Makes everything durable that the device has acknowledged. Sleeps.

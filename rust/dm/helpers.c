@@ -6,7 +6,9 @@
  */
 #include <linux/bio.h>
 #include <linux/blkdev.h>
+#include <linux/crc32.h>
 #include <linux/mempool.h>
+#include <linux/random.h>
 #include <linux/ratelimit.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -108,6 +110,34 @@ HELPER int rust_dm_helper_bio_send_part(struct bio *bio, unsigned int sectors,
 	return 0;
 }
 
+HELPER void rust_dm_helper_bio_copy_out(struct bio *bio, unsigned int skip,
+					void *to, unsigned int len)
+{
+	struct bvec_iter iter, start = bio->bi_iter;
+	struct bio_vec bv;
+
+	bio_advance_iter(bio, &start, skip);
+	start.bi_size = len;
+	__bio_for_each_segment(bv, bio, iter, start) {
+		memcpy_from_bvec(to, &bv);
+		to += bv.bv_len;
+	}
+}
+
+HELPER void rust_dm_helper_bio_copy_in(struct bio *bio, unsigned int skip,
+				       const void *from, unsigned int len)
+{
+	struct bvec_iter iter, start = bio->bi_iter;
+	struct bio_vec bv;
+
+	bio_advance_iter(bio, &start, skip);
+	start.bi_size = len;
+	__bio_for_each_segment(bv, bio, iter, start) {
+		memcpy_to_bvec(&bv, from);
+		from += bv.bv_len;
+	}
+}
+
 /* Block devices. */
 
 HELPER sector_t rust_dm_helper_bdev_nr_sectors(struct block_device *bdev)
@@ -153,6 +183,21 @@ HELPER void *rust_dm_helper_mempool_alloc(mempool_t *pool, gfp_t gfp)
 HELPER bool rust_dm_helper_virt_addr_valid(const void *addr)
 {
 	return virt_addr_valid(addr);
+}
+
+HELPER void rust_dm_helper_memcpy(void *to, const void *from, size_t len)
+{
+	memcpy(to, from, len);
+}
+
+HELPER u32 rust_dm_helper_crc32c(u32 crc, const void *data, size_t len)
+{
+	return crc32c(crc, data, len);
+}
+
+HELPER void rust_dm_helper_get_random_bytes(void *to, size_t len)
+{
+	get_random_bytes(to, len);
 }
 
 /* Workqueues. */
