@@ -8,4 +8,5 @@ extern crate self as dm;
 #[path = "../../../../rust/dm/args.rs"]
 pub mod args;
 pub mod clone;
+pub mod lc;
 pub mod words;

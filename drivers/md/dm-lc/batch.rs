@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Writing the oldest part of the log back, and giving it free. Pure: what is done, in which order.
+//!
+//! A batch is what fits into a window of memory from the tail on. What of it is still the newest
+//! copy of its sectors is sorted, joined and written to the backing device.
+//!
+//! Then the tail may pass it, but only when what was superseded in it is durable elsewhere: a newer
+//! copy that is in memory only does not replace one that was acknowledged to a flush.
+
+use super::{
+    format::{
+        Due,
+        Superblock, //
+    },
+    index::{
+        parts,
+        Part,
+        BLOCK_SHIFT, //
+    },
+    platform::{
+        crc32c,
+        push,
+        with_room,
+        Array,
+        NoMemory, //
+    },
+    recovery::Record,
+    space::RECORD_SECTORS, //
+};
+use core::{
+    mem::size_of,
+    ops::Range, //
+};
+
+/// How many runs a batch has at most.
+const RUNS: usize = 1 << 14;
+
+/// Adjacent sectors that are written back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// The first one on the backing device.
+    pub sector: u64,
+    /// Where they are in the window, in sectors.
+    pub at: u32,
+    /// How many.
+    pub sectors: u32,
+}
+
+/// Why a batch was not written back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error<E> {
+    /// The cache device failed.
+    Cache(E),
+    /// The backing device failed.
+    Backing(E),
+    /// The record with this id is damaged on the cache device.
+    Damaged(u64),
+}
+
+/// What a batch needs of its surroundings, in the order in which it is called.
+pub trait Store {
+    /// Why something failed.
+    type Error;
+
+    /// The superblock: the tail in it is that of the log.
+    fn superblock(&self) -> &Superblock;
+
+    /// The position up to which the log is written to the cache device, though perhaps not durable.
+    fn written(&self) -> u64;
+
+    /// Reads the log from a position on, until `memory` is full.
+    fn read(&mut self, position: u64, memory: &mut [u8]) -> Result<(), Self::Error>;
+
+    /// Which sectors of a part of a run at `position` are the newest copy.
+    fn live(&self, part: &Part, position: u64) -> u8;
+
+    /// The position behind all that was appended to the log so far: each copy that is not live
+    /// was superseded before it.
+    fn end(&self) -> u64;
+
+    /// Writes the runs of a batch, which are in `window`, to the backing device.
+    fn write(&mut self, batch: &Batch, window: &[u8]) -> Result<(), Self::Error>;
+
+    /// Makes durable what was written to the backing device.
+    fn flush_backing(&mut self) -> Result<(), Self::Error>;
+
+    /// Makes the log durable up to a position.
+    fn commit_log(&mut self, end: u64) -> Result<(), Self::Error>;
+
+    /// Makes durable that the log begins at `tail`.
+    fn write_tail(&mut self, tail: Due) -> Result<(), Self::Error>;
+
+    /// Forgets the copy of a part of a run at `position`: the backing device has it.
+    fn remove(&mut self, part: &Part, position: u64);
+
+    /// Nobody reads what is before `tail` any more when this returns, and it may be overwritten.
+    fn release(&mut self, tail: u64);
+}
+
+/// Runs in the order of the backing device.
+pub struct Batch {
+    runs: Array<Run>,
+}
+
+impl Batch {
+    /// An empty batch. May sleep.
+    pub fn new() -> Result<Self, NoMemory> {
+        Ok(Batch {
+            runs: with_room(RUNS)?,
+        })
+    }
+
+    /// How many bytes of memory it has.
+    pub fn bytes() -> usize {
+        RUNS * size_of::<Run>()
+    }
+
+    /// The runs.
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// The numbers of runs that follow each other without a gap on the backing device.
+    pub fn groups(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        let mut from = 0;
+        core::iter::from_fn(move || {
+            let mut last = self.runs.get(from)?;
+            let mut to = from + 1;
+            while let Some(run) = self.runs.get(to) {
+                if run.sector != last.sector + u64::from(last.sectors) {
+                    break;
+                }
+                last = run;
+                to += 1;
+            }
+            let group = from..to;
+            from = to;
+            Some(group)
+        })
+    }
+
+    /// Adds the live sectors of a part of a run that is `at` sectors from the start of the window.
+    /// False if there is no room.
+    fn add_live(&mut self, part: &Part, at: u64, live: u8) -> bool {
+        let mut rest = live;
+        while rest != 0 {
+            let first = rest.trailing_zeros();
+            let sectors = (rest >> first).trailing_ones();
+            let run = Run {
+                sector: (part.block << BLOCK_SHIFT) + u64::from(first),
+                at: (at + part.offset) as u32 + (first - part.first()),
+                sectors,
+            };
+            if !self.add(run) {
+                return false;
+            }
+            rest &= !((((1u32 << sectors) - 1) << first) as u8);
+        }
+        true
+    }
+
+    /// Adds a run, or makes the last one longer. False if there is no room.
+    fn add(&mut self, run: Run) -> bool {
+        if let Some(last) = self.runs.last_mut() {
+            let follows = last.sector + u64::from(last.sectors) == run.sector
+                && last.at + last.sectors == run.at;
+            if follows {
+                last.sectors += run.sectors;
+                return true;
+            }
+        }
+        push(&mut self.runs, run).is_ok()
+    }
+}
+
+/// Goes through the records of a window that begins with `due`, as long as they are whole in it and
+/// end at or before `end`. Stops when `each` returns false; returns what follows the last one.
+fn records<'a>(
+    window: &'a [u8],
+    mut due: Due,
+    end: u64,
+    superblock: &Superblock,
+    mut each: impl FnMut(&Record<'a>, &Due) -> bool,
+) -> Result<Due, u64> {
+    let from = due.position;
+    while due.position < end {
+        let offset = (due.position - from) as usize;
+        let Some(bytes) = window.get(offset << 9..).filter(|bytes| !bytes.is_empty()) else {
+            break;
+        };
+        let Some(record) = Record::parse(bytes, &due, superblock) else {
+            let there = (bytes.len() >> 9) as u64;
+            if there < RECORD_SECTORS.min(end - due.position) {
+                // The rest of it is not in the window.
+                break;
+            }
+            return Err(due.id);
+        };
+        if record.end() > end || !each(&record, &due) {
+            break;
+        }
+        due = record.next();
+    }
+    Ok(due)
+}
+
+/// Writes a batch back and gives it free; returns how many sectors were written, or None if there
+/// is nothing in the log that could be. `window` is memory for [`RECORD_SECTORS`] at least.
+pub fn write_back<S: Store>(
+    store: &mut S,
+    batch: &mut Batch,
+    window: &mut [u8],
+) -> Result<Option<u64>, Error<S::Error>> {
+    let superblock = *store.superblock();
+    let tail = superblock.tail;
+    let written = store.written();
+    let sectors = written
+        .saturating_sub(tail.position)
+        .min((window.len() >> 9) as u64)
+        .min(superblock.space.left(tail.position));
+    let window = &mut window[..(sectors as usize) << 9];
+    if window.is_empty() {
+        return Ok(None);
+    }
+    store.read(tail.position, window).map_err(Error::Cache)?;
+
+    let next = collect(store, batch, window, written).map_err(Error::Damaged)?;
+    // Whatever is not live was superseded by now.
+    let superseded_before = store.end();
+
+    sort(&mut batch.runs);
+    if !batch.runs.is_empty() {
+        store.write(batch, window).map_err(Error::Backing)?;
+        store.flush_backing().map_err(Error::Backing)?;
+    }
+    store.commit_log(superseded_before).map_err(Error::Cache)?;
+    store.write_tail(next).map_err(Error::Cache)?;
+    // They were gone through before, and are as they were.
+    let _ = records(window, tail, next.position, &superblock, |record, _| {
+        for (extent, position, _) in record.extents() {
+            if !extent.discarded {
+                for part in parts(extent.sector, extent.sectors) {
+                    store.remove(&part, position);
+                }
+            }
+        }
+        true
+    });
+    store.release(next.position);
+    let written = batch.runs.iter().map(|run| u64::from(run.sectors)).sum();
+    Ok(Some(written))
+}
+
+/// Fills a batch with what is live in a window that begins at the tail. Returns what follows the
+/// last record of the batch, or the id of a damaged one.
+fn collect<S: Store>(
+    store: &S,
+    batch: &mut Batch,
+    window: &[u8],
+    written: u64,
+) -> Result<Due, u64> {
+    let superblock = store.superblock();
+    let tail = superblock.tail;
+    let mut damaged = None;
+    batch.runs.clear();
+    let next = records(window, tail, written, superblock, |record, due| {
+        let before = (batch.runs.len(), batch.runs.last().copied());
+        for (extent, position, data) in record.extents() {
+            if extent.discarded {
+                continue;
+            }
+            let mut any = false;
+            for part in parts(extent.sector, extent.sectors) {
+                let live = store.live(&part, position);
+                any |= live != 0;
+                if !batch.add_live(&part, position - tail.position, live) {
+                    // The batch is full: this record belongs to the next one.
+                    batch.runs.truncate(before.0);
+                    if let (Some(last), Some(run)) = (batch.runs.last_mut(), before.1) {
+                        *last = run;
+                    }
+                    return false;
+                }
+            }
+            if any && crc32c(data) != extent.crc {
+                damaged = Some(due.id);
+                return false;
+            }
+        }
+        true
+    })?;
+    match damaged {
+        Some(id) => Err(id),
+        None if next == tail => Err(tail.id),
+        None => Ok(next),
+    }
+}
+
+/// Sorts runs by their sector, with a heap: in place, and without calls that may panic, of which
+/// the kernel's tools want to know each that `core`'s own sort has.
+fn sort(runs: &mut [Run]) {
+    for root in (0..runs.len() / 2).rev() {
+        sift_down(runs, root);
+    }
+    let mut rest = runs;
+    while rest.len() > 1 {
+        let last = rest.len() - 1;
+        rest.swap(0, last);
+        rest = &mut rest[..last];
+        sift_down(rest, 0);
+    }
+}
+
+fn sift_down(heap: &mut [Run], mut root: usize) {
+    loop {
+        let mut largest = root;
+        for child in [2 * root + 1, 2 * root + 2] {
+            if child < heap.len() && heap[child].sector > heap[largest].sector {
+                largest = child;
+            }
+        }
+        if largest == root {
+            return;
+        }
+        heap.swap(root, largest);
+        root = largest;
+    }
+}

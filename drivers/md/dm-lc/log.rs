@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The head of the log: what is being put together in memory before it is written. Pure.
+//!
+//! There are [`BUFFERS`] buffers. One at most is *open*: writes [append](Log::append) to it. Each
+//! gets a place for its data, copies it there without any lock, and says so by
+//! [`complete`](Log::complete). A buffer that is *closed*, because it is full or because somebody
+//! wants it durable, is *ready* when all data is in place: [`take_ready`](Log::take_ready) hands
+//! out its [`Closed`] part, from which [`seal`](Closed::seal) makes the headers. It is then
+//! written, and [freed](Log::free).
+//!
+//! Buffers are used, written and freed in the order of the log.
+
+use super::{
+    format::{
+        extents_in,
+        Due,
+        Extent,
+        Header,
+        Uuid, //
+    },
+    platform::{
+        push,
+        with_room,
+        Array,
+        NoMemory, //
+    },
+    space::{
+        Space,
+        BUFFERS,
+        DATA_SECTORS,
+        RECORD_SECTORS, //
+    }, //
+};
+use core::mem::size_of;
+
+/// How many extents there may be in a buffer.
+const EXTENTS: usize = 1024;
+/// How many records. The smallest that does not end a buffer has all the extents it can have.
+const RECORDS: usize = EXTENTS / 28 + 2;
+
+/// The place that a write was given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The buffer.
+    pub buffer: usize,
+    /// The extent in the buffer.
+    extent: usize,
+    /// Where in the buffer's memory the data belongs, in sectors.
+    pub offset: u32,
+    /// Where in the log it is.
+    pub position: u64,
+    /// For how many sectors there is room; all or the first of those that were asked for.
+    pub sectors: u32,
+}
+
+/// A record in a buffer.
+#[derive(Clone, Copy)]
+struct Record {
+    /// The sector of its header in the buffer.
+    offset: u32,
+    /// The number of its first extent.
+    first: usize,
+}
+
+/// What a buffer holds, for its headers.
+pub struct Content {
+    records: Array<Record>,
+    extents: Array<Extent>,
+}
+
+impl Content {
+    fn new() -> Result<Self, NoMemory> {
+        Ok(Content {
+            records: with_room(RECORDS)?,
+            extents: with_room(EXTENTS)?,
+        })
+    }
+
+    fn clear(&mut self) {
+        self.records.clear();
+        self.extents.clear();
+    }
+}
+
+struct Buffer {
+    /// None while it is being written.
+    content: Option<Content>,
+    /// Its first position.
+    position: u64,
+    /// The sectors in use.
+    used: u32,
+    /// Data that is being copied.
+    in_flight: u32,
+}
+
+/// A buffer that is to be written.
+pub struct Closed {
+    /// Which one.
+    pub buffer: usize,
+    /// The position it belongs at.
+    pub position: u64,
+    /// How many sectors of it.
+    pub sectors: u32,
+    content: Content,
+}
+
+impl Closed {
+    /// How many sectors of data it has.
+    pub fn data_sectors(&self) -> u64 {
+        let extents = self.content.extents.iter();
+        extents.map(|extent| u64::from(extent.data_sectors())).sum()
+    }
+
+    /// Makes the headers. `store` is given each, with the sector of the buffer where it belongs.
+    ///
+    /// `due` is what the first record has to be; returned is what follows the last one. `header` is
+    /// memory of the size of one.
+    pub fn seal(
+        &self,
+        session: &Session,
+        durable_id: u64,
+        mut due: Due,
+        header: &mut [u8],
+        mut store: impl FnMut(u32, &[u8]),
+    ) -> Due {
+        let Content { records, extents } = &self.content;
+        for (number, record) in records.iter().enumerate() {
+            let end = records.get(number + 1).map_or(extents.len(), |r| r.first);
+            let extents = extents.get(record.first..end).unwrap_or(&[]);
+            due.position = self.position + u64::from(record.offset);
+            let says = Header {
+                uuid: session.uuid,
+                at: due,
+                epoch: session.epoch,
+                durable_id,
+            };
+            let crc = says.encode(extents.iter().copied(), header);
+            store(record.offset, header);
+            due = Due {
+                position: due.position,
+                id: due.id + 1,
+                chain: crc,
+            };
+        }
+        due.position = self.position + u64::from(self.sectors);
+        due
+    }
+}
+
+/// What all records of a session have in common.
+#[derive(Clone, Copy)]
+pub struct Session {
+    /// The cache.
+    pub uuid: Uuid,
+    /// The number of the session.
+    pub epoch: u64,
+}
+
+/// The buffers.
+pub struct Log {
+    space: Space,
+    buffers: Array<Buffer>,
+    /// The open buffer, if one is open: it is the one behind the closed ones.
+    is_open: bool,
+    /// The oldest buffer in use, and how many are: being written, closed, open.
+    oldest: usize,
+    writing: usize,
+    closed: usize,
+    /// The position where the next buffer begins.
+    head: u64,
+    /// What is at lower positions is free to be overwritten.
+    tail: u64,
+}
+
+impl Log {
+    /// Buffers in which nothing is. May sleep.
+    pub fn new(space: Space) -> Result<Self, NoMemory> {
+        let mut buffers = with_room(BUFFERS)?;
+        for _ in 0..BUFFERS {
+            let content = Some(Content::new()?);
+            let _ = push(
+                &mut buffers,
+                Buffer {
+                    content,
+                    position: 0,
+                    used: 0,
+                    in_flight: 0,
+                },
+            );
+        }
+        Ok(Log {
+            space,
+            buffers,
+            is_open: false,
+            oldest: 0,
+            writing: 0,
+            closed: 0,
+            head: space.first_position(),
+            tail: space.first_position(),
+        })
+    }
+
+    /// How many bytes of memory it has.
+    pub fn bytes() -> usize {
+        BUFFERS * (EXTENTS * size_of::<Extent>() + RECORDS * size_of::<Record>())
+    }
+
+    /// Says where the log is after recovery.
+    pub fn start(&mut self, tail: u64, head: u64) {
+        self.tail = tail;
+        self.head = head;
+    }
+
+    /// How many sectors of the log are not free.
+    pub fn used(&self) -> u64 {
+        // The tail is where the next record begins, perhaps behind a gap.
+        self.end().saturating_sub(self.tail)
+    }
+
+    /// The position behind all that was appended.
+    pub fn end(&self) -> u64 {
+        match self.open() {
+            Some(buffer) => {
+                let buffer = &self.buffers[buffer];
+                buffer.position + u64::from(buffer.used)
+            }
+            None => self.head,
+        }
+    }
+
+    /// What is at lower positions is free.
+    pub fn tail(&self) -> u64 {
+        self.tail
+    }
+
+    /// Gives what is before `tail` free.
+    pub fn set_tail(&mut self, tail: u64) {
+        self.tail = tail;
+    }
+
+    fn nth(&self, number: usize) -> usize {
+        (self.oldest + number) % BUFFERS
+    }
+
+    fn open(&self) -> Option<usize> {
+        self.is_open.then(|| self.nth(self.writing + self.closed))
+    }
+
+    /// A place for a write of `sectors` sectors from `sector` on. None if there is no room at the
+    /// moment, in memory or on the device.
+    ///
+    /// [`complete`](Self::complete) is owed for the place.
+    #[inline]
+    pub fn append(&mut self, sector: u64, sectors: u32) -> Option<Place> {
+        let extent = Extent {
+            sector,
+            sectors: sectors.min(DATA_SECTORS),
+            crc: 0,
+            discarded: false,
+        };
+        self.add(extent)
+    }
+
+    /// A place for a note that sectors are discarded; as [`append`](Self::append).
+    pub fn append_discard(&mut self, sector: u64, sectors: u32) -> Option<Place> {
+        let extent = Extent {
+            sector,
+            sectors,
+            crc: 0,
+            discarded: true,
+        };
+        self.add(extent)
+    }
+
+    #[inline]
+    fn add(&mut self, extent: Extent) -> Option<Place> {
+        if let Some(open) = self.open() {
+            if let Some(place) = self.add_to(open, extent) {
+                return Some(place);
+            }
+            self.close();
+        }
+        let open = self.open_next()?;
+        self.add_to(open, extent)
+    }
+
+    fn add_to(&mut self, number: usize, extent: Extent) -> Option<Place> {
+        let header = self.space.header_sectors();
+        let per_record = extents_in(self.space.header_bytes());
+        let buffer = self.buffers.get_mut(number)?;
+        let content = buffer.content.as_mut()?;
+        let last = content.records.last();
+        let needs_header = last.is_none_or(|last| content.extents.len() - last.first >= per_record);
+        let at = buffer.used + if needs_header { header } else { 0 };
+        let end = at + extent.data_sectors();
+        if u64::from(end) > RECORD_SECTORS || content.extents.len() == EXTENTS {
+            return None;
+        }
+        if needs_header {
+            // A record may begin here only if a reader looks for it here.
+            let position = buffer.position + u64::from(buffer.used);
+            if self.space.next_record(position) != position {
+                return None;
+            }
+            let record = Record {
+                offset: buffer.used,
+                first: content.extents.len(),
+            };
+            push(&mut content.records, record).ok()?;
+        }
+        let place = Place {
+            buffer: number,
+            extent: content.extents.len(),
+            offset: at,
+            position: buffer.position + u64::from(at),
+            sectors: extent.sectors,
+        };
+        push(&mut content.extents, extent).ok()?;
+        buffer.used = end;
+        buffer.in_flight += 1;
+        Some(place)
+    }
+
+    fn open_next(&mut self) -> Option<usize> {
+        let in_use = self.writing + self.closed;
+        let position = self.space.next_record(self.head);
+        let limit = self.tail + self.space.sectors();
+        if in_use == BUFFERS || position + RECORD_SECTORS > limit {
+            return None;
+        }
+        let number = self.nth(in_use);
+        let buffer = self.buffers.get_mut(number)?;
+        buffer.content.as_mut()?.clear();
+        buffer.position = position;
+        buffer.used = 0;
+        self.is_open = true;
+        Some(number)
+    }
+
+    /// Closes the open buffer, if there is one. Returns the position behind all that was appended.
+    pub fn close(&mut self) -> u64 {
+        self.head = self.end();
+        self.closed += usize::from(self.is_open);
+        self.is_open = false;
+        self.head
+    }
+
+    /// The data is at its place, and the index knows. Whether it was the last for a buffer that
+    /// waits to be written.
+    #[inline]
+    pub fn complete(&mut self, place: &Place, crc: u32) -> bool {
+        let open = self.open();
+        let Some(buffer) = self.buffers.get_mut(place.buffer) else {
+            return false;
+        };
+        let content = buffer.content.as_mut();
+        if let Some(extent) = content.and_then(|content| content.extents.get_mut(place.extent)) {
+            extent.crc = crc;
+        }
+        buffer.in_flight -= 1;
+        buffer.in_flight == 0 && open != Some(place.buffer)
+    }
+
+    /// Whether the device has no room for another buffer.
+    pub fn is_full(&self) -> bool {
+        let position = self.space.next_record(self.end());
+        position + RECORD_SECTORS > self.tail + self.space.sectors()
+    }
+
+    /// Whether a buffer was opened for this place.
+    #[inline]
+    pub fn is_first(place: &Place) -> bool {
+        place.extent == 0
+    }
+
+    /// Takes the next closed buffer, unless data is being copied to it.
+    pub fn take_ready(&mut self) -> Option<Closed> {
+        if self.closed == 0 {
+            return None;
+        }
+        let number = self.nth(self.writing);
+        let buffer = self.buffers.get_mut(number)?;
+        if buffer.in_flight != 0 {
+            return None;
+        }
+        let content = buffer.content.take()?;
+        self.closed -= 1;
+        self.writing += 1;
+        Some(Closed {
+            buffer: number,
+            position: buffer.position,
+            sectors: buffer.used,
+            content,
+        })
+    }
+
+    /// Gives back the oldest buffer that was taken, when it is written and nobody reads it.
+    pub fn free(&mut self, closed: Closed) {
+        if let Some(buffer) = self.buffers.get_mut(closed.buffer) {
+            buffer.content = Some(closed.content);
+        }
+        self.oldest = (self.oldest + 1) % BUFFERS;
+        self.writing -= 1;
+    }
+
+    /// The buffer that a position is in, and the sector in its memory.
+    #[inline]
+    pub fn find(&self, position: u64) -> Option<(usize, u32)> {
+        let in_use = self.writing + self.closed + usize::from(self.is_open);
+        (0..in_use).find_map(|number| {
+            let number = self.nth(number);
+            let buffer = &self.buffers[number];
+            let offset = position.checked_sub(buffer.position)?;
+            (offset < buffer.used.into()).then_some((number, offset as u32))
+        })
+    }
+}

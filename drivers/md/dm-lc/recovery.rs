@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reading the log from its tail to its end. Pure.
+//!
+//! The rules are those of Documentation/admin-guide/device-mapper/dm-lc-rs-format.rst.
+
+use super::{
+    format::{
+        Due,
+        Extent,
+        RecordHeader,
+        Superblock, //
+    },
+    platform::crc32c,
+    space::{
+        BUFFERS,
+        RECORD_SECTORS, //
+    }, //
+};
+
+/// What reads the cache device.
+pub trait Read {
+    /// Why it could not.
+    type Error;
+
+    /// Reads from a sector on, until `memory` is full.
+    fn read(&mut self, sector: u64, memory: &mut [u8]) -> Result<(), Self::Error>;
+}
+
+/// Why a log is not used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error<E> {
+    /// The device could not be read.
+    Device(E),
+    /// The record with this id was durable, and is damaged.
+    Damaged(u64),
+}
+
+/// A record that continues the log.
+pub struct Record<'a> {
+    header: RecordHeader<'a>,
+    data_position: u64,
+    /// What follows the header.
+    data: &'a [u8],
+    next: Due,
+    epoch: u64,
+}
+
+impl<'a> Record<'a> {
+    /// The record that is due, at the beginning of `bytes`. None if it is not there, or if it is
+    /// longer than `bytes`. Does not look at the data.
+    pub fn parse(bytes: &'a [u8], due: &Due, superblock: &Superblock) -> Option<Self> {
+        let space = &superblock.space;
+        let block = bytes.get(..space.header_bytes())?;
+        let header = RecordHeader::decode(block, &superblock.uuid, superblock.backing_sectors)?;
+        let says = header.header();
+        if says.at != *due || says.epoch > superblock.epoch {
+            return None;
+        }
+        let data_position = due.position + u64::from(space.header_sectors());
+        let data_sectors = header.data_sectors();
+        let data = bytes.get(space.header_bytes()..)?;
+        Some(Record {
+            header,
+            data_position,
+            data: data.get(..(data_sectors as usize) << 9)?,
+            next: Due {
+                position: space.next_record(data_position + data_sectors),
+                id: due.id + 1,
+                chain: header.crc(),
+            },
+            epoch: says.epoch,
+        })
+    }
+
+    /// What follows it.
+    pub fn next(&self) -> Due {
+        self.next
+    }
+
+    /// The position behind it.
+    pub fn end(&self) -> u64 {
+        self.data_position + ((self.data.len() >> 9) as u64)
+    }
+
+    /// Its extents, each with the position of its data and the data.
+    pub fn extents(&self) -> impl Iterator<Item = (Extent, u64, &'a [u8])> + '_ {
+        let mut at = 0usize;
+        self.header.extents().map(move |extent| {
+            let position = self.data_position + at as u64;
+            let end = at + extent.data_sectors() as usize;
+            let data = self.data.get(at << 9..end << 9).unwrap_or(&[]);
+            at = end;
+            (extent, position, data)
+        })
+    }
+
+    /// Whether all data is as it was written.
+    pub fn is_whole(&self) -> bool {
+        self.extents()
+            .all(|(extent, _, data)| extent.discarded || crc32c(data) == extent.crc)
+    }
+}
+
+/// Goes through the log from the tail that the superblock names, and calls `apply` with each extent
+/// in it and the position of its data. Returns what follows the last record.
+///
+/// `window` is memory for twice [`RECORD_SECTORS`] at least.
+pub fn walk<R: Read>(
+    device: &mut R,
+    superblock: &Superblock,
+    window: &mut [u8],
+    mut apply: impl FnMut(&Extent, u64),
+) -> Result<Due, Error<R::Error>> {
+    let mut due = superblock.tail;
+    let mut epoch = 0;
+    let mut filled = Filled::default();
+    loop {
+        let bytes = filled
+            .from(device, superblock, window, due.position)
+            .map_err(Error::Device)?;
+        let Some(record) = Record::parse(bytes, &due, superblock) else {
+            break;
+        };
+        let is_durable = due.id < superblock.durable_id;
+        if record.epoch < epoch || !is_durable && !record.is_whole() {
+            break;
+        }
+        for (extent, position, _) in record.extents() {
+            apply(&extent, position);
+        }
+        epoch = record.epoch;
+        due = record.next();
+    }
+    if due.id < superblock.durable_id || was_durable(device, superblock, window, &due)? {
+        return Err(Error::Damaged(due.id));
+    }
+    Ok(due)
+}
+
+/// What of the log is in the window.
+#[derive(Default)]
+struct Filled {
+    position: u64,
+    sectors: u64,
+}
+
+impl Filled {
+    /// The bytes from `position` on: as many as a record may have, or as there are to the end of the
+    /// log.
+    fn from<'a, R: Read>(
+        &mut self,
+        device: &mut R,
+        superblock: &Superblock,
+        window: &'a mut [u8],
+        position: u64,
+    ) -> Result<&'a [u8], R::Error> {
+        let space = &superblock.space;
+        let wanted = RECORD_SECTORS.min(space.left(position));
+        let end = self.position + self.sectors;
+        if position < self.position || position + wanted > end {
+            self.sectors = ((window.len() >> 9) as u64).min(space.left(position));
+            self.position = position;
+            let memory = &mut window[..(self.sectors as usize) << 9];
+            device.read(space.sector(position), memory)?;
+        }
+        let from = ((position - self.position) as usize) << 9;
+        let to = (self.sectors as usize) << 9;
+        Ok(window.get(from..to).unwrap_or(&[]))
+    }
+}
+
+/// Whether anything behind the end of the log says that the record that is due there was durable.
+fn was_durable<R: Read>(
+    device: &mut R,
+    superblock: &Superblock,
+    window: &mut [u8],
+    due: &Due,
+) -> Result<bool, Error<R::Error>> {
+    let space = &superblock.space;
+    let header_sectors = u64::from(space.header_sectors());
+    let mut filled = Filled::default();
+    let mut position = due.position;
+    let end = position + (BUFFERS as u64 + 1) * RECORD_SECTORS;
+    while position < end {
+        let bytes = filled
+            .from(device, superblock, window, position)
+            .map_err(Error::Device)?;
+        let header = bytes.get(..space.header_bytes()).and_then(|block| {
+            RecordHeader::decode(block, &superblock.uuid, superblock.backing_sectors)
+        });
+        if let Some(header) = header.map(|header| header.header()) {
+            if header.at.position == position && header.durable_id > due.id {
+                return Ok(true);
+            }
+        }
+        position += header_sectors;
+    }
+    Ok(false)
+}

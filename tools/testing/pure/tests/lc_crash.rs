@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Power cuts: at any request, with anything that was not flushed lost, torn or reordered, while
+//! the cache is used, written back, shut down, or recovered from the cut before.
+
+mod lc_machine;
+
+use lc_machine::*;
+use rand::{
+    rngs::StdRng,
+    Rng,
+    SeedableRng, //
+};
+
+const CACHE_SECTORS: u64 = 2048 + 33 * 1032;
+const BACKING_SECTORS: u64 = 4096;
+
+fn disks(backing_sectors: u64) -> Disks {
+    Disks {
+        cache: Disk::new(CACHE_SECTORS),
+        backing: Disk::new(backing_sectors),
+        power: Power { left: None },
+    }
+}
+
+/// One thing that a user, or the cache by itself, does.
+fn step(
+    machine: &mut Machine,
+    expected: &mut Expected,
+    random: &mut StdRng,
+    tag: &mut u64,
+) -> Result<(), PowerCut> {
+    let sectors = match random.random_range(0..10) {
+        0..5 => 8,
+        5..8 => random.random_range(1..16),
+        8 => random.random_range(1..300),
+        _ => random.random_range(1000..2100),
+    };
+    let first = random.random_range(0..BACKING_SECTORS - u64::from(sectors));
+    let first = if sectors == 8 { first / 8 * 8 } else { first };
+    match random.random_range(0..100) {
+        0..70 => {
+            *tag += 1;
+            // From its beginning on it may be there, acknowledged or not.
+            expected.wrote(first, sectors, *tag);
+            machine.write(first, sectors, *tag)
+        }
+        70..74 => {
+            expected.discarded(first, sectors);
+            machine.discard(first, sectors)
+        }
+        74..80 => machine.write_log(),
+        80..90 => {
+            machine.flush()?;
+            expected.flushed();
+            Ok(())
+        }
+        _ => machine.write_back().map(|_| ()),
+    }
+}
+
+fn power_cuts(seed: u64, cuts: usize, header_sectors: u32, break_superseded: bool) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut expected = Expected::default();
+    let mut disks = disks(BACKING_SECTORS);
+    let mut tag = 0;
+    for number in 0..cuts {
+        // A cut may hit the start as well.
+        disks.power.left = random.random_bool(0.3).then(|| random.random_range(0..4));
+        let mut machine = match Machine::start(disks, header_sectors).map_err(|error| *error) {
+            Ok(machine) => machine,
+            Err((NoStart::PowerCut, left)) => {
+                disks = cut(left, &mut random);
+                continue;
+            }
+            Err((error, _)) => panic!("seed {seed}, cut {number}: {error:?}"),
+        };
+        machine.disks.power.left = None;
+        machine.break_superseded = break_superseded;
+        expected.check_after_cut(&machine);
+        if random.random_ratio(1, 10) {
+            for _ in 0..20 {
+                step(&mut machine, &mut expected, &mut random, &mut tag).unwrap();
+            }
+            disks = machine.stop();
+            expected.flushed();
+            continue;
+        }
+        machine.disks.power.left = Some(random.random_range(0..120));
+        while step(&mut machine, &mut expected, &mut random, &mut tag).is_ok() {
+            if random.random_ratio(1, 200) {
+                expected.check_running(&machine);
+            }
+        }
+        disks = machine.cut(&mut random);
+    }
+}
+
+#[test]
+fn a_thousand_power_cuts() {
+    for seed in 0..10 {
+        power_cuts(seed, 100, 1, false);
+    }
+}
+
+#[test]
+fn a_thousand_power_cuts_with_blocks_of_4096_bytes() {
+    for seed in 100..110 {
+        power_cuts(seed, 100, 8, false);
+    }
+}
+
+/// The test above can see what it looks for: rule W1 left out.
+#[test]
+#[should_panic(expected = "expected")]
+fn the_loss_of_a_superseded_copy_is_seen() {
+    for seed in 0..20 {
+        power_cuts(seed, 100, 1, true);
+    }
+}

@@ -1,0 +1,640 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A machine with a cache: the module's pure parts over two disks with volatile caches, of which
+//! the power can be cut at any request, and what a user may expect of it afterwards.
+#![allow(dead_code)]
+
+use pure::lc::{
+    batch::{
+        self,
+        Batch,
+        Store, //
+    },
+    format::{
+        find,
+        Due,
+        Found,
+        Superblock,
+        SUPERBLOCK_BYTES,
+        SUPERBLOCK_SECTORS, //
+    },
+    index::{
+        parts,
+        shard_of,
+        Part,
+        Shard,
+        SHARDS, //
+    },
+    log::{
+        Log,
+        Session, //
+    },
+    platform::crc32c,
+    recovery::{
+        self,
+        walk,
+        Read, //
+    },
+    space::{
+        Space,
+        BUFFERS,
+        RECORD_SECTORS, //
+    }, //
+};
+use rand::{
+    rngs::StdRng,
+    Rng, //
+};
+use std::collections::BTreeMap;
+
+pub const SECTOR: usize = 512;
+
+/// The power is off.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub struct PowerCut;
+
+/// A disk: what is durable, and what was written since the last flush, in order.
+#[derive(Clone)]
+pub struct Disk {
+    pub durable: Vec<u8>,
+    pub pending: Vec<(u64, Vec<u8>)>,
+    /// How many writes and flushes there were.
+    pub requests: u64,
+    pub flushes: u64,
+    pub sectors_written: u64,
+}
+
+impl Disk {
+    pub fn new(sectors: u64) -> Self {
+        Disk {
+            durable: vec![0; sectors as usize * SECTOR],
+            pending: Vec::new(),
+            requests: 0,
+            flushes: 0,
+            sectors_written: 0,
+        }
+    }
+
+    pub fn read(&self, sector: u64, memory: &mut [u8]) {
+        let start = sector as usize * SECTOR;
+        memory.copy_from_slice(&self.durable[start..start + memory.len()]);
+        let end = start + memory.len();
+        for (at, bytes) in &self.pending {
+            let at = *at as usize * SECTOR;
+            let (from, to) = (at.max(start), (at + bytes.len()).min(end));
+            if from < to {
+                memory[from - start..to - start].copy_from_slice(&bytes[from - at..to - at]);
+            }
+        }
+    }
+
+    fn put(&mut self, sector: u64, bytes: &[u8]) {
+        let start = sector as usize * SECTOR;
+        self.durable[start..start + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn write_through(&mut self) {
+        for (sector, bytes) in std::mem::take(&mut self.pending) {
+            self.put(sector, &bytes);
+        }
+    }
+
+    /// The power goes: each sector that is not durable gets there or not.
+    fn lose(&mut self, random: &mut StdRng) {
+        let all = random.random_range(0..8);
+        for (sector, bytes) in std::mem::take(&mut self.pending) {
+            let whole = random.random_bool(0.5);
+            for (number, piece) in bytes.chunks(SECTOR).enumerate() {
+                let lands = match (all, whole) {
+                    (0, _) => false,
+                    (1, _) => true,
+                    (2..=4, whole) => whole,
+                    _ => random.random_bool(0.7),
+                };
+                if lands {
+                    self.put(sector + number as u64, piece);
+                }
+            }
+        }
+    }
+}
+
+/// Both disks, and how many requests there are until the power goes.
+pub struct Power {
+    pub left: Option<u64>,
+}
+
+impl Power {
+    fn request(&mut self) -> Result<(), PowerCut> {
+        match &mut self.left {
+            Some(0) => Err(PowerCut),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+pub struct Disks {
+    pub cache: Disk,
+    pub backing: Disk,
+    pub power: Power,
+}
+
+impl Disks {
+    fn write(
+        &mut self,
+        on: fn(&mut Disks) -> &mut Disk,
+        at: u64,
+        bytes: &[u8],
+    ) -> Result<(), PowerCut> {
+        let left = self.power.request();
+        let disk = on(self);
+        disk.requests += 1;
+        disk.sectors_written += (bytes.len() / SECTOR) as u64;
+        disk.pending.push((at, bytes.to_vec()));
+        left
+    }
+
+    fn flush(&mut self, on: fn(&mut Disks) -> &mut Disk) -> Result<(), PowerCut> {
+        self.power.request()?;
+        let disk = on(self);
+        disk.requests += 1;
+        disk.flushes += 1;
+        disk.write_through();
+        Ok(())
+    }
+
+    fn cache(&mut self) -> &mut Disk {
+        &mut self.cache
+    }
+
+    fn backing(&mut self) -> &mut Disk {
+        &mut self.backing
+    }
+}
+
+impl Read for Disks {
+    type Error = PowerCut;
+
+    fn read(&mut self, sector: u64, memory: &mut [u8]) -> Result<(), PowerCut> {
+        self.cache.read(sector, memory);
+        Ok(())
+    }
+}
+
+/// A cache in use.
+pub struct Machine {
+    pub disks: Disks,
+    pub superblock: Superblock,
+    pub log: Log,
+    pub shards: Vec<Shard>,
+    memory: Vec<Vec<u8>>,
+    pub due: Due,
+    pub written: u64,
+    pub durable_id: u64,
+    pub durable_position: u64,
+    batch: Option<Batch>,
+    pub window_sectors: usize,
+    /// Skip the rule that what is superseded has to be durable: for a test of the test.
+    pub break_superseded: bool,
+}
+
+/// Why a cache does not start.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NoStart {
+    PowerCut,
+    Refused,
+    Damaged(u64),
+}
+
+impl From<PowerCut> for NoStart {
+    fn from(_: PowerCut) -> Self {
+        NoStart::PowerCut
+    }
+}
+
+impl Machine {
+    /// Opens what is on the disks, or formats them. Gives the disks back when that fails.
+    pub fn start(mut disks: Disks, header_sectors: u32) -> Result<Self, Box<(NoStart, Disks)>> {
+        match Self::try_start(&mut disks, header_sectors) {
+            Ok((superblock, log, shards, due)) => Ok(Machine {
+                disks,
+                superblock,
+                log,
+                shards,
+                memory: vec![vec![0xee; RECORD_SECTORS as usize * SECTOR]; BUFFERS],
+                due,
+                written: due.position,
+                durable_id: due.id,
+                durable_position: due.position,
+                batch: Some(Batch::new().unwrap()),
+                window_sectors: 3000,
+                break_superseded: false,
+            }),
+            Err(error) => Err(Box::new((error, disks))),
+        }
+    }
+
+    fn try_start(
+        disks: &mut Disks,
+        header_sectors: u32,
+    ) -> Result<(Superblock, Log, Vec<Shard>, Due), NoStart> {
+        let mut copies = [[0u8; SUPERBLOCK_BYTES]; 2];
+        for (copy, sector) in copies.iter_mut().zip(SUPERBLOCK_SECTORS) {
+            disks.cache.read(sector, copy);
+        }
+        let cache_sectors = (disks.cache.durable.len() / SECTOR) as u64;
+        let mut superblock = match find([&copies[0], &copies[1]]) {
+            Found::Cache(superblock) => superblock,
+            Found::Refused(_) => return Err(NoStart::Refused),
+            Found::Blank => {
+                let space = Space::for_device(cache_sectors, header_sectors).unwrap();
+                Superblock {
+                    uuid: *b"0123456789abcdef",
+                    sequence: 0,
+                    epoch: 0,
+                    space,
+                    backing_sectors: (disks.backing.durable.len() / SECTOR) as u64,
+                    tail: Due {
+                        position: space.first_position(),
+                        id: 1,
+                        chain: 0,
+                    },
+                    durable_id: 1,
+                    clean: true,
+                }
+            }
+        };
+        if superblock.space.end() > cache_sectors {
+            return Err(NoStart::Refused);
+        }
+        let entries = superblock.space.sectors() / 8 * 9 / 8 / SHARDS as u64;
+        let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::new(entries).unwrap()).collect();
+        let mut window = vec![0; 2 * RECORD_SECTORS as usize * SECTOR];
+        let found = superblock;
+        let due = walk(disks, &found, &mut window, |extent, position| {
+            for part in parts(extent.sector, extent.sectors) {
+                let shard = &mut shards[shard_of(part.block)];
+                if extent.discarded {
+                    shard.forget(&part, position);
+                } else {
+                    assert!(shard.reserve());
+                    shard.insert(&part, position, u64::MAX);
+                }
+            }
+        })
+        .map_err(|error| match error {
+            recovery::Error::Device(PowerCut) => NoStart::PowerCut,
+            recovery::Error::Damaged(id) => NoStart::Damaged(id),
+        })?;
+        disks.flush(Disks::cache)?;
+        superblock.epoch += 1;
+        superblock.durable_id = due.id;
+        superblock.clean = false;
+        write_superblock(disks, &mut superblock)?;
+        let mut log = Log::new(superblock.space).unwrap();
+        log.start(superblock.tail.position, due.position);
+        Ok((superblock, log, shards, due))
+    }
+
+    /// Writes sectors with this tag; may write the log, and write back, when there is no room.
+    pub fn write(&mut self, mut sector: u64, mut sectors: u32, tag: u64) -> Result<(), PowerCut> {
+        while sectors > 0 {
+            let needed = parts(sector, sectors.min(1024));
+            let mut reserved = Vec::new();
+            let room = needed.into_iter().all(|part| {
+                let shard = shard_of(part.block);
+                let got = self.shards[shard].reserve();
+                if got {
+                    reserved.push(shard);
+                }
+                got
+            });
+            let place = if room {
+                self.log.append(sector, sectors)
+            } else {
+                None
+            };
+            let Some(place) = place else {
+                for shard in reserved {
+                    self.shards[shard].unreserve();
+                }
+                self.write_log()?;
+                if !room || self.log.is_full() {
+                    self.write_back()?;
+                }
+                continue;
+            };
+            let bytes = content(sector, place.sectors, tag);
+            let at = place.offset as usize * SECTOR;
+            self.memory[place.buffer][at..at + bytes.len()].copy_from_slice(&bytes);
+            for part in parts(sector, place.sectors) {
+                self.shards[shard_of(part.block)].insert(&part, place.position, self.written);
+            }
+            self.log.complete(&place, crc32c(&bytes));
+            sector += u64::from(place.sectors);
+            sectors -= place.sectors;
+        }
+        Ok(())
+    }
+
+    /// Discards sectors, of which the backing disk is told as well.
+    pub fn discard(&mut self, sector: u64, sectors: u32) -> Result<(), PowerCut> {
+        let place = loop {
+            match self.log.append_discard(sector, sectors) {
+                Some(place) => break place,
+                None => {
+                    self.write_log()?;
+                    if self.log.is_full() {
+                        self.write_back()?;
+                    }
+                }
+            }
+        };
+        for part in parts(sector, sectors) {
+            self.shards[shard_of(part.block)].forget(&part, place.position);
+        }
+        self.log.complete(&place, 0);
+        let rubbish = vec![0xdd; sectors as usize * SECTOR];
+        self.disks.write(Disks::backing, sector, &rubbish)
+    }
+
+    /// Writes what is in memory.
+    pub fn write_log(&mut self) -> Result<(), PowerCut> {
+        self.log.close();
+        let session = Session {
+            uuid: self.superblock.uuid,
+            epoch: self.superblock.epoch,
+        };
+        let mut header = vec![0; self.superblock.space.header_bytes()];
+        while let Some(closed) = self.log.take_ready() {
+            let memory = &mut self.memory[closed.buffer];
+            self.due = closed.seal(
+                &session,
+                self.durable_id,
+                self.due,
+                &mut header,
+                |at, header| {
+                    let at = at as usize * SECTOR;
+                    memory[at..at + header.len()].copy_from_slice(header);
+                },
+            );
+            let sector = self.superblock.space.sector(closed.position);
+            let bytes = &self.memory[closed.buffer][..closed.sectors as usize * SECTOR];
+            self.disks.write(Disks::cache, sector, bytes)?;
+            self.written = self.due.position;
+            self.log.free(closed);
+        }
+        Ok(())
+    }
+
+    pub fn flush(&mut self) -> Result<(), PowerCut> {
+        self.write_log()?;
+        self.disks.flush(Disks::cache)?;
+        self.durable_id = self.due.id;
+        self.durable_position = self.written;
+        Ok(())
+    }
+
+    /// Writes one batch back.
+    pub fn write_back(&mut self) -> Result<Option<u64>, PowerCut> {
+        let mut batch = self.batch.take().unwrap();
+        let mut window = vec![0; self.window_sectors * SECTOR];
+        let result = batch::write_back(self, &mut batch, &mut window);
+        self.batch = Some(batch);
+        result.map_err(|error| match error {
+            batch::Error::Cache(cut) | batch::Error::Backing(cut) => cut,
+            batch::Error::Damaged(id) => panic!("record {id} is damaged"),
+        })
+    }
+
+    pub fn read(&self, sector: u64) -> Vec<u8> {
+        let mut bytes = vec![0; SECTOR];
+        let part = parts(sector, 1).next().unwrap();
+        match self.shards[shard_of(part.block)].look(&part).position {
+            None => self.disks.backing.read(sector, &mut bytes),
+            Some(position) => match self.log.find(position) {
+                Some((buffer, offset)) => {
+                    let at = offset as usize * SECTOR;
+                    bytes.copy_from_slice(&self.memory[buffer][at..at + SECTOR]);
+                }
+                None => {
+                    assert!(position < self.written, "neither in memory nor written");
+                    let sector = self.superblock.space.sector(position);
+                    self.disks.cache.read(sector, &mut bytes);
+                }
+            },
+        }
+        bytes
+    }
+
+    /// The power goes.
+    pub fn cut(mut self, random: &mut StdRng) -> Disks {
+        self.disks.cache.lose(random);
+        self.disks.backing.lose(random);
+        self.disks
+    }
+
+    /// Shuts down in order.
+    pub fn stop(mut self) -> Disks {
+        self.disks.power.left = None;
+        self.flush().unwrap();
+        self.superblock.durable_id = self.durable_id;
+        self.superblock.clean = true;
+        write_superblock(&mut self.disks, &mut self.superblock).unwrap();
+        self.disks
+    }
+}
+
+pub fn cut(mut disks: Disks, random: &mut StdRng) -> Disks {
+    disks.cache.lose(random);
+    disks.backing.lose(random);
+    disks
+}
+
+fn write_superblock(disks: &mut Disks, superblock: &mut Superblock) -> Result<(), PowerCut> {
+    superblock.sequence += 1;
+    let mut block = [0; SUPERBLOCK_BYTES];
+    superblock.encode(&mut block);
+    for sector in SUPERBLOCK_SECTORS {
+        disks.write(Disks::cache, sector, &block)?;
+        // FUA: nothing else becomes durable by it.
+        let (sector, bytes) = disks.cache.pending.pop().unwrap();
+        disks.cache.put(sector, &bytes);
+    }
+    Ok(())
+}
+
+impl Store for Machine {
+    type Error = PowerCut;
+
+    fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    fn written(&self) -> u64 {
+        self.written
+    }
+
+    fn read(&mut self, position: u64, memory: &mut [u8]) -> Result<(), PowerCut> {
+        let sector = self.superblock.space.sector(position);
+        self.disks.cache.read(sector, memory);
+        Ok(())
+    }
+
+    fn live(&self, part: &Part, position: u64) -> u8 {
+        self.shards[shard_of(part.block)].live(part, position)
+    }
+
+    fn end(&self) -> u64 {
+        self.log.end()
+    }
+
+    fn write(&mut self, batch: &Batch, window: &[u8]) -> Result<(), PowerCut> {
+        let mut after = 0;
+        for group in batch.groups() {
+            let runs = &batch.runs()[group];
+            assert!(runs[0].sector >= after, "not sorted, or overlapping");
+            let mut bytes = Vec::new();
+            for run in runs {
+                let at = run.at as usize * SECTOR;
+                bytes.extend_from_slice(&window[at..at + run.sectors as usize * SECTOR]);
+                after = run.sector + u64::from(run.sectors);
+            }
+            self.disks.write(Disks::backing, runs[0].sector, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn flush_backing(&mut self) -> Result<(), PowerCut> {
+        self.disks.flush(Disks::backing)
+    }
+
+    fn commit_log(&mut self, end: u64) -> Result<(), PowerCut> {
+        if self.durable_position < end && !self.break_superseded {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn write_tail(&mut self, tail: Due) -> Result<(), PowerCut> {
+        self.superblock.tail = tail;
+        self.superblock.durable_id = self.durable_id.max(tail.id);
+        write_superblock(&mut self.disks, &mut self.superblock)
+    }
+
+    fn remove(&mut self, part: &Part, position: u64) {
+        self.shards[shard_of(part.block)].remove(part, position);
+    }
+
+    fn release(&mut self, tail: u64) {
+        self.log.set_tail(tail);
+    }
+}
+
+/// The bytes of sectors with a tag: each tells where it belongs, and which write it is from.
+pub fn content(sector: u64, sectors: u32, tag: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(sectors as usize * SECTOR);
+    for number in 0..u64::from(sectors) {
+        let stamp = [sector + number, tag].map(u64::to_le_bytes).concat();
+        for _ in 0..SECTOR / stamp.len() {
+            bytes.extend_from_slice(&stamp);
+        }
+    }
+    bytes
+}
+
+/// The tag that a sector has; 0 for zeroes.
+pub fn tag_of(sector: u64, bytes: &[u8]) -> Option<u64> {
+    if bytes.iter().all(|&byte| byte == 0) {
+        return Some(0);
+    }
+    let tag = u64::from_le_bytes(bytes[8..16].try_into().unwrap());
+    (bytes == content(sector, 1, tag)).then_some(tag)
+}
+
+/// What a user may find, sector by sector.
+#[derive(Default)]
+pub struct Expected {
+    sectors: BTreeMap<u64, Tags>,
+}
+
+#[derive(Clone, Default)]
+struct Tags {
+    /// What was written before the last flush, last; 0: nothing.
+    durable: u64,
+    /// What was written since, in order.
+    since: Vec<u64>,
+    /// Discarded and not written durably since: anything.
+    anything: bool,
+    /// Discarded since it was last written.
+    discarded: bool,
+}
+
+impl Expected {
+    pub fn wrote(&mut self, sector: u64, sectors: u32, tag: u64) {
+        for sector in sector..sector + u64::from(sectors) {
+            let tags = self.sectors.entry(sector).or_default();
+            tags.since.push(tag);
+            tags.discarded = false;
+        }
+    }
+
+    pub fn discarded(&mut self, sector: u64, sectors: u32) {
+        for sector in sector..sector + u64::from(sectors) {
+            let tags = self.sectors.entry(sector).or_default();
+            tags.anything = true;
+            tags.discarded = true;
+        }
+    }
+
+    pub fn flushed(&mut self) {
+        for tags in self.sectors.values_mut() {
+            if let Some(last) = tags.since.pop() {
+                tags.durable = last;
+                tags.since.clear();
+            }
+            tags.anything = tags.discarded;
+        }
+    }
+
+    /// While the power is on, the last write is what is read.
+    pub fn check_running(&self, machine: &Machine) {
+        for (&sector, tags) in &self.sectors {
+            if !tags.discarded {
+                let last = tags.since.last().copied().unwrap_or(tags.durable);
+                assert_eq!(
+                    tag_of(sector, &machine.read(sector)),
+                    Some(last),
+                    "sector {sector}"
+                );
+            }
+        }
+    }
+
+    /// After a cut: what is there has to be allowed, and is durable from now on.
+    pub fn check_after_cut(&mut self, machine: &Machine) {
+        for (&sector, tags) in &mut self.sectors {
+            let got = tag_of(sector, &machine.read(sector));
+            if !tags.anything {
+                let got = got.unwrap_or_else(|| panic!("sector {sector} has rubbish"));
+                assert!(
+                    got == tags.durable || tags.since.contains(&got),
+                    "sector {sector} has {got}, expected {} or one of {:?}",
+                    tags.durable,
+                    tags.since
+                );
+                tags.durable = got;
+            } else if let (Some(got), false) = (got, tags.discarded) {
+                tags.durable = got;
+                tags.anything = false;
+            } else {
+                tags.discarded = true;
+            }
+            tags.since.clear();
+        }
+    }
+}
