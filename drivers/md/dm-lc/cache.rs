@@ -1,0 +1,724 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A cache in use: its state, which all tables of a mapped device share, and its work items.
+//!
+//! | work item | what it does | started by |
+//! |---|---|---|
+//! | log | writes buffers that are full, and serves flushes, see [`crate::commit`] | `map` |
+//! | log timer | writes the open buffer | the first write to a buffer |
+//! | admit | writes that waited for room, see [`crate::write`] | whatever makes room |
+//! | writeback | writes the log back, see [`crate::writeback`] | the log item, `map`, messages |
+//! | retry timer | the writeback, after the backing device failed | the writeback |
+//!
+//! Locks, in the order in which they are taken:
+//!
+//! 0. `Registry::open` (sleeps)
+//! 1. `writer` (sleeps): writing back, and the superblock
+//! 2. `committer` (sleeps): writing the log
+//! 3. a shard of the index; never two
+//! 4. `head`: the buffers, and the bios that wait
+//! 5. `table`, `settings`, and the lock of `readers`
+
+use crate::{
+    batch::Batch,
+    commit::Committer,
+    disk::Disk,
+    format::{
+        Due,
+        Found,
+        Superblock, //
+    },
+    index::{
+        parts,
+        shard_of,
+        Counters,
+        Shard,
+        SHARDS, //
+    },
+    log::Log,
+    readers::Readers,
+    recovery,
+    registry::Devices,
+    space::{
+        Space,
+        BUFFERS,
+        MIN_CACHE_SECTORS,
+        RECORD_SECTORS, //
+    },
+    table_line::{
+        Mode,
+        Options,
+        Settings, //
+    },
+    target::LcTarget,
+    writeback::Writer,
+    NAME, //
+};
+use dm::{
+    once_flag::OnceFlag,
+    prelude::*,
+    shared_memory::SharedMemory, //
+};
+use kernel::{
+    alloc::KVVec,
+    new_condvar,
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
+        CondVar,
+        Mutex, //
+    },
+    time::msecs_to_jiffies,
+    workqueue::{
+        impl_has_delayed_work,
+        impl_has_work,
+        new_delayed_work,
+        new_work,
+        DelayedWork,
+        Work,
+        WorkItem, //
+    }, //
+};
+
+const LOG: u64 = 0;
+const ADMIT: u64 = 1;
+const WRITEBACK: u64 = 2;
+const LOG_TIMER: u64 = 3;
+const RETRY_TIMER: u64 = 4;
+
+/// The window of the writeback, in sectors: as many full records as there may be.
+pub(crate) const WINDOW_SECTORS: u64 = 2 * BUFFERS as u64 * RECORD_SECTORS;
+
+/// What is appended to the log, and the bios that wait for that.
+pub(crate) struct Head {
+    pub(crate) log: Log,
+    /// Writes and discards for which there is no room.
+    pub(crate) waiting: BioList<OwnedBio<LcTarget>>,
+    /// Whether the admit item has some of them: what comes now must not overtake them.
+    pub(crate) admitting: bool,
+    /// Flushes, and FUA writes that are in the log but not durable.
+    pub(crate) flushes: BioList<OwnedBio<LcTarget>>,
+}
+
+/// What went wrong, and how much was done: for the status. Each number is right by itself.
+pub(crate) struct Totals {
+    pub(crate) flushes: Atomic<u64>,
+    pub(crate) log_flushes: Atomic<u64>,
+    pub(crate) cache_sectors: Atomic<u64>,
+    pub(crate) user_sectors: Atomic<u64>,
+    pub(crate) written_back: Atomic<u64>,
+    pub(crate) backing_writes: Atomic<u64>,
+    pub(crate) discards: Atomic<u64>,
+    pub(crate) read_errors: Atomic<u64>,
+    pub(crate) cache_errors: Atomic<u64>,
+    pub(crate) backing_errors: Atomic<u64>,
+    pub(crate) crc_errors: Atomic<u64>,
+    pub(crate) stalls: Atomic<u64>,
+}
+
+impl Totals {
+    fn new() -> Self {
+        Totals {
+            flushes: Atomic::new(0),
+            log_flushes: Atomic::new(0),
+            cache_sectors: Atomic::new(0),
+            user_sectors: Atomic::new(0),
+            written_back: Atomic::new(0),
+            backing_writes: Atomic::new(0),
+            discards: Atomic::new(0),
+            read_errors: Atomic::new(0),
+            cache_errors: Atomic::new(0),
+            backing_errors: Atomic::new(0),
+            crc_errors: Atomic::new(0),
+            stalls: Atomic::new(0),
+        }
+    }
+}
+
+/// A cache.
+#[pin_data]
+pub(crate) struct Cache {
+    pub(crate) disk: Disk,
+    pub(crate) backing: BlockDevice,
+    pub(crate) space: Space,
+    /// The table in use, to tell of events.
+    #[pin]
+    table: IrqLock<Option<Table>>,
+    #[pin]
+    settings: IrqLock<Settings>,
+    /// [`Settings::mode`] is [`Mode::Writeback`].
+    writes_back: Atomic<u32>,
+    /// Nothing is written to the cache device any more.
+    failed: OnceFlag,
+    suspended: Atomic<u32>,
+
+    pub(crate) shards: KVec<Pin<KBox<IrqLock<Shard>>>>,
+    #[pin]
+    pub(crate) head: IrqLock<Head>,
+    /// Notified when the last data is in place in a closed buffer.
+    #[pin]
+    pub(crate) copied: CondVar,
+    /// Notified when the tail has moved, or does not for an error.
+    #[pin]
+    pub(crate) tail_moved: CondVar,
+    /// The memory of each buffer.
+    pub(crate) memory: KVec<SharedMemory>,
+    /// Up to this position the log is on the cache device, from there on in memory.
+    written: Atomic<u64>,
+    /// Up to this position, and to the record with this id, it is durable.
+    pub(crate) durable: Atomic<u64>,
+    pub(crate) durable_id: Atomic<u64>,
+    pub(crate) due_id: Atomic<u64>,
+    pub(crate) tail_id: Atomic<u64>,
+    pub(crate) epoch: Atomic<u64>,
+    /// Something was written to the backing device that a flush has to make durable.
+    pub(crate) backing_written: Atomic<u32>,
+    /// The index had no room for a write.
+    pub(crate) index_full: Atomic<u32>,
+    /// The backing device has failed, and the retry timer runs.
+    pub(crate) paused: Atomic<u32>,
+    /// What is before this position is to be written back at any rate.
+    pub(crate) drain_to: Atomic<u64>,
+    #[pin]
+    pub(crate) readers: Readers,
+    #[pin]
+    pub(crate) committer: Mutex<Committer>,
+    #[pin]
+    pub(crate) writer: Mutex<Writer>,
+    pub(crate) totals: Totals,
+
+    queue: OwnedQueue,
+    #[pin]
+    log_work: Work<Cache, LOG>,
+    #[pin]
+    admit_work: Work<Cache, ADMIT>,
+    #[pin]
+    writeback_work: Work<Cache, WRITEBACK>,
+    #[pin]
+    log_timer: DelayedWork<Cache, LOG_TIMER>,
+    #[pin]
+    retry_timer: DelayedWork<Cache, RETRY_TIMER>,
+}
+
+impl_has_work! {
+    impl HasWork<Cache, 0> for Cache { self.log_work }
+    impl HasWork<Cache, 1> for Cache { self.admit_work }
+    impl HasWork<Cache, 2> for Cache { self.writeback_work }
+}
+impl_has_delayed_work! {
+    impl HasDelayedWork<Cache, 3> for Cache { self.log_timer }
+    impl HasDelayedWork<Cache, 4> for Cache { self.retry_timer }
+}
+
+/// How many entries each shard of the index has: one for each block that fits into the log, and an
+/// eighth for blocks in several parts and for uneven shards.
+fn entries_per_shard(space: &Space) -> u64 {
+    space.sectors() / 8 * 9 / 8 / SHARDS as u64
+}
+
+impl Cache {
+    /// Looks at the cache device, and allocates what it takes to use it. Writes nothing. Sleeps.
+    pub(crate) fn open(
+        devices: &Devices,
+        backing_sectors: u64,
+        options: &Options,
+    ) -> Result<Owner<Self>, CtrError> {
+        let no_memory = |errno| CtrError::new(errno, c"Failed to allocate memory for the cache");
+        let disk = devices
+            .cache
+            .reopen()
+            .and_then(Disk::new)
+            .map_err(|errno| CtrError::new(errno, c"Failed to open cache device"))?;
+        let backing = devices
+            .backing
+            .reopen()
+            .map_err(|errno| CtrError::new(errno, c"Failed to open backing device"))?;
+        let superblock = superblock_for(&disk, backing_sectors, options)?;
+        let space = superblock.space;
+
+        let mut shards =
+            KVec::with_capacity(SHARDS, GFP_KERNEL).map_err(|e| no_memory(e.into()))?;
+        for _ in 0..SHARDS {
+            let shard = Shard::new(entries_per_shard(&space)).map_err(|e| no_memory(e.into()))?;
+            let shard = KBox::pin_init(new_irq_lock!(shard, "dm_lc_shard"), GFP_KERNEL)
+                .map_err(no_memory)?;
+            shards
+                .push(shard, GFP_KERNEL)
+                .map_err(|e| no_memory(e.into()))?;
+        }
+        let mut memory =
+            KVec::with_capacity(BUFFERS, GFP_KERNEL).map_err(|e| no_memory(e.into()))?;
+        for _ in 0..BUFFERS {
+            let buffer = SharedMemory::zeroed((RECORD_SECTORS as usize) << SECTOR_SHIFT)
+                .map_err(no_memory)?;
+            memory
+                .push(buffer, GFP_KERNEL)
+                .map_err(|e| no_memory(e.into()))?;
+        }
+        let head = Head {
+            log: Log::new(space).map_err(|e| no_memory(e.into()))?,
+            waiting: BioList::new(),
+            admitting: false,
+            flushes: BioList::new(),
+        };
+        let committer = Committer::new(&superblock).map_err(no_memory)?;
+        let writer = Writer::new(superblock).map_err(no_memory)?;
+        let queue = OwnedQueue::new(c"dm-lc").map_err(no_memory)?;
+        let settings = options.settings;
+        let writes_back = settings.mode == Mode::Writeback;
+
+        Owner::pin_init(try_pin_init!(Cache {
+            disk,
+            backing,
+            space,
+            table <- new_irq_lock!(None, "dm_lc_table"),
+            settings <- new_irq_lock!(settings, "dm_lc_settings"),
+            writes_back: Atomic::new(writes_back.into()),
+            failed: OnceFlag::new(),
+            suspended: Atomic::new(1),
+            shards,
+            head <- new_irq_lock!(head, "dm_lc_head"),
+            copied <- new_condvar!("dm_lc_copied"),
+            tail_moved <- new_condvar!("dm_lc_tail_moved"),
+            memory,
+            written: Atomic::new(0),
+            durable: Atomic::new(0),
+            durable_id: Atomic::new(0),
+            due_id: Atomic::new(0),
+            tail_id: Atomic::new(0),
+            epoch: Atomic::new(0),
+            backing_written: Atomic::new(0),
+            index_full: Atomic::new(0),
+            paused: Atomic::new(0),
+            drain_to: Atomic::new(0),
+            readers <- Readers::new(),
+            committer <- new_mutex!(committer, "dm_lc_committer"),
+            writer <- new_mutex!(writer, "dm_lc_writer"),
+            totals: Totals::new(),
+            queue,
+            log_work <- new_work!("dm_lc_log"),
+            admit_work <- new_work!("dm_lc_admit"),
+            writeback_work <- new_work!("dm_lc_writeback"),
+            log_timer <- new_delayed_work!("dm_lc_log_timer"),
+            retry_timer <- new_delayed_work!("dm_lc_retry_timer"),
+        }? Error))
+        .map_err(no_memory)
+    }
+
+    /// Reads the log, if that was not done before, and begins a session. Sleeps.
+    pub(crate) fn load(&self) -> Result {
+        let mut writer = self.writer.lock();
+        if self.failed.is_set() {
+            // The device can be resumed, so that it can be read from and removed.
+            return Ok(());
+        }
+        let Writer {
+            superblock, loaded, ..
+        } = &mut *writer;
+        if !*loaded {
+            let due = self.recover(superblock)?;
+            // What was found may not be durable, though it is used from now on.
+            self.disk.device.flush()?;
+            superblock.epoch += 1;
+            superblock.durable_id = due.id;
+            self.head
+                .lock()
+                .log
+                .start(superblock.tail.position, due.position);
+            self.written.store(due.position, Release);
+            self.durable.store(due.position, Relaxed);
+            self.durable_id.store(due.id, Relaxed);
+            self.due_id.store(due.id, Relaxed);
+            self.tail_id.store(superblock.tail.id, Relaxed);
+            self.epoch.store(superblock.epoch, Relaxed);
+            self.committer.lock().start(superblock, due);
+            // Another table may have left writes in the volatile cache of the device.
+            self.backing_written.store(1, Relaxed);
+        }
+        superblock.clean = false;
+        self.disk.write_superblock(superblock)?;
+        *loaded = true;
+        Ok(())
+    }
+
+    fn recover(&self, superblock: &Superblock) -> Result<Due> {
+        let window = 2 * (RECORD_SECTORS as usize) << SECTOR_SHIFT;
+        let mut window = KVVec::from_elem(0u8, window, GFP_KERNEL)?;
+        // After an attempt that failed some of it may be here already, which does no harm.
+        let mut has_room = true;
+        let due = recovery::walk(
+            &mut &self.disk,
+            superblock,
+            &mut window,
+            |extent, position| {
+                for part in parts(extent.sector, extent.sectors) {
+                    let mut shard = self.shards[shard_of(part.block)].lock();
+                    if extent.discarded {
+                        shard.forget(&part, position);
+                    } else if shard.reserve() {
+                        shard.insert(&part, position, u64::MAX);
+                    } else {
+                        has_room = false;
+                    }
+                }
+            },
+        );
+        let device = self.disk.device.number();
+        let due = match due {
+            Ok(due) => due,
+            Err(recovery::Error::Device(errno)) => {
+                dm::error!(NAME, "cache device {}: its log cannot be read", device);
+                return Err(errno);
+            }
+            Err(recovery::Error::Damaged(id)) => {
+                dm::error!(
+                    NAME,
+                    "cache device {}: record {} was durable, and is damaged",
+                    device,
+                    id
+                );
+                return Err(dm::compat::eilseq());
+            }
+        };
+        if !has_room {
+            dm::error!(NAME, "cache device {}: its log has too many parts", device);
+            return Err(ENOSPC);
+        }
+        for shard in &self.shards {
+            shard.lock().clear_counters();
+        }
+        Ok(due)
+    }
+
+    /// Begins to use `table`, with these settings.
+    pub(crate) fn resume(this: &Shared<Self>, table: &Table) {
+        *this.table.lock() = Some(table.clone());
+        this.suspended.store(0, Release);
+        this.paused.store(0, Relaxed);
+        Self::kick_writeback(this);
+    }
+
+    /// No bio is in flight. Lets everything come to rest, and makes the log durable. Sleeps.
+    pub(crate) fn suspend(this: &Shared<Self>) {
+        this.suspended.store(1, Release);
+        Self::quiesce(this);
+        if !this.failed.is_set() && this.writer.lock().loaded {
+            // What this cannot make durable stays undone, as after a crash; it has been reported.
+            let _ = Self::shut_down(this);
+        }
+        let table = this.table.lock().take();
+        drop(table);
+    }
+
+    fn shut_down(this: &Shared<Self>) -> Result {
+        crate::commit::commit(this)?;
+        let mut writer = this.writer.lock();
+        let superblock = &mut writer.superblock;
+        superblock.durable_id = this.durable_id.load(Relaxed);
+        superblock.clean = true;
+        this.disk
+            .write_superblock(superblock)
+            .inspect_err(|_| Self::fail(this, "its superblock cannot be written"))
+    }
+
+    /// Waits until no work item runs or is about to. Sleeps.
+    pub(crate) fn quiesce(this: &Shared<Self>) {
+        this.queue.cancel_delayed::<_, LOG_TIMER>(this);
+        this.queue.cancel_delayed::<_, RETRY_TIMER>(this);
+        this.queue.flush();
+    }
+
+    /// From now on nothing is written to the cache device, and nothing can be made durable. May
+    /// sleep.
+    pub(crate) fn fail(this: &Shared<Self>, why: &str) {
+        if this.failed.is_set() {
+            return;
+        }
+        this.failed.set();
+        this.totals.cache_errors.fetch_add(1, Relaxed);
+        dm::error!(
+            NAME,
+            "cache device {}: {}: no more writes",
+            this.disk.device.number(),
+            why
+        );
+        let (waiting, flushes) = {
+            let mut head = this.head.lock();
+            (head.waiting.take_all(), head.flushes.take_all())
+        };
+        for bio in waiting {
+            bio.end(EIO);
+        }
+        for bio in flushes {
+            bio.end(EIO);
+        }
+        this.tail_moved.notify_all();
+        this.event();
+    }
+
+    /// Whether the cache device has failed. Any context.
+    #[inline]
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.is_set()
+    }
+
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.suspended.load(Relaxed) != 0
+    }
+
+    /// Tells user space that something has changed. May sleep.
+    pub(crate) fn event(&self) {
+        let table = self.table.lock().clone();
+        if let Some(table) = table {
+            table.event();
+        }
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        *self.settings.lock()
+    }
+
+    /// Replaces the settings. May sleep.
+    pub(crate) fn change_settings(this: &Shared<Self>, settings: Settings) {
+        let before = core::mem::replace(&mut *this.settings.lock(), settings);
+        let writes_back = settings.mode == Mode::Writeback;
+        this.writes_back.store(writes_back.into(), Relaxed);
+        if before.mode != settings.mode {
+            this.event();
+        }
+        Self::kick_writeback(this);
+    }
+
+    /// Whether writes go to the log, whatever it has of them.
+    #[inline]
+    pub(crate) fn writes_back(&self) -> bool {
+        self.writes_back.load(Relaxed) != 0
+    }
+
+    /// The position from which on the log is in memory. Under the lock of a shard, what is there is
+    /// there as long as the lock is held.
+    #[inline]
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Acquire)
+    }
+
+    /// The log is written up to `position`: returns when nobody reads that part from memory any
+    /// more.
+    pub(crate) fn set_written(&self, position: u64) {
+        self.written.store(position, Release);
+        self.pass_all_shards();
+    }
+
+    /// Whoever has a shard locked when this is called has unlocked it when it returns.
+    pub(crate) fn pass_all_shards(&self) {
+        for shard in &self.shards {
+            drop(shard.lock());
+        }
+    }
+
+    /// The counters of the status, how many entries of the index are in use, and how many there
+    /// are.
+    pub(crate) fn count(&self) -> (Counters, u64, u64) {
+        let mut counters = [0; 16];
+        let (mut used, mut capacity) = (0, 0);
+        for shard in &self.shards {
+            let shard = shard.lock();
+            for (sum, count) in counters.iter_mut().zip(shard.counters()) {
+                *sum += count;
+            }
+            let usage = shard.usage();
+            used += u64::from(usage.0);
+            capacity += u64::from(usage.1);
+        }
+        (counters, used, capacity)
+    }
+
+    pub(crate) fn clear_counters(&self) {
+        for shard in &self.shards {
+            shard.lock().clear_counters();
+        }
+    }
+
+    /// How many bytes of memory the cache takes, apart from a few kilobytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let index: usize = self.shards.iter().map(|shard| shard.lock().bytes()).sum();
+        let buffers: usize = self.memory.iter().map(SharedMemory::len).sum();
+        let windows = 2 * (WINDOW_SECTORS as usize) << SECTOR_SHIFT;
+        index + buffers + Log::bytes() + windows + Batch::bytes()
+    }
+
+    /// Lets the log item look at what is to be written. Any context.
+    pub(crate) fn kick_log(this: Shared<Self>) {
+        let queue = &this.clone().queue;
+        // An item that is queued already will see what is there when it runs.
+        let _ = queue.enqueue::<_, LOG>(this);
+    }
+
+    /// Lets the admit item try again. Any context.
+    pub(crate) fn kick_admit(this: &Shared<Self>) {
+        let _ = this.queue.enqueue::<_, ADMIT>(this.clone());
+    }
+
+    /// Lets the writeback see whether there is something to do. Any context.
+    pub(crate) fn kick_writeback(this: &Shared<Self>) {
+        let _ = this.queue.enqueue::<_, WRITEBACK>(this.clone());
+    }
+
+    /// Has the buffer that was just opened written before long. Any context.
+    pub(crate) fn start_log_timer(this: &Shared<Self>) {
+        let seconds = this.settings().flush_current_buffer_interval;
+        if seconds != 0 {
+            let delay = msecs_to_jiffies(seconds.saturating_mul(1000));
+            let _ = this
+                .queue
+                .enqueue_delayed::<_, LOG_TIMER>(this.clone(), delay);
+        }
+    }
+
+    /// Has the writeback try again in so many milliseconds. Any context.
+    pub(crate) fn set_retry_timer(this: &Shared<Self>, milliseconds: u32) {
+        let delay = msecs_to_jiffies(milliseconds);
+        this.queue.reschedule::<_, RETRY_TIMER>(this, delay);
+    }
+}
+
+/// The superblock to begin with: what is on the device, or a new one, which is not written yet.
+fn superblock_for(
+    disk: &Disk,
+    backing_sectors: u64,
+    options: &Options,
+) -> Result<Superblock, CtrError> {
+    let device = disk.device.number();
+    let found = disk
+        .find()
+        .map_err(|errno| CtrError::new(errno, c"Failed to read superblocks of cache device"))?;
+    let superblock = match found {
+        Found::Refused(refusal) if !options.format => {
+            dm::error!(NAME, "cache device {} {}", device, refusal);
+            return Err(CtrError::new(EINVAL, c"Cache device is not one of lc"));
+        }
+        Found::Cache(superblock) if !options.format => superblock,
+        _ => return new_superblock(disk, backing_sectors),
+    };
+    if superblock.space.end() > disk.device.sectors() {
+        dm::error!(
+            NAME,
+            "cache device {}: expected at least {} sectors, has {}",
+            device,
+            superblock.space.end(),
+            disk.device.sectors()
+        );
+        return Err(CtrError::new(EINVAL, c"Cache device has become smaller"));
+    }
+    if superblock.backing_sectors != backing_sectors {
+        dm::error!(
+            NAME,
+            "cache device {}: is of a backing device of {} sectors, the target has {}",
+            device,
+            superblock.backing_sectors,
+            backing_sectors
+        );
+        return Err(CtrError::new(EINVAL, c"Cache is of another backing device"));
+    }
+    let header_sectors = superblock.space.header_sectors();
+    if disk.device.logical_block_size() > header_sectors << SECTOR_SHIFT {
+        dm::error!(
+            NAME,
+            "cache device {}: expected blocks of {} bytes at most, has {}",
+            device,
+            header_sectors << SECTOR_SHIFT,
+            disk.device.logical_block_size()
+        );
+        return Err(CtrError::new(EINVAL, c"Cache device has other blocks"));
+    }
+    Ok(superblock)
+}
+
+fn new_superblock(disk: &Disk, backing_sectors: u64) -> Result<Superblock, CtrError> {
+    let header_sectors = match disk.device.logical_block_size() {
+        512 => 1,
+        1024..=4096 => 8,
+        bytes => {
+            dm::error!(
+                NAME,
+                "cache device {}: expected blocks of 4096 bytes at most, has {}",
+                disk.device.number(),
+                bytes
+            );
+            return Err(CtrError::new(EINVAL, c"Cache device has other blocks"));
+        }
+    };
+    let space = Space::for_device(disk.device.sectors(), header_sectors).ok_or_else(|| {
+        dm::error!(
+            NAME,
+            "cache device {}: expected at least {} sectors, has {}",
+            disk.device.number(),
+            MIN_CACHE_SECTORS,
+            disk.device.sectors()
+        );
+        CtrError::new(EINVAL, c"Cache device is too small")
+    })?;
+    let mut uuid = [0; 16];
+    dm::random::fill(&mut uuid);
+    Ok(Superblock {
+        uuid,
+        sequence: 0,
+        epoch: 0,
+        space,
+        backing_sectors,
+        tail: Due {
+            position: space.first_position(),
+            id: 1,
+            chain: 0,
+        },
+        durable_id: 1,
+        clean: false,
+    })
+}
+
+impl WorkItem<LOG> for Cache {
+    type Pointer = Shared<Cache>;
+
+    fn run(this: Shared<Cache>) {
+        crate::commit::serve(&this, false);
+    }
+}
+
+impl WorkItem<LOG_TIMER> for Cache {
+    type Pointer = Shared<Cache>;
+
+    fn run(this: Shared<Cache>) {
+        crate::commit::serve(&this, true);
+    }
+}
+
+impl WorkItem<ADMIT> for Cache {
+    type Pointer = Shared<Cache>;
+
+    fn run(this: Shared<Cache>) {
+        crate::write::admit(&this);
+    }
+}
+
+impl WorkItem<WRITEBACK> for Cache {
+    type Pointer = Shared<Cache>;
+
+    fn run(this: Shared<Cache>) {
+        crate::writeback::run(&this);
+    }
+}
+
+impl WorkItem<RETRY_TIMER> for Cache {
+    type Pointer = Shared<Cache>;
+
+    fn run(this: Shared<Cache>) {
+        this.paused.store(0, Relaxed);
+        crate::writeback::run(&this);
+    }
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Writing the log, and making it durable.
+//!
+//! A flush promises that every write acknowledged before it survives a crash: the buffers that have
+//! such writes are written, and the device is flushed once for all flushes that came until then.
+//! Those that come while this is under way form a group, which is served next. A flush for which
+//! nothing is new costs a flush of the device, and no write.
+
+use crate::{
+    cache::Cache,
+    format::{
+        Due,
+        Superblock, //
+    },
+    log::{
+        Closed,
+        Session, //
+    },
+    space::BUFFERS, //
+};
+use dm::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        Full,
+        Relaxed, //
+    }, //
+};
+
+/// How often a write or flush of the cache device is tried.
+pub(crate) const TRIES: u32 = 3;
+
+/// What writes the log.
+pub(crate) struct Committer {
+    session: Session,
+    /// What the next record has to be.
+    due: Due,
+    /// Memory for a header.
+    header: KVec<u8>,
+}
+
+impl Committer {
+    pub(crate) fn new(superblock: &Superblock) -> Result<Self> {
+        Ok(Committer {
+            session: Session {
+                uuid: superblock.uuid,
+                epoch: 0,
+            },
+            due: superblock.tail,
+            header: KVec::from_elem(0, superblock.space.header_bytes(), GFP_KERNEL)?,
+        })
+    }
+
+    /// Goes on at `due`, in the session of the superblock.
+    pub(crate) fn start(&mut self, superblock: &Superblock, due: Due) {
+        self.session.epoch = superblock.epoch;
+        self.due = due;
+    }
+
+    /// Writes everything that was appended before. Sleeps.
+    fn write_all(&mut self, cache: &Shared<Cache>) -> Result {
+        if cache.has_failed() {
+            return Err(EIO);
+        }
+        let target = cache.head.lock().log.close();
+        while cache.written() < target {
+            self.write_ready(cache, target)?;
+        }
+        Ok(())
+    }
+
+    /// Writes closed buffers, and returns how many. If there is one before `target`, waits until
+    /// its data is in place.
+    fn write_ready(&mut self, cache: &Shared<Cache>, target: u64) -> Result<usize> {
+        if cache.has_failed() {
+            return Err(EIO);
+        }
+        let mut ready = [const { None }; BUFFERS];
+        let count = take_ready(cache, &mut ready, target);
+        if count == 0 {
+            return Ok(0);
+        }
+        self.write_buffers(cache, ready.iter().flatten())
+            .inspect_err(|_| Cache::fail(cache, "its log cannot be written"))?;
+        cache.due_id.store(self.due.id, Relaxed);
+        cache.set_written(self.due.position);
+        let waiting = {
+            let mut head = cache.head.lock();
+            for closed in ready.into_iter().flatten() {
+                head.log.free(closed);
+            }
+            !head.waiting.is_empty() || head.admitting
+        };
+        if waiting {
+            Cache::kick_admit(cache);
+        }
+        Ok(count)
+    }
+
+    /// Seals buffers and writes them, all at the same time.
+    fn write_buffers<'c>(
+        &mut self,
+        cache: &Cache,
+        ready: impl Iterator<Item = &'c Closed> + Clone,
+    ) -> Result {
+        let durable_id = cache.durable_id.load(Relaxed);
+        let (mut sectors, mut data_sectors) = (0, 0);
+        for closed in ready.clone() {
+            let memory = &cache.memory[closed.buffer];
+            let mut stored = Ok(());
+            self.due = closed.seal(
+                &self.session,
+                durable_id,
+                self.due,
+                &mut self.header,
+                |at, header| {
+                    let at = (at as usize) << SECTOR_SHIFT;
+                    stored = memory.store(at, header);
+                },
+            );
+            stored?;
+            sectors += u64::from(closed.sectors);
+            data_sectors += closed.data_sectors();
+        }
+        cache.totals.cache_sectors.fetch_add(sectors, Relaxed);
+        cache.totals.user_sectors.fetch_add(data_sectors, Relaxed);
+        let pieces = ready.map(|closed| {
+            (
+                cache.space.sector(closed.position),
+                &cache.memory[closed.buffer],
+                0..(closed.sectors as usize) << SECTOR_SHIFT,
+            )
+        });
+        again(|| {
+            let device = &cache.disk.device;
+            cache.disk.io.write_all_shared(device, &mut pieces.clone())
+        })
+    }
+
+    /// Makes durable what was written.
+    fn flush(&mut self, cache: &Shared<Cache>) -> Result {
+        if cache.backing_written.xchg(0, Full) != 0 {
+            cache.backing.flush().inspect_err(|_| {
+                cache.backing_written.store(1, Relaxed);
+                cache.totals.backing_errors.fetch_add(1, Relaxed);
+            })?;
+        }
+        again(|| cache.disk.device.flush())
+            .inspect_err(|_| Cache::fail(cache, "it cannot be flushed"))?;
+        cache.totals.log_flushes.fetch_add(1, Relaxed);
+        cache.durable_id.store(self.due.id, Relaxed);
+        cache.durable.store(self.due.position, Relaxed);
+        Ok(())
+    }
+}
+
+/// Tries so often as it makes sense.
+fn again(mut attempt: impl FnMut() -> Result) -> Result {
+    let mut result = attempt();
+    for _ in 1..TRIES {
+        if result.is_ok() {
+            break;
+        }
+        result = attempt();
+    }
+    result
+}
+
+/// Takes closed buffers. If there is one before `target` for which data is still being copied,
+/// waits for that.
+fn take_ready(cache: &Cache, ready: &mut [Option<Closed>; BUFFERS], target: u64) -> usize {
+    let mut head = cache.head.lock();
+    loop {
+        let mut count = 0;
+        while let Some(slot) = ready.get_mut(count) {
+            *slot = head.log.take_ready();
+            if slot.is_none() {
+                break;
+            }
+            count += 1;
+        }
+        if count != 0 || cache.written() >= target {
+            return count;
+        }
+        cache.copied.wait(&mut head);
+    }
+}
+
+/// Serves the flushes that wait, and writes the buffers that are closed; with `close` the open one
+/// as well. Sleeps.
+pub(crate) fn serve(this: &Shared<Cache>, close: bool) {
+    let mut committer = this.committer.lock();
+    if close {
+        // A failure has been reported.
+        let _ = committer.write_all(this);
+    }
+    loop {
+        let flushes = this.head.lock().flushes.take_all();
+        if flushes.is_empty() {
+            match committer.write_ready(this, 0) {
+                Ok(0) | Err(_) => break,
+                Ok(_) => continue,
+            }
+        }
+        let result = committer
+            .write_all(this)
+            .and_then(|()| committer.flush(this));
+        for bio in flushes {
+            bio.end(result);
+        }
+    }
+    drop(committer);
+    if crate::writeback::is_above_watermark(this) {
+        Cache::kick_writeback(this);
+    }
+}
+
+/// Makes everything durable that was appended to the log. Sleeps.
+pub(crate) fn commit(this: &Shared<Cache>) -> Result {
+    let mut committer = this.committer.lock();
+    committer.write_all(this)?;
+    committer.flush(this)
+}

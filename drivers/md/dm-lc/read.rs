@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The way of a read: to where the newest copy of its first sector is, with as many of the sectors
+//! behind it as are there too. The rest comes back as another bio.
+
+use crate::{
+    cache::Cache,
+    index::{
+        parts,
+        shard_of,
+        Look,
+        Part, //
+    },
+    target::LcTarget, //
+};
+use dm::prelude::*;
+use kernel::prelude::*;
+
+/// Where the first sectors of a read are.
+enum Place {
+    /// On the backing device, so many sectors.
+    Backing(u32),
+    /// On the cache device, at a position of the log, so many sectors; counted as a read there.
+    Cache(u64, u32, crate::readers::Turn),
+    /// In memory; so many sectors were copied. 0: none could be.
+    Memory(u32),
+}
+
+/// Sends a read where it belongs.
+#[inline]
+pub(crate) fn map<'a>(cache: &Cache, mut bio: MapBio<'a, LcTarget>) -> Mapped<'a> {
+    let sector = bio.sector();
+    let place = find(cache, &bio);
+    let sectors = match &place {
+        Place::Backing(sectors) | Place::Cache(_, sectors, _) | Place::Memory(sectors) => *sectors,
+    };
+    if sectors < bio.sectors() && bio.accept_partial(sectors).is_err() {
+        if let Place::Cache(_, _, turn) = place {
+            cache.readers.end(turn);
+        }
+        return bio.kill();
+    }
+    match place {
+        Place::Backing(_) => bio.remap(&cache.backing, sector),
+        Place::Cache(position, _, turn) => {
+            bio.per_bio().reads = Some(turn);
+            bio.remap(&cache.disk.device, cache.space.sector(position))
+        }
+        Place::Memory(_) => bio.end(Status::OK),
+    }
+}
+
+#[inline]
+fn find(cache: &Cache, bio: &Bio) -> Place {
+    let mut parts = parts(bio.sector(), bio.sectors());
+    let Some(first) = parts.next() else {
+        return Place::Backing(0);
+    };
+    let mut shard = cache.shards[shard_of(first.block)].lock();
+    let look = shard.look(&first);
+    let in_memory = cache.written();
+    shard.count_read(&look, in_memory, first.mask);
+    match look.position {
+        None => {
+            drop(shard);
+            Place::Backing(extend(cache, &first, look, parts, None))
+        }
+        Some(position) if position < in_memory => {
+            let turn = cache.readers.begin();
+            drop(shard);
+            let sectors = extend(cache, &first, look, parts, Some(position));
+            Place::Cache(position, sectors, turn)
+        }
+        Some(position) => {
+            let copied = copy(cache, bio, 0, position, look.sectors);
+            drop(shard);
+            match copied {
+                Ok(()) => Place::Memory(copy_more(cache, bio, &first, look, parts)),
+                Err(_) => Place::Memory(0),
+            }
+        }
+    }
+}
+
+/// How many sectors, beginning with those of the first part, are missing; or in the log, one behind
+/// the other from a position on.
+#[inline]
+fn extend(
+    cache: &Cache,
+    first: &Part,
+    look: Look,
+    rest: impl Iterator<Item = Part>,
+    position: Option<u64>,
+) -> u32 {
+    let mut sectors = look.sectors;
+    if sectors < first.mask.count_ones() {
+        return sectors;
+    }
+    for part in rest {
+        let mut shard = cache.shards[shard_of(part.block)].lock();
+        let look = shard.look(&part);
+        if look.position != position.map(|position| position + u64::from(sectors)) {
+            break;
+        }
+        shard.count_read(&look, u64::MAX, part.mask);
+        sectors += look.sectors;
+        if look.sectors < part.mask.count_ones() {
+            break;
+        }
+    }
+    sectors
+}
+
+/// Copies the parts behind the first, as long as they are in memory; returns how many sectors were
+/// copied with those of the first.
+fn copy_more(
+    cache: &Cache,
+    bio: &Bio,
+    first: &Part,
+    look: Look,
+    rest: impl Iterator<Item = Part>,
+) -> u32 {
+    let mut sectors = look.sectors;
+    if sectors < first.mask.count_ones() {
+        return sectors;
+    }
+    for part in rest {
+        let mut shard = cache.shards[shard_of(part.block)].lock();
+        let look = shard.look(&part);
+        let in_memory = cache.written();
+        let Some(position) = look.position.filter(|&position| position >= in_memory) else {
+            break;
+        };
+        shard.count_read(&look, in_memory, part.mask);
+        if copy(cache, bio, sectors, position, look.sectors).is_err() {
+            break;
+        }
+        sectors += look.sectors;
+        if look.sectors < part.mask.count_ones() {
+            break;
+        }
+    }
+    sectors
+}
+
+/// Copies sectors that are in memory to a read; under the lock of their shard, so that they stay
+/// there.
+fn copy(cache: &Cache, bio: &Bio, skip: u32, position: u64, sectors: u32) -> Result {
+    let found = cache.head.lock().log.find(position);
+    let (buffer, offset) = found.ok_or(EIO)?;
+    let at = (offset as usize) << SECTOR_SHIFT;
+    cache.memory[buffer].copy_to_bio(at, bio, skip, sectors)
+}

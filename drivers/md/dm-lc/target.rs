@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The target: what device-mapper calls.
+
+use crate::{
+    cache::Cache,
+    message::Message,
+    read,
+    readers::Turn as ReadTurn,
+    registry::{
+        CacheRef,
+        Devices,
+        Registry,
+        User, //
+    },
+    status,
+    table_line::{
+        Options,
+        Settings, //
+    },
+    write::{
+        self,
+        Outcome,
+        Turn, //
+    },
+    writeback,
+    NAME, //
+};
+use core::{
+    fmt::{
+        self,
+        Write, //
+    },
+    ops::Range, //
+};
+use dm::{
+    device::Mode as OpenMode,
+    once_flag::OnceFlag,
+    prelude::*, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    }, //
+};
+
+/// The longest discard, in sectors. Its blocks are looked up one by one.
+const MAX_DISCARD_SECTORS: u32 = 1 << 16;
+
+/// A table's line.
+pub(crate) struct LcTarget {
+    table: Table,
+    cache: CacheRef,
+    /// Held open for the table, which `dmsetup deps` shows; the cache opens them for itself.
+    devices: Devices,
+    sectors: Sector,
+    /// The settings of the table line, which are in force once the table was resumed.
+    settings: Settings,
+    in_force: OnceFlag,
+}
+
+/// What is noted on a bio.
+#[derive(Default)]
+pub(crate) struct PerBio {
+    /// The bio reads from the cache device, and is counted there.
+    pub(crate) reads: Option<ReadTurn>,
+    /// How many sectors of a write that waits are in the log.
+    pub(crate) done: u32,
+}
+
+#[vtable]
+impl Target for LcTarget {
+    const NAME: &'static CStr = c"lc";
+    const VERSION: [u32; 3] = [1, 0, 0];
+
+    type Global = Arc<Registry>;
+    type PerBio = PerBio;
+
+    fn ctr(
+        ti: &mut Ctr<'_, Self>,
+        args: &mut Args<'_>,
+    ) -> Result<impl PinInit<Self, Error>, CtrError> {
+        let mut open = |name, message| {
+            let path = args
+                .next(name)
+                .map_err(|e| CtrError::argument(NAME, e, message))?;
+            ti.open(path, OpenMode::ReadWrite)
+                .map_err(|errno| CtrError::new(errno, message))
+        };
+        let devices = Devices {
+            backing: open("backing device", c"Error opening backing device")?,
+            cache: open("cache device", c"Error opening cache device")?,
+        };
+        let options =
+            Options::parse(args).map_err(|e| CtrError::argument(NAME, e, c"Invalid argument"))?;
+        let sectors = ti.sectors();
+        if devices.backing.number() == devices.cache.number() {
+            return Err(CtrError::new(EINVAL, c"Backing and cache are one device"));
+        }
+        if devices.backing.sectors() < sectors {
+            dm::error!(
+                NAME,
+                "backing device {}: expected at least {} sectors, has {}",
+                devices.backing.number(),
+                sectors,
+                devices.backing.sectors()
+            );
+            return Err(CtrError::new(
+                EINVAL,
+                c"Backing device is smaller than the target",
+            ));
+        }
+        let table = ti.table();
+        let user = User {
+            device: table.device_number(),
+            begin: ti.begin(),
+            sectors,
+        };
+        let cache = ti.global().open(&devices, user, &options)?;
+        ti.set_flushes(1);
+        ti.set_discards();
+        let settings = options.settings;
+        let in_force = OnceFlag::new();
+        Ok(try_init!(LcTarget { table, cache, devices, sectors, settings, in_force }? Error))
+    }
+
+    #[inline]
+    fn map<'a>(&self, bio: MapBio<'a, Self>) -> Mapped<'a> {
+        if bio.is_flush() {
+            return self.map_flush(bio);
+        }
+        match bio.op() {
+            Op::Read => read::map(&self.cache, bio),
+            Op::Write => self.map_write(bio),
+            Op::Discard => self.map_discard(bio),
+            _ => bio.end(Status::NOTSUPP),
+        }
+    }
+
+    fn end_io<'a>(&self, mut bio: EndBio<'a, Self>) -> Ended<'a> {
+        if let Some(turn) = bio.per_bio().reads {
+            self.cache.readers.end(turn);
+            if bio.outcome() != Status::OK {
+                self.cache.totals.read_errors.fetch_add(1, Relaxed);
+            }
+        }
+        bio.done()
+    }
+
+    fn postsuspend(&self) {
+        Cache::suspend(&self.cache.share());
+    }
+
+    fn preresume(&self) -> Result {
+        self.cache.load()
+    }
+
+    fn resume(&self) {
+        let cache = self.cache.share();
+        Cache::resume(&cache, &self.table);
+        // From then on messages change them.
+        if !self.in_force.is_set() {
+            Cache::change_settings(&cache, self.settings);
+            self.in_force.set();
+        }
+    }
+
+    fn status(&self, kind: StatusKind, out: &mut StatusWriter<'_>) -> fmt::Result {
+        match kind {
+            StatusKind::Info { .. } => status::write_info(&self.cache, out),
+            StatusKind::Table => {
+                let (backing, cache) = (&self.devices.backing, &self.devices.cache);
+                write!(out, "{} {} ", backing.number(), cache.number())?;
+                self.settings().write_table(out)
+            }
+            StatusKind::Ima => write!(
+                out,
+                ",backing_device_name={},cache_device_name={},mode={}",
+                self.devices.backing.number(),
+                self.devices.cache.number(),
+                self.settings().mode.name()
+            ),
+        }
+    }
+
+    fn message(&self, args: &mut Args<'_>, out: &mut StatusWriter<'_>) -> Result<Reply> {
+        let cache = self.cache.share();
+        let refuse = |error: &dyn fmt::Display| {
+            dm::error!(NAME, "{}: {}", self.table.device_name(), error);
+            EINVAL
+        };
+        match Message::parse(args).map_err(|refused| refuse(&refused))? {
+            Message::Flush => writeback::flush(&cache)?,
+            Message::FlushBuffer => crate::commit::commit(&cache)?,
+            Message::ClearStat => cache.clear_counters(),
+            Message::Stats => {
+                // What does not fit is asked for again, with more room.
+                let _ = status::write_stats(&cache, out);
+                return Ok(Reply::Written);
+            }
+            Message::Set(key, value) => {
+                let mut settings = cache.settings();
+                if let Some(result) = settings.change(key, value) {
+                    result.map_err(|error| refuse(&error))?;
+                }
+                Cache::change_settings(&cache, settings);
+            }
+        }
+        Ok(Reply::None)
+    }
+
+    fn iterate_devices(&self, visit: &mut dyn FnMut(&Device, Range<Sector>) -> Visit) -> Visit {
+        visit(&self.devices.backing, 0..self.sectors)?;
+        // For the size of its blocks.
+        visit(&self.devices.cache, 0..self.devices.cache.sectors())
+    }
+
+    fn io_hints(&self, limits: &mut Limits) {
+        let Devices { backing, cache } = &self.devices;
+        let block = backing.logical_block_size().max(cache.logical_block_size());
+        limits.set_discard_granularity(block);
+        limits.set_max_hw_discard_sectors(MAX_DISCARD_SECTORS);
+    }
+}
+
+impl LcTarget {
+    /// The settings that this table has, or would have.
+    fn settings(&self) -> Settings {
+        if self.in_force.is_set() {
+            self.cache.settings()
+        } else {
+            self.settings
+        }
+    }
+
+    #[inline]
+    fn map_write<'a>(&self, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
+        let cache: &Cache = &self.cache;
+        let sector = bio.sector();
+        if !cache.writes_back() && !write::is_cached(cache, sector, bio.sectors()) {
+            cache.backing_written.store(1, Relaxed);
+            return bio.remap(&cache.backing, sector);
+        }
+        let mut done = 0;
+        match write::append(cache, || self.cache.share(), &bio, &mut done, Turn::Last) {
+            Outcome::Done if bio.is_fua() => {
+                let (mapped, bio) = bio.take();
+                write::wait_for_flush(self.cache.share(), bio);
+                mapped
+            }
+            Outcome::Done => bio.end(Status::OK),
+            Outcome::Failed => bio.kill(),
+            Outcome::Wait => {
+                bio.per_bio().done = done;
+                let (mapped, bio) = bio.take();
+                write::wait(&self.cache.share(), bio);
+                mapped
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn map_discard<'a>(&self, bio: MapBio<'a, Self>) -> Mapped<'a> {
+        let outcome = write::append_discard(&self.cache, || self.cache.share(), &bio, Turn::Last);
+        if outcome == Outcome::Failed {
+            return bio.kill();
+        }
+        let (mapped, bio) = bio.take();
+        match outcome {
+            Outcome::Wait => write::wait(&self.cache.share(), bio),
+            _ => write::pass_down(&self.cache, bio),
+        }
+        mapped
+    }
+
+    #[inline(never)]
+    fn map_flush<'a>(&self, bio: MapBio<'a, Self>) -> Mapped<'a> {
+        if self.cache.has_failed() {
+            return bio.kill();
+        }
+        let (mapped, bio) = bio.take();
+        write::wait_for_flush(self.cache.share(), bio);
+        mapped
+    }
+}

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The way of a write into the log: reserved in the index, given a place, copied there, published
+//! in the index, and acknowledged; all by the thread that submits it.
+//!
+//! Nobody is locked out while data is copied. The order of two writes to the same sectors is that
+//! of their places in the log, whichever is published first. A buffer is written only when all that
+//! it holds is published, so what is on the cache device is in the index.
+//!
+//! When there is no room a write waits in [`Head::waiting`](crate::cache::Head::waiting), with a
+//! note of how much of it is in the log already. What comes later waits behind it.
+
+use crate::{
+    cache::Cache,
+    index::{
+        parts,
+        shard_of,
+        Part, //
+    },
+    log::{
+        Log,
+        Place, //
+    },
+    space::DATA_SECTORS,
+    target::LcTarget, //
+};
+use dm::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::atomic::Relaxed, //
+};
+
+/// What became of a bio.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is in the log.
+    Done,
+    /// There is no room at the moment.
+    Wait,
+    /// The cache has failed.
+    Failed,
+}
+
+/// Whether others may be overtaken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It has to wait behind those that wait.
+    Last,
+    /// It is the first of those that wait.
+    First,
+}
+
+/// Appends a write from `done` sectors after its start on; `done` says how far it came. Any context
+/// that may take the locks of a bio's way; `handle` makes a handle.
+#[inline]
+pub(crate) fn append(
+    cache: &Cache,
+    handle: impl Fn() -> Shared<Cache>,
+    bio: &Bio,
+    done: &mut u32,
+    turn: Turn,
+) -> Outcome {
+    let (start, total) = (bio.sector(), bio.sectors());
+    while *done < total {
+        let sector = start + u64::from(*done);
+        let sectors = (total - *done).min(DATA_SECTORS);
+        if !reserve(cache, sector, sectors) {
+            cache.index_full.store(1, Relaxed);
+            return Outcome::Wait;
+        }
+        let place = match place_for(cache, turn, |log| log.append(sector, sectors)) {
+            Ok(place) => place,
+            Err(outcome) => {
+                for part in parts(sector, sectors) {
+                    cache.shards[shard_of(part.block)].lock().unreserve();
+                }
+                return outcome;
+            }
+        };
+        let memory = &cache.memory[place.buffer];
+        let at = (place.offset as usize) << SECTOR_SHIFT;
+        let copied = memory.copy_from_bio(at, bio, *done, sectors);
+        let crc = copied.and_then(|()| memory.crc32c(at, (sectors as usize) << SECTOR_SHIFT));
+        let in_memory = cache.written();
+        for part in parts(sector, sectors) {
+            let mut shard = cache.shards[shard_of(part.block)].lock();
+            shard.insert(&part, place.position, in_memory);
+        }
+        // A write has so much data, and a buffer so much memory: there is a checksum.
+        finish(cache, &handle, &place, crc.unwrap_or(0));
+        *done += sectors;
+    }
+    Outcome::Done
+}
+
+/// Notes in the log that sectors are discarded, and forgets them.
+pub(crate) fn append_discard(
+    cache: &Cache,
+    handle: impl Fn() -> Shared<Cache>,
+    bio: &Bio,
+    turn: Turn,
+) -> Outcome {
+    let (sector, sectors) = (bio.sector(), bio.sectors());
+    let place = match place_for(cache, turn, |log| log.append_discard(sector, sectors)) {
+        Ok(place) => place,
+        Err(outcome) => return outcome,
+    };
+    for part in parts(sector, sectors) {
+        let mut shard = cache.shards[shard_of(part.block)].lock();
+        shard.forget(&part, place.position);
+    }
+    cache.totals.discards.fetch_add(1, Relaxed);
+    finish(cache, &handle, &place, 0);
+    Outcome::Done
+}
+
+/// Sets entries of the index aside for all blocks of a write.
+#[inline]
+fn reserve(cache: &Cache, sector: u64, sectors: u32) -> bool {
+    let get = |part: &Part| cache.shards[shard_of(part.block)].lock().reserve();
+    let Some(failed) = parts(sector, sectors).find(|part| !get(part)) else {
+        return true;
+    };
+    for part in parts(sector, sectors).take_while(|part| part.block != failed.block) {
+        cache.shards[shard_of(part.block)].lock().unreserve();
+    }
+    false
+}
+
+#[inline]
+fn place_for(
+    cache: &Cache,
+    turn: Turn,
+    append: impl FnOnce(&mut Log) -> Option<Place>,
+) -> Result<Place, Outcome> {
+    let mut head = cache.head.lock();
+    if cache.has_failed() {
+        return Err(Outcome::Failed);
+    }
+    if turn == Turn::Last && (head.admitting || !head.waiting.is_empty()) {
+        return Err(Outcome::Wait);
+    }
+    append(&mut head.log).ok_or(Outcome::Wait)
+}
+
+/// The data is in place, and the index knows.
+#[inline]
+fn finish(cache: &Cache, handle: impl Fn() -> Shared<Cache>, place: &Place, crc: u32) {
+    let was_last = cache.head.lock().log.complete(place, crc);
+    if was_last {
+        cache.copied.notify_all();
+    }
+    // A buffer was opened because the one before it was full.
+    let is_first = Log::is_first(place);
+    if was_last || is_first {
+        let handle = handle();
+        if is_first {
+            Cache::start_log_timer(&handle);
+        }
+        Cache::kick_log(handle);
+    }
+}
+
+/// Lets a bio wait for room.
+pub(crate) fn wait(this: &Shared<Cache>, bio: OwnedBio<LcTarget>) {
+    this.totals.stalls.fetch_add(1, Relaxed);
+    let refused = {
+        let mut head = this.head.lock();
+        // Under the lock: whoever fails the cache looks at the list after he has said so.
+        if this.has_failed() {
+            Some(bio)
+        } else {
+            head.waiting.push(bio);
+            None
+        }
+    };
+    if let Some(bio) = refused {
+        bio.end(EIO);
+        return;
+    }
+    // There may be room since.
+    Cache::kick_admit(this);
+    Cache::kick_writeback(this);
+}
+
+/// Has a bio wait until it is durable: a flush, or a FUA write that is in the log.
+pub(crate) fn wait_for_flush(this: Shared<Cache>, bio: OwnedBio<LcTarget>) {
+    this.totals.flushes.fetch_add(1, Relaxed);
+    this.head.lock().flushes.push(bio);
+    Cache::kick_log(this);
+}
+
+/// Gives those that wait their room, in their order, as far as there is some.
+pub(crate) fn admit(this: &Shared<Cache>) {
+    let mut bios = {
+        let mut head = this.head.lock();
+        if head.waiting.is_empty() {
+            return;
+        }
+        head.admitting = true;
+        head.waiting.take_all()
+    };
+    let mut stopped = None;
+    while let Some(mut bio) = bios.pop() {
+        let handle = || this.clone();
+        let outcome = if bio.op() == Op::Discard {
+            append_discard(this, handle, &bio, Turn::First)
+        } else {
+            let mut done = bio.per_bio().done;
+            let outcome = append(this, handle, &bio, &mut done, Turn::First);
+            bio.per_bio().done = done;
+            outcome
+        };
+        match outcome {
+            Outcome::Done => accept(this, bio),
+            Outcome::Failed => bio.end(EIO),
+            Outcome::Wait => {
+                stopped = Some(bio);
+                break;
+            }
+        }
+    }
+    let mut head = this.head.lock();
+    if let Some(bio) = stopped {
+        let mut waiting = BioList::new();
+        waiting.push(bio);
+        waiting.append(bios);
+        waiting.append(head.waiting.take_all());
+        head.waiting = waiting;
+    }
+    head.admitting = false;
+    let left = head.waiting.take_all();
+    if this.has_failed() {
+        drop(head);
+        for bio in left {
+            bio.end(EIO);
+        }
+        return;
+    }
+    let more = !left.is_empty();
+    head.waiting = left;
+    drop(head);
+    if more {
+        // It is the writeback that makes room.
+        Cache::kick_writeback(this);
+    }
+}
+
+/// Goes on with a bio that is in the log.
+fn accept(this: &Shared<Cache>, bio: OwnedBio<LcTarget>) {
+    if bio.op() == Op::Discard {
+        pass_down(this, bio);
+    } else if bio.is_fua() {
+        wait_for_flush(this.clone(), bio);
+    } else {
+        bio.end(Status::OK);
+    }
+}
+
+/// Tells the backing device of a discard, if it wants to know.
+pub(crate) fn pass_down(cache: &Cache, bio: OwnedBio<LcTarget>) {
+    if cache.backing.max_discard_sectors() == 0 {
+        bio.end(Status::OK);
+    } else {
+        let sector = bio.sector();
+        bio.submit(&cache.backing, sector);
+    }
+}
+
+/// Whether the cache has a copy of any of these sectors.
+pub(crate) fn is_cached(cache: &Cache, sector: u64, sectors: u32) -> bool {
+    parts(sector, sectors).any(|part| {
+        let look = cache.shards[shard_of(part.block)].lock().look(&part);
+        look.position.is_some() || look.sectors != part.mask.count_ones()
+    })
+}

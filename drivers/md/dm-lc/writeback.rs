@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! When the log is written back, and how the devices are used for it. What is written back, and in
+//! which order things are made durable, is in [`crate::batch`].
+//!
+//! Writing back begins above the high watermark and goes on to the low one. It happens at any rate
+//! when writes wait for room, in the mode `cleaner`, and for the message `flush`.
+
+use crate::{
+    batch::{
+        write_back,
+        Batch,
+        Error as BatchError,
+        Store, //
+    },
+    cache::{
+        Cache,
+        WINDOW_SECTORS, //
+    },
+    format::{
+        Due,
+        Superblock, //
+    },
+    index::{
+        shard_of,
+        Part, //
+    },
+    platform::array,
+    table_line::Mode,
+    NAME, //
+};
+use dm::prelude::*;
+use kernel::{
+    alloc::KVVec,
+    prelude::*,
+    sync::atomic::Relaxed, //
+};
+
+/// How long the first pause after a failure of the backing device is, and the longest one.
+const FIRST_PAUSE_MS: u32 = 1000;
+const LONGEST_PAUSE_MS: u32 = 64_000;
+
+/// What writes back.
+pub(crate) struct Writer {
+    /// As it is on the cache device, once it is loaded.
+    pub(crate) superblock: Superblock,
+    /// Whether the log was read, and a session begun.
+    pub(crate) loaded: bool,
+    batch: Batch,
+    window: KVVec<u8>,
+    staging: KVVec<u8>,
+    /// Above the high watermark, and not yet below the low one.
+    busy: bool,
+    /// The pause after the next failure; 0: the last attempt did not fail.
+    pause_ms: u32,
+}
+
+impl Writer {
+    pub(crate) fn new(superblock: Superblock) -> Result<Self> {
+        let window = (WINDOW_SECTORS as usize) << SECTOR_SHIFT;
+        Ok(Writer {
+            superblock,
+            loaded: false,
+            batch: Batch::new()?,
+            window: array(window, 0)?,
+            staging: array(window, 0)?,
+            busy: false,
+            pause_ms: 0,
+        })
+    }
+}
+
+/// Whether so much of the log is in use that it has to be written back.
+pub(crate) fn is_above_watermark(cache: &Cache) -> bool {
+    let settings = cache.settings();
+    settings.mode == Mode::Cleaner
+        || settings.allow_migrate && percent_used(cache) > u64::from(settings.high_watermark)
+}
+
+fn percent_used(cache: &Cache) -> u64 {
+    let used = cache.head.lock().log.used();
+    cache.space.percent(used)
+}
+
+/// Whether there is a reason to write back, now.
+fn is_wanted(cache: &Cache, busy: &mut bool) -> bool {
+    if cache.is_suspended() || cache.has_failed() || cache.paused.load(Relaxed) != 0 {
+        return false;
+    }
+    let (used, tail, is_short) = {
+        let head = cache.head.lock();
+        let is_short = !head.waiting.is_empty() && head.log.is_full();
+        (head.log.used(), head.log.tail(), is_short)
+    };
+    if used == 0 {
+        *busy = false;
+        return false;
+    }
+    let settings = cache.settings();
+    let forced = is_short
+        || cache.index_full.load(Relaxed) != 0
+        || settings.mode == Mode::Cleaner
+        || tail < cache.drain_to.load(Relaxed);
+    let percent = cache.space.percent(used);
+    if percent > u64::from(settings.high_watermark) {
+        *busy = true;
+    } else if percent <= u64::from(settings.low_watermark) {
+        *busy = false;
+    }
+    forced || *busy && settings.allow_migrate
+}
+
+/// Writes back as long as there is a reason to. Sleeps.
+pub(crate) fn run(this: &Shared<Cache>) {
+    let mut writer = this.writer.lock();
+    while writer.loaded && is_wanted(this, &mut writer.busy) {
+        match step(this, &mut writer) {
+            Ok(None) => {
+                // What there is is in memory still.
+                if crate::commit::commit(this).is_err() {
+                    return;
+                }
+            }
+            Ok(Some(sectors)) => {
+                writer.pause_ms = 0;
+                this.totals.written_back.fetch_add(sectors, Relaxed);
+                let is_clean = this.head.lock().log.used() == 0;
+                if is_clean {
+                    this.event();
+                }
+            }
+            Err(BatchError::Backing(errno)) => return pause(this, &mut writer, errno),
+            Err(BatchError::Cache(_)) => {
+                return Cache::fail(this, "its log cannot be written back");
+            }
+            Err(BatchError::Damaged(id)) => {
+                this.totals.crc_errors.fetch_add(1, Relaxed);
+                dm::error!(
+                    NAME,
+                    "cache device {}: record {} is damaged",
+                    this.disk.device.number(),
+                    id
+                );
+                return Cache::fail(this, "its log is damaged");
+            }
+        }
+    }
+}
+
+/// The backing device has failed: nothing is lost, and it is tried again later.
+fn pause(this: &Shared<Cache>, writer: &mut Writer, errno: Error) {
+    let is_first = writer.pause_ms == 0;
+    writer.pause_ms = writer
+        .pause_ms
+        .saturating_mul(2)
+        .clamp(FIRST_PAUSE_MS, LONGEST_PAUSE_MS);
+    this.totals.backing_errors.fetch_add(1, Relaxed);
+    this.paused.store(1, Relaxed);
+    this.tail_moved.notify_all();
+    if is_first {
+        dm::error!(
+            NAME,
+            "backing device {}: error {} when writing back: trying again",
+            this.backing.number(),
+            errno.to_errno()
+        );
+        this.event();
+    }
+    if !this.is_suspended() {
+        Cache::set_retry_timer(this, writer.pause_ms);
+    }
+}
+
+fn step(this: &Shared<Cache>, writer: &mut Writer) -> Result<Option<u64>, BatchError<Error>> {
+    let Writer {
+        superblock,
+        batch,
+        window,
+        staging,
+        ..
+    } = writer;
+    let mut devices = Devices {
+        cache: this,
+        superblock,
+        staging,
+    };
+    write_back(&mut devices, batch, window)
+}
+
+struct Devices<'a> {
+    cache: &'a Shared<Cache>,
+    superblock: &'a mut Superblock,
+    /// Where runs that follow each other on the backing device are joined.
+    staging: &'a mut [u8],
+}
+
+impl Store for Devices<'_> {
+    type Error = Error;
+
+    fn superblock(&self) -> &Superblock {
+        self.superblock
+    }
+
+    fn written(&self) -> u64 {
+        self.cache.written()
+    }
+
+    fn read(&mut self, position: u64, memory: &mut [u8]) -> Result {
+        let disk = &self.cache.disk;
+        let sector = self.cache.space.sector(position);
+        disk.io.read(&disk.device, sector, memory)
+    }
+
+    fn live(&self, part: &Part, position: u64) -> u8 {
+        let shard = self.cache.shards[shard_of(part.block)].lock();
+        shard.live(part, position)
+    }
+
+    fn end(&self) -> u64 {
+        self.cache.head.lock().log.end()
+    }
+
+    fn write(&mut self, batch: &Batch, window: &[u8]) -> Result {
+        let bytes = |sectors: u32| (sectors as usize) << SECTOR_SHIFT;
+        // First what has to be joined, since what is written is borrowed.
+        let mut used = 0;
+        for group in batch.groups().filter(|group| group.len() > 1) {
+            for run in &batch.runs()[group] {
+                let len = bytes(run.sectors);
+                let from = &window[bytes(run.at)..][..len];
+                self.staging[used..][..len].copy_from_slice(from);
+                used += len;
+            }
+        }
+        let mut rest = &*self.staging;
+        let mut writes = 0;
+        let mut pieces = batch.groups().map(|group| {
+            writes += 1;
+            let runs = &batch.runs()[group];
+            let len = runs.iter().map(|run| bytes(run.sectors)).sum();
+            let memory = match runs {
+                [run] => &window[bytes(run.at)..][..len],
+                _ => {
+                    let (memory, after) = rest.split_at(len);
+                    rest = after;
+                    memory
+                }
+            };
+            (runs.first().map_or(0, |run| run.sector), memory)
+        });
+        let cache = self.cache;
+        let result = cache.disk.io.write_all(&cache.backing, &mut pieces);
+        cache.totals.backing_writes.fetch_add(writes, Relaxed);
+        result
+    }
+
+    fn flush_backing(&mut self) -> Result {
+        self.cache.backing.flush()
+    }
+
+    fn commit_log(&mut self, end: u64) -> Result {
+        if self.cache.durable.load(Relaxed) >= end {
+            return Ok(());
+        }
+        crate::commit::commit(self.cache)
+    }
+
+    fn write_tail(&mut self, tail: Due) -> Result {
+        self.superblock.tail = tail;
+        self.superblock.durable_id = self.cache.durable_id.load(Relaxed).max(tail.id);
+        self.cache.tail_id.store(tail.id, Relaxed);
+        self.cache.disk.write_superblock(self.superblock)
+    }
+
+    fn remove(&mut self, part: &Part, position: u64) {
+        let mut shard = self.cache.shards[shard_of(part.block)].lock();
+        shard.remove(part, position);
+    }
+
+    fn release(&mut self, tail: u64) {
+        let cache = self.cache;
+        cache.readers.wait(|| cache.pass_all_shards());
+        cache.index_full.store(0, Relaxed);
+        let waiting = {
+            let mut head = cache.head.lock();
+            head.log.set_tail(tail);
+            !head.waiting.is_empty() || head.admitting
+        };
+        if waiting {
+            Cache::kick_admit(cache);
+        }
+        cache.tail_moved.notify_all();
+    }
+}
+
+/// Writes back all that was appended until now, and waits for it. Sleeps; a signal ends it.
+pub(crate) fn flush(this: &Shared<Cache>) -> Result {
+    let errors = this.totals.backing_errors.load(Relaxed);
+    let mut head = this.head.lock();
+    let target = head.log.end();
+    this.drain_to.store(target, Relaxed);
+    // Whoever asks for it wants to know now.
+    this.paused.store(0, Relaxed);
+    Cache::kick_writeback(this);
+    while head.log.tail() < target {
+        if this.has_failed() || this.totals.backing_errors.load(Relaxed) != errors {
+            return Err(EIO);
+        }
+        if this.is_suspended() {
+            return Err(EAGAIN);
+        }
+        if this.tail_moved.wait_interruptible(&mut head) {
+            return Err(EINTR);
+        }
+    }
+    Ok(())
+}
