@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The disks of a cache, the cache, and its status by names."""
+
+MIB = 2048  # sectors
+
+FIELDS = (
+    "mode state needs_check header_sectors record_sectors records free_records record_id cursor durable_id tail_id"
+    " entries valid dirty ram_bytes"
+).split()
+
+
+class Status:
+    """A status line: the fields by their names, the 16 counters, and the pairs."""
+
+    def __init__(self, args):
+        self.text = args
+        for name, word in zip(FIELDS, args, strict=False):
+            setattr(self, name, int(word) if word.isdigit() else word)
+        rest = args[len(FIELDS) :]
+        count = int(rest[0])
+        self.counters = [int(word) for word in rest[1 : 1 + count]]
+        pairs = rest[1 + count :]
+        assert int(pairs[0]) == len(pairs) - 1
+        self.pairs = {key: int(value) for key, value in zip(pairs[1::2], pairs[2::2], strict=True)}
+
+    def __getitem__(self, key):
+        return self.pairs[key]
+
+
+class Rig:
+    """Two disks, and a cache on them."""
+
+    def __init__(self, guest, dm, disks, mib=48):
+        self.guest = guest
+        self.dm = dm
+        self.backing, self.cache = disks.ram(mib, 2)
+        self.sectors = mib * MIB
+        self.device = None
+
+    def table(self, options=""):
+        """The table line."""
+        return f"0 {self.sectors} lc {self.backing} {self.cache} {options}"
+
+    def create(self, options=""):
+        """Makes the cache."""
+        self.device = self.dm.create("lc", self.table(options))
+        return self.device
+
+    def again(self, options=""):
+        """Takes the cache down and makes it again."""
+        self.device.remove()
+        return self.create(options)
+
+    def status(self):
+        """The status, by names."""
+        return Status(self.device.status()[0].args)
+
+    def wait_until(self, condition):
+        """Waits for events until the status is so."""
+        self.device.wait_until(lambda line: condition(Status(line.args)))
+        return self.status()
+
+    def iomodel(self, words):
+        """Runs iomodel on the cache."""
+        command, _, rest = words.partition(" ")
+        return self.guest.run(f"iomodel {command} {self.device} {rest}")

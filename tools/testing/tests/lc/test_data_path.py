@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What is read is what was written last, through all that happens to a cache."""
+
+import pytest
+
+STATE = "/tmp/model"
+
+
+@pytest.fixture
+def cache(rig):
+    """A cache over a stamped disk."""
+    rig.guest.run(f"rm -f {STATE} && iomodel stamp {rig.backing} 1")
+    rig.create()
+    return rig
+
+
+def run(rig, seed, words="--overlap --discards 4 --flushes 3 --ops 1500"):
+    rig.iomodel(f"run --source 1 --state {STATE} --seed {seed} {words}")
+
+
+def verify(rig):
+    rig.iomodel(f"verify --source 1 --state {STATE}")
+
+
+def test_new_cache_reads_as_its_backing_device(cache):
+    cache.iomodel("verify --source 1")
+    assert cache.status().valid == 0
+
+
+def test_random_io_is_as_modelled(cache):
+    """Much more is written than fits: it is written back all the time."""
+    for seed in range(3):
+        run(cache, seed)
+    status = cache.status()
+    assert status["written_back"] > 0
+    assert status["crc_errors"] == status["cache_errors"] == status["backing_errors"] == 0
+
+
+def test_content_outlives_the_device(cache):
+    for seed in range(3):
+        run(cache, seed, "--overlap --discards 4 --flushes 3 --ops 800")
+        cache.again()
+        verify(cache)
+
+
+def test_backing_device_alone_has_everything_after_flush(cache):
+    run(cache, 1)
+    cache.device.message("flush")
+    assert cache.status()["log_used"] == 0
+    cache.device.remove()
+    cache.guest.run(f"iomodel verify {cache.backing} --source 1 --state {STATE}")
+
+
+def test_large_writes_are_few_extents(cache):
+    cache.guest.run(f"dd if=/dev/urandom of=/tmp/data bs=1M count=16 && dd if=/tmp/data of={cache.device} bs=1M"
+                    " oflag=direct status=none")
+    cache.guest.run(f"cmp -n 16777216 /tmp/data {cache.device}")
+    cache.device.message("flush_current_buffer")
+    status = cache.status()
+    assert status["user_sectors"] == 16 * 2048
+    # A header of one sector for each buffer.
+    assert status["cache_sectors"] <= 16 * 2048 + 40
+
+
+def test_read_of_what_is_in_memory_does_not_touch_the_disks(cache):
+    """Defect G."""
+    cache.guest.run(f"dd if=/dev/urandom of=/tmp/data bs=4k count=1 && dd if=/tmp/data of={cache.device} bs=4k seek=7"
+                    " oflag=direct conv=notrunc status=none")
+    before = cache.guest.output(f"awk '{{ print $1 }}' /sys/block/{cache.backing[5:]}/stat")
+    for _ in range(10):
+        cache.guest.run(f"dd if={cache.device} bs=4k skip=7 count=1 iflag=direct status=none | cmp - /tmp/data")
+    assert cache.guest.output(f"awk '{{ print $1 }}' /sys/block/{cache.backing[5:]}/stat") == before
+
+
+def test_blocks_of_512_bytes(cache):
+    cache.guest.run(
+        f"for s in 1 3 5 6; do dd if=/dev/urandom of=/tmp/s$s bs=512 count=1 status=none;"
+        f" dd if=/tmp/s$s of={cache.device} bs=512 seek=$s oflag=direct conv=notrunc status=none; done"
+    )
+    check = (
+        f"for s in 1 3 5 6; do dd if={cache.device} bs=512 skip=$s count=1 iflag=direct status=none"
+        " | cmp - /tmp/s$s || exit 1; done"
+    )
+    cache.guest.run(check)
+    cache.device.message("flush")
+    cache.guest.run(check)
+
+
+def test_disks_with_blocks_of_4096_bytes(lc_module, guest, dm, disks):
+    backing, cache = (disks.null(name, 48, blocksize=4096) for name in ("backing", "cache"))
+    guest.run(f"rm -f {STATE} && iomodel stamp {backing} 1")
+    for seed in range(2):
+        device = dm.create("lc", f"0 98304 lc {backing} {cache}")
+        assert guest.output(f"blockdev --getss {device}") == "4096"
+        guest.run(f"iomodel run {device} --source 1 --state {STATE} --seed {seed} --overlap --discards 4 --ops 800")
+        device.remove()
+    device = dm.create("lc", f"0 98304 lc {backing} {cache}")
+    guest.run(f"iomodel verify {device} --source 1 --state {STATE}")
+
+
+def test_file_system_on_top(rig):
+    """Its content is the same after the cache was made anew, and on the backing device alone."""
+    guest = rig.guest
+    rig.create()
+    sums = "cd /mnt && find . -type f | sort | xargs md5sum"
+    guest.run(f"mkfs.ext4 -q {rig.device} && mount {rig.device} /mnt && cp -r /usr/lib/python3*/ /mnt/"
+              f" && ({sums}) > /tmp/sums; umount /mnt")
+    rig.again()
+    guest.run(f"fsck.ext4 -fn {rig.device} && mount {rig.device} /mnt && ({sums}) | cmp - /tmp/sums && umount /mnt")
+    rig.device.message("flush")
+    rig.device.remove()
+    guest.run(f"fsck.ext4 -fn {rig.backing} && mount {rig.backing} /mnt && ({sums}) | cmp - /tmp/sums")

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What a flush writes, and for whom."""
+
+from tests.lc.rig import Status
+
+
+def write_and_fsync(rig, blocks, first=0):
+    rig.guest.run(
+        f"fio --name=w --filename={rig.device} --ioengine=psync --direct=1 --rw=write --bs=4k --fsync=1 --end_fsync=1"
+        f" --offset={first * 4}k --size={blocks * 4}k --output=/dev/null"
+    )
+
+
+def test_flush_of_nothing_writes_nothing(rig):
+    """Defect F."""
+    rig.create()
+    write_and_fsync(rig, 1)
+    before = rig.status()
+    rig.guest.run(f"for i in $(seq 20); do xfs_io -c fsync {rig.device}; done")
+    after = rig.status()
+    assert after["flushes"] >= before["flushes"] + 20
+    assert after["cache_sectors"] == before["cache_sectors"]
+
+
+def test_amplification_of_small_fsyncs(rig):
+    """Defect F: 4 KiB and a header of 512 bytes, not two segments."""
+    rig.create()
+    before = rig.status()
+    write_and_fsync(rig, 50)
+    after = rig.status()
+    assert after["user_sectors"] - before["user_sectors"] == 50 * 8
+    assert after["cache_sectors"] - before["cache_sectors"] <= 50 * 9
+
+
+def test_one_flush_serves_many(lc_module, guest, dm, disks):
+    """32 jobs that write and fsync: not more than an eighth of flushes of the log."""
+    (backing,) = disks.ram(48)
+    slow = disks.null("slow", 48, irqmode=2, completion_nsec=3000000, cache_size=16)
+    device = dm.create("lc", f"0 98304 lc {backing} {slow}")
+    guest.run(
+        f"fio --name=w --filename={device} --ioengine=psync --direct=1 --rw=randwrite --bs=4k --fsync=1"
+        " --numjobs=32 --size=16m --number_ios=30 --group_reporting --output=/dev/null"
+    )
+    status = Status(device.status()[0].args)
+    assert status["flushes"] >= 32 * 29
+    assert status["log_flushes"] <= status["flushes"] / 8
+
+
+def requests(guest, disk, which):
+    """A number of /sys/block/DISK/stat; 0: reads, 15: flushes."""
+    return int(guest.output(f"cat /sys/block/{disk[5:]}/stat").split()[which])
+
+
+def test_flush_reaches_what_went_around_the_cache(lc_module, guest, dm, disks):
+    """Defect N: in the mode writearound, the backing device has to be flushed."""
+    backing = disks.null("backing", 48, cache_size=16)
+    (cache,) = disks.ram(48)
+    device = dm.create("lc", f"0 98304 lc {backing} {cache} 2 mode writearound")
+    before = requests(guest, backing, 15)
+    for block in range(3):
+        guest.run(f"dd if=/dev/zero of={device} bs=4k seek={block} count=1 oflag=direct conv=fsync,notrunc status=none")
+    assert requests(guest, backing, 15) >= before + 3
+
+
+def test_fua_write_is_in_the_log_when_it_ends(rig):
+    rig.create("2 flush_current_buffer_interval 0")
+    before = rig.status()
+    rig.guest.run(f"dd if=/dev/urandom of={rig.device} bs=4k count=1 oflag=direct,dsync conv=notrunc status=none")
+    after = rig.status()
+    assert after.durable_id == before.durable_id + 1
+    assert after["user_sectors"] == before["user_sectors"] + 8
+
+
+def test_what_nobody_flushes_is_written_before_long(rig):
+    rig.create()
+    rig.guest.run(f"dd if=/dev/urandom of={rig.device} bs=4k count=1 oflag=direct conv=notrunc status=none")
+    rig.guest.run(f"until [ $(dmsetup status {rig.device} | grep -o 'user_sectors [0-9]*' | cut -d' ' -f2) = 8 ];"
+                  " do sleep 0.05; done")

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Caches as they are used: reloaded, attached, detached, in each mode, told what to do, and broken."""
+
+import pytest
+
+STATE = "/tmp/model"
+
+
+@pytest.fixture
+def cache(rig):
+    """A cache over a stamped disk."""
+    rig.guest.run(f"rm -f {STATE} && iomodel stamp {rig.backing} 1")
+    rig.create()
+    return rig
+
+
+def run(rig, seed, words="--overlap --discards 4 --flushes 3 --ops 600"):
+    rig.iomodel(f"run --source 1 --state {STATE} --seed {seed} {words}")
+
+
+# -- tables -----------------------------------------------------------------------------------------
+
+
+def test_writes_between_load_and_resume_stay(cache):
+    """Defect E: the new table is loaded, and only then is written."""
+    run(cache, 1)
+    cache.device.load(cache.table("2 high_watermark 60"))
+    run(cache, 2)
+    cache.device.suspend()
+    cache.device.resume()
+    assert cache.device.table()[0].args[2:] == ["2", "high_watermark", "60"]
+    run(cache, 3)
+
+
+def test_reload_while_in_use(cache):
+    """Twenty reloads beside random I/O."""
+    writer = cache.guest.start(
+        f"iomodel run {cache.device} --source 1 --state {STATE} --seed 4 --overlap --discards 4 --flushes 3 --ops 3000"
+    )
+    for number in range(20):
+        cache.device.reload(cache.table(f"2 high_watermark {50 + number}"))
+    said = writer.communicate()[0]
+    assert writer.returncode == 0, said
+
+
+def test_attach_and_detach_while_in_use(rig):
+    """From linear to lc, and back when all is written back; I/O goes on all the time."""
+    guest = rig.guest
+    guest.run(f"rm -f {STATE} && iomodel stamp {rig.backing} 1")
+    linear = f"0 {rig.sectors} linear {rig.backing} 0"
+    rig.device = rig.dm.create("lc", linear)
+    writer = guest.start(
+        f"iomodel run {rig.device} --source 1 --state {STATE} --seed 5 --overlap --flushes 3 --ops 4000"
+    )
+    rig.device.reload(rig.table())
+    guest.run(f"until [ $(dmsetup status {rig.device} | awk '{{ print $16 }}') -gt 100 ]; do sleep 0.05; done")
+    rig.device.message("mode", "cleaner")
+    rig.device.message("flush")
+    # Writes of what the cache still had may have come since.
+    rig.device.load(linear)
+    rig.wait_until(lambda status: status["log_used"] == 0)
+    rig.device.suspend()
+    assert rig.status()["log_used"] == 0
+    rig.device.resume()
+    said = writer.communicate()[0]
+    assert writer.returncode == 0, said
+    guest.run(f"iomodel verify {rig.backing} --source 1 --state {STATE}")
+
+
+def test_second_user_is_refused(cache, dm, guest):
+    for table in (
+        cache.table(),
+        f"0 {cache.sectors} lc {cache.cache} {cache.backing}",
+    ):
+        refused = guest.run("dmsetup create other", stdin=table.encode(), check=False)
+        assert refused.returncode
+
+
+def test_table_is_what_makes_it_again(cache):
+    words = "8 mode writearound allow_migrate 0 high_watermark 70 low_watermark 20"
+    cache.again(words)
+    assert cache.device.table()[0].args[2:] == words.split()
+    cache.device.message("high_watermark", 80)
+    cache.device.message("mode", "writeback")
+    line = cache.device.table()[0]
+    assert line.args[2:] == "6 allow_migrate 0 high_watermark 80 low_watermark 20".split()
+    cache.device.load(f"{line.start} {line.length} lc {' '.join(line.args)}")
+    cache.device.suspend()
+    cache.device.resume()
+    assert cache.device.table()[0].args[2:] == line.args[2:]
+
+
+WRONG_WORDS = {
+    "1 mode": "number of arguments `1': expected an even number",
+    "2 mode": "number of arguments `2': only 1 words follow",
+    "14 mode": "number of arguments `14': expected a number from 0 to 12",
+    "2 mode fast": "mode `fast': expected writeback, writearound or cleaner",
+    "2 speed 3": "key `speed': expected mode, ",
+    "2 high_watermark 101": "high_watermark `101': expected a number from 0 to 100",
+    "4 mode writeback mode cleaner": "key `mode': expected each key once",
+    "2 high_watermark 10": "expected a low_watermark that is not above the high_watermark",
+    "2 mode cleaner more": "word `more': expected no word after",
+    "2 flush_current_buffer_interval 3601": "expected a number from 0 to 3600",
+}
+
+
+def test_wrong_words_are_refused(rig):
+    """Defect Q."""
+    for words, reason in WRONG_WORDS.items():
+        where = rig.guest.console_size()
+        assert "Invalid argument" in rig.dm.refuse("lc", rig.table(words))
+        assert reason in rig.guest.console(where)
+
+
+def test_wrong_devices_are_refused(rig, guest, dm):
+    assert "Error opening backing device" in dm.refuse("lc", f"0 {rig.sectors} lc")
+    assert "Error opening cache device" in dm.refuse("lc", f"0 {rig.sectors} lc {rig.backing}")
+    assert "Error opening cache device" in dm.refuse("lc", f"0 {rig.sectors} lc {rig.backing} /dev/none")
+    assert "are one device" in dm.refuse("lc", f"0 {rig.sectors} lc {rig.backing} {rig.backing}")
+    assert "smaller than the target" in dm.refuse("lc", f"0 {rig.sectors + 8} lc {rig.backing} {rig.cache}")
+    small = dm.create("small", f"0 16384 linear {rig.cache} 0")
+    where = guest.console_size()
+    assert "Cache device is too small" in dm.refuse("lc", f"0 {rig.sectors} lc {rig.backing} {small}")
+    assert "expected at least 35072 sectors, has 16384" in guest.console(where)
+
+
+# -- modes and messages -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["writearound", "cleaner"])
+def test_mode(cache, mode):
+    """What is cached is found, what is not goes to the backing device, and all is as modelled."""
+    run(cache, 1)
+    before = cache.status()
+    cache.device.message("mode", mode)
+    for seed in (2, 3):
+        run(cache, seed)
+    if mode == "cleaner":
+        cache.device.message("flush")
+        assert cache.status()["log_used"] == 0
+    cache.device.message("mode", "writeback")
+    run(cache, 4)
+    assert cache.status()["crc_errors"] == before["crc_errors"] == 0
+
+
+def test_writes_go_around_what_is_not_cached(cache):
+    cache.device.message("mode", "writearound")
+    cache.guest.run(f"dd if=/dev/urandom of={cache.device} bs=1M count=4 oflag=direct conv=fsync,notrunc status=none")
+    assert cache.status().valid == 0
+    assert cache.status()["user_sectors"] == 0
+
+
+def test_cleaner_tells_when_it_is_done(cache):
+    cache.device.message("allow_migrate", 0)
+    run(cache, 1, "--ops 300")
+    assert cache.status()["log_used"] > 0
+    cache.device.message("mode", "cleaner")
+    cache.wait_until(lambda status: status["log_used"] == 0)
+
+
+def test_flush_of_what_is_in_memory_only(cache):
+    """Defect O."""
+    cache.device.message("flush_current_buffer_interval", 0)
+    cache.guest.run(f"dd if=/dev/urandom of=/tmp/data bs=4k count=4 status=none"
+                    f" && dd if=/tmp/data of={cache.device} bs=4k oflag=direct conv=notrunc status=none")
+    cache.device.message("flush")
+    cache.guest.run(f"dd if={cache.backing} bs=4k count=4 iflag=direct status=none | cmp - /tmp/data")
+
+
+def test_counters(cache):
+    """By number: 1 write, 2 hit, 4 in memory, 8 whole block."""
+    cache.device.message("clear_stat")
+    cache.device.message("flush_current_buffer_interval", 0)
+    guest, device = cache.guest, cache.device
+    io = "oflag=direct conv=notrunc status=none"
+    guest.run(f"dd if=/dev/zero of={device} bs=4k seek=9 count=1 {io}")
+    guest.run(f"dd if=/dev/zero of={device} bs=4k seek=9 count=1 {io}")
+    guest.run(f"dd if=/dev/zero of={device} bs=512 seek=72 count=1 {io}")
+    guest.run(f"dd if={device} of=/dev/null bs=4k skip=20 count=1 iflag=direct status=none")
+    cache.device.message("flush_current_buffer")
+    guest.run(f"dd if={device} of=/dev/null bs=512 skip=79 count=1 iflag=direct status=none")
+    expected = [0] * 16
+    expected[1 + 8] = expected[1 + 2 + 4 + 8] = expected[1 + 2 + 4] = expected[8] = expected[2] = 1
+    assert cache.status().counters == expected
+    lines = cache.device.message("stats").stdout.splitlines()
+    assert lines[0] == "write? hit? on_buffer? fullsize?"
+    assert lines[1:] == [f"{n & 1} {n >> 1 & 1} {n >> 2 & 1} {n >> 3 & 1} {expected[n]}" for n in range(16)]
+    cache.device.message("clear_stat")
+    assert cache.status().counters == [0] * 16
+
+
+def test_wrong_messages_are_refused(cache):
+    before = cache.device.table()
+    for words in ("", "jump", "flush now", "mode", "mode fast", "high_watermark 5", "format 1"):
+        assert cache.device.message(*words.split(), check=False).returncode, words
+    assert cache.device.table() == before
+
+
+def test_memory_is_what_the_status_says(cache):
+    """At most 10 MiB for each GiB of cache, and what is fixed."""
+    status = cache.status()
+    fixed = 8 * 1032 * 512 + 2 * 16 * 1032 * 512 + (1 << 20)
+    assert status.ram_bytes <= 48 * (10 << 20) / 1024 + fixed
+
+
+# -- failures ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def parts(rig):
+    """A cache on two devices that can be broken."""
+    for name in ("backing", "cache"):
+        disk = getattr(rig, name)
+        setattr(rig, name, rig.dm.create(name, f"0 {rig.sectors} linear {disk} 0"))
+        getattr(rig, name).disk = disk
+    rig.create("2 flush_current_buffer_interval 0")
+    rig.guest.run("dd if=/dev/urandom of=/tmp/data bs=4k count=8 status=none")
+    return rig
+
+
+def become(part, target):
+    part.guest.run(
+        f"dmsetup load {part.name} && dmsetup suspend --noflush --nolockfs {part.name} && dmsetup resume {part.name}",
+        stdin=target.replace("DISK", part.disk).encode(),
+    )
+
+
+def fill(rig, flags="oflag=direct conv=fsync,notrunc", check=True):
+    return rig.guest.run(f"dd if=/tmp/data of={rig.device} bs=4k {flags} status=none", check=check, timeout=20)
+
+
+def test_cache_device_fails(parts):
+    """Defect H: a flush fails at once, the state is clear, reads of the backing device go on."""
+    fill(parts)
+    become(parts.cache, f"0 {parts.sectors} error")
+    event = parts.device.events()
+    assert fill(parts, check=False).returncode
+    parts.device.wait(event)
+    assert parts.status().state == "fail"
+    assert parts.status()["cache_errors"] >= 1
+    assert fill(parts, check=False).returncode
+    flush = f"dd if=/dev/null of={parts.device} conv=fsync,notrunc status=none"
+    assert parts.guest.run(flush, check=False, timeout=20).returncode
+    parts.guest.run(f"dd if={parts.device} of=/dev/null bs=4k skip=100 count=1 iflag=direct status=none")
+    parts.device.remove()
+    # What was flushed before is there when the device is.
+    become(parts.cache, f"0 {parts.sectors} linear DISK 0")
+    parts.create()
+    parts.guest.run(f"dd if={parts.device} bs=4k count=8 iflag=direct status=none | cmp - /tmp/data")
+
+
+def test_backing_device_fails(parts):
+    """What is dirty is kept, and written back when the device returns."""
+    fill(parts)
+    become(parts.backing, f"0 {parts.sectors} flakey DISK 0 0 3600 1 error_writes")
+    event = parts.device.events()
+    assert parts.device.message("flush", check=False).returncode
+    parts.device.wait(event)
+    assert parts.status().state == "rw"
+    assert parts.status()["backing_errors"] >= 1
+    # The cache works on.
+    fill(parts)
+    parts.guest.run(f"dd if={parts.device} bs=4k count=8 iflag=direct status=none | cmp - /tmp/data")
+    become(parts.backing, f"0 {parts.sectors} linear DISK 0")
+    parts.wait_until(lambda status: status["log_used"] == 0)
+    parts.guest.run(f"dd if={parts.backing} bs=4k count=8 iflag=direct status=none | cmp - /tmp/data")
+
+
+def test_flipped_bit_is_not_written_back(parts):
+    """It is noticed, and neither spread nor dropped in silence."""
+    fill(parts)
+    guest = parts.guest
+    guest.run(
+        f"blockdev --flushbufs {parts.cache.disk}"
+        f" && python3 -c \"import os; f = os.open('{parts.cache.disk}', os.O_RDWR); at = (2048 + 3) * 512;"
+        " b = os.pread(f, 1, at); os.pwrite(f, bytes([b[0] ^ 1]), at); os.fsync(f)\""
+    )
+    assert parts.device.message("flush", check=False).returncode
+    status = parts.status()
+    assert status["crc_errors"] == 1
+    assert status.state == "fail"
+    assert guest.run(f"dd if={parts.backing} bs=4k count=8 iflag=direct status=none | cmp - /tmp/data",
+                     check=False).returncode
+
+
+# -- the module -------------------------------------------------------------------------------------
+
+
+@pytest.mark.limit(180)
+def test_nothing_is_left(guest, disks):
+    """Defect P: modules and caches come and go without a trace."""
+    backing, cache = disks.ram(48, 2)
+    memory = "sync; echo 3 > /proc/sys/vm/drop_caches; awk '/^MemFree/ { print -$2 * 1024 }' /proc/meminfo"
+    # A memory disk takes memory as it is written: the log goes on where it was.
+    guest.run(f"for disk in {backing} {cache}; do dd if=/dev/zero of=$disk bs=1M oflag=direct status=none; done; :")
+    before, after = guest.output(f"""
+        round() {{
+            /lab/load /lab/dm_lc_rs.ko || exit
+            dmsetup create lc --table "0 98304 lc {backing} {cache}" || exit
+            dd if=/dev/zero of=/dev/mapper/lc bs=64k count=40 oflag=direct status=none || exit
+            dmsetup remove --retry lc || exit
+            rmmod dm_lc_rs || exit
+        }}
+        for i in 1 2 3; do round; done
+        {memory}
+        for i in $(seq 20); do round; done
+        {memory}""").splitlines()
+    # Twenty caches have had 25 MiB each.
+    assert int(after) - int(before) < 14 << 20
