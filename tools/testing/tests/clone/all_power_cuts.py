@@ -63,11 +63,11 @@ FAULTS = {
     ),
     "no flush of the metadata before the superblock": (
         "disk.rs",
-        ("Barrier::FlushFua", "Barrier::Fua"),
+        ("        self.io.flush(&self.device)?;\n", ""),
     ),
     "a superblock that is not durable when the commit ends": (
         "disk.rs",
-        ("Barrier::FlushFua", "Barrier::Flush"),
+        ("block, Barrier::Fua)", "block, Barrier::None)"),
     ),
     "flushes that end during the commit which they need": (
         "uncommitted.rs",
