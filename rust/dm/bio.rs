@@ -56,6 +56,8 @@ impl Status {
     pub const IOERR: Status = Status(bindings::BLK_STS_IOERR);
     /// The device does not do that.
     pub const NOTSUPP: Status = Status(bindings::BLK_STS_NOTSUPP);
+    /// It would have had to wait, which its submitter did not want.
+    pub const AGAIN: Status = Status(bindings::BLK_STS_AGAIN);
     /// No space is left.
     pub const NOSPC: Status = Status(bindings::BLK_STS_NOSPC);
 

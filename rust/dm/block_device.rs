@@ -11,9 +11,12 @@
 //! own.flush()?;
 //! ```
 
-use crate::bindings::{
-    self,
-    helpers, //
+use crate::{
+    bindings::{
+        self,
+        helpers, //
+    },
+    device::Mode, //
 };
 use core::{
     fmt,
@@ -25,7 +28,10 @@ use kernel::{
         from_err_ptr,
         to_result, //
     },
-    ffi::c_int,
+    ffi::{
+        c_int,
+        c_void, //
+    },
     prelude::*,
     types::Opaque, //
 };
@@ -45,6 +51,19 @@ impl DevNumber {
 
     pub(crate) fn new(major: c_int, minor: c_int) -> Self {
         DevNumber((major as bindings::dev_t) << Self::MINOR_BITS | minor as bindings::dev_t)
+    }
+
+    /// The number of the device that `name` names, by path or `major:minor`. Sleeps.
+    pub fn find(name: &CStr) -> Result<Self> {
+        let mut number = 0;
+        // SAFETY: `name` is a string that the call does not keep, and `number` a live local.
+        to_result(unsafe { bindings::dm_devt_from_path(name.as_char_ptr(), &mut number) })?;
+        Ok(DevNumber(number))
+    }
+
+    /// Whether it is that of a mapped device. Sleeps.
+    pub fn is_mapped(&self) -> bool {
+        MappedDevice::get(*self).is_some()
     }
 }
 
@@ -113,6 +132,55 @@ impl Bdev {
         unsafe { helpers::bdev_max_discard_sectors(self.as_ptr()) }
     }
 
+    /// Whether the device has a volatile cache, that is, needs flushes.
+    pub fn has_write_cache(&self) -> bool {
+        // SAFETY: By the type invariants, the device is valid.
+        unsafe { helpers::bdev_write_cache(self.as_ptr()) }
+    }
+
+    /// Whether writes to the device are refused.
+    pub fn is_read_only(&self) -> bool {
+        // SAFETY: By the type invariants, the device is valid.
+        unsafe { helpers::bdev_read_only(self.as_ptr()) }
+    }
+
+    /// Whether the device has zones that are written in order.
+    pub fn is_zoned(&self) -> bool {
+        // SAFETY: By the type invariants, the device is valid.
+        unsafe { helpers::bdev_is_zoned(self.as_ptr()) }
+    }
+
+    /// Whether the device's driver is handed requests, not bios.
+    pub fn is_request_based(&self) -> bool {
+        // SAFETY: By the type invariants, the device is valid, and with it its queue.
+        unsafe { helpers::bdev_is_request_based(self.as_ptr()) }
+    }
+
+    /// Whether the device encrypts by itself what is submitted with a key.
+    pub fn has_inline_crypto(&self) -> bool {
+        // SAFETY: By the type invariants, the device is valid, and with it its queue.
+        unsafe { helpers::bdev_has_inline_crypto(self.as_ptr()) }
+    }
+
+    /// The longest write that is never torn, in bytes; 0 if there is none.
+    pub fn max_atomic_write(&self) -> u32 {
+        // SAFETY: The limits live as long as the device; reading a plain number that may change
+        // meanwhile is what every stacking driver does.
+        unsafe { (*self.limits()).atomic_write_max_sectors }.saturating_mul(1 << SECTOR_SHIFT)
+    }
+
+    /// How many bytes of protection information the device keeps for each of its blocks, 0 for none.
+    pub fn protection_bytes(&self) -> u8 {
+        // SAFETY: As above.
+        unsafe { (*self.limits()).integrity.metadata_size }
+    }
+
+    /// Where on its disk the device starts, in sectors, if it is a partition.
+    pub fn partition_start(&self) -> Option<Sector> {
+        // SAFETY: By the type invariants, the device is valid.
+        unsafe { helpers::bdev_is_partition(self.as_ptr()).then(|| (*self.as_ptr()).bd_start_sect) }
+    }
+
     /// The raw limits of the device's queue.
     pub(crate) fn limits(&self) -> *const bindings::queue_limits {
         // SAFETY: By the type invariants, the device is valid, and with it its queue.
@@ -144,7 +212,7 @@ impl Bdev {
     }
 }
 
-/// An own, shared open of a block device, for reading and writing, bound to no table.
+/// An own, shared open of a block device, bound to no table.
 ///
 /// # Invariants
 ///
@@ -155,6 +223,33 @@ pub struct BlockDevice(NonNull<bindings::file>);
 unsafe impl Send for BlockDevice {}
 // SAFETY: As above.
 unsafe impl Sync for BlockDevice {}
+
+impl BlockDevice {
+    /// Opens a device without a claim: users of it may come and go, and have it exclusively. Sleeps.
+    pub fn open(number: DevNumber, mode: Mode) -> Result<Self> {
+        // SAFETY: There is no holder.
+        unsafe { Self::open_for(number, mode, core::ptr::null_mut()) }
+    }
+
+    /// # Safety
+    ///
+    /// `holder` must be null, or unique to what opens the device, and not be reused before it is
+    /// closed.
+    unsafe fn open_for(number: DevNumber, mode: Mode, holder: *mut c_void) -> Result<Self> {
+        // SAFETY: The call does not use what the holder points at, which is the caller's promise to
+        // be the only one of its kind.
+        let file = from_err_ptr(unsafe {
+            bindings::bdev_file_open_by_dev(number.0, mode.to_raw(), holder, core::ptr::null())
+        })?;
+        // INVARIANT: The file is open, and ours.
+        Ok(BlockDevice(NonNull::new(file).ok_or(ENODEV)?))
+    }
+
+    /// The raw file.
+    pub(crate) fn as_file(&self) -> *mut bindings::file {
+        self.0.as_ptr()
+    }
+}
 
 impl Deref for BlockDevice {
     type Target = Bdev;
@@ -173,5 +268,64 @@ impl Drop for BlockDevice {
     fn drop(&mut self) {
         // SAFETY: By the type invariants, the file is ours to close.
         unsafe { bindings::bdev_fput(self.0.as_ptr()) }
+    }
+}
+
+/// A block device that nobody else can open exclusively while this value lives: no file system is
+/// mounted from it, no other table or array made of it.
+pub struct Claimed {
+    // Closed before its holder's address may be reused.
+    device: BlockDevice,
+    _holder: KBox<u8>,
+}
+
+impl Claimed {
+    /// Opens and claims a device. Fails with `EBUSY` if somebody has claimed it already. Sleeps.
+    pub fn open(number: DevNumber, mode: Mode) -> Result<Self> {
+        let mut holder = KBox::new(0u8, GFP_KERNEL)?;
+        let address: *mut u8 = &mut *holder;
+        Ok(Claimed {
+            // SAFETY: The address is that of an allocation of our own, which outlives the open.
+            device: unsafe { BlockDevice::open_for(number, mode, address.cast()) }?,
+            _holder: holder,
+        })
+    }
+}
+
+impl Deref for Claimed {
+    type Target = Bdev;
+
+    #[inline]
+    fn deref(&self) -> &Bdev {
+        &self.device
+    }
+}
+
+/// A mapped device of device-mapper's, which is not freed while this value lives.
+///
+/// # Invariants
+///
+/// The pointer is to a mapped device of which this value has a reference.
+pub(crate) struct MappedDevice(NonNull<bindings::mapped_device>);
+
+impl MappedDevice {
+    /// The mapped device of this number, if there is one that is not about to be removed. Sleeps.
+    pub(crate) fn get(number: DevNumber) -> Option<Self> {
+        // SAFETY: A look-up of a number.
+        let md = unsafe { bindings::dm_get_md(number.0) };
+        // INVARIANT: The look-up gives a reference.
+        NonNull::new(md).map(MappedDevice)
+    }
+
+    /// The raw mapped device.
+    pub(crate) fn as_ptr(&self) -> *mut bindings::mapped_device {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for MappedDevice {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants, the reference is ours.
+        unsafe { bindings::dm_put(self.0.as_ptr()) }
     }
 }

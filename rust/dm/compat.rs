@@ -22,3 +22,18 @@ pub fn eopnotsupp() -> Error {
 pub fn eilseq() -> Error {
     errno(bindings::EILSEQ)
 }
+
+/// `ETIMEDOUT`: what was waited for did not come in time.
+pub fn etimedout() -> Error {
+    errno(bindings::ETIMEDOUT)
+}
+
+/// `ELOOP`: something would go round in a circle.
+pub fn eloop() -> Error {
+    errno(bindings::ELOOP)
+}
+
+/// `ENAMETOOLONG`: a name does not fit.
+pub fn enametoolong() -> Error {
+    errno(bindings::ENAMETOOLONG)
+}

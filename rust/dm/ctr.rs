@@ -108,6 +108,13 @@ impl<'a, T: Target> Ctr<'a, T> {
         Device::open(self.anchor.clone(), path.as_c_str(), mode)
     }
 
+    /// Opens the device that `path` names, by path or `major:minor`, for reading and without a
+    /// claim: it may be in use, mounted for instance, and come into use later. `dmsetup deps` does
+    /// not show it.
+    pub fn open_unclaimed(&mut self, path: Arg<'_>) -> Result<Device> {
+        Device::open_unclaimed(self.anchor.clone(), path.as_c_str())
+    }
+
     /// A handle to the table and its mapped device.
     pub fn table(&self) -> Table {
         Table::new(self.anchor.clone())
@@ -130,6 +137,12 @@ impl<'a, T: Target> Ctr<'a, T> {
     pub fn set_discards(&mut self) {
         self.ti().num_discard_bios = 1;
         self.ti().set_discards_supported(true);
+    }
+
+    /// Has the target get what its device does of secure erasing and of writing zeroes without data.
+    pub fn set_erasing(&mut self) {
+        self.ti().num_secure_erase_bios = 1;
+        self.ti().num_write_zeroes_bios = 1;
     }
 
     /// Has discards split at the limit that `io_hints` sets.

@@ -16,16 +16,23 @@
 
 use crate::{
     bindings,
-    block_device::Bdev,
+    block_device::{
+        Bdev,
+        BlockDevice,
+        DevNumber, //
+    },
+    compat,
     shared::Shared, //
 };
 use core::{
+    fmt::Write,
     ops::Deref,
     ptr::NonNull, //
 };
 use kernel::{
     error::to_result,
-    prelude::*, //
+    prelude::*,
+    str::Formatter, //
 };
 
 /// What a device is opened for.
@@ -38,7 +45,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    fn to_raw(self) -> bindings::blk_mode_t {
+    pub(crate) fn to_raw(self) -> bindings::blk_mode_t {
         match self {
             Mode::Read => bindings::BLK_OPEN_READ,
             Mode::ReadWrite => bindings::BLK_OPEN_READ | bindings::BLK_OPEN_WRITE,
@@ -79,10 +86,18 @@ impl Anchor {
 ///
 /// # Invariants
 ///
-/// `dev` was got by `dm_get_device` for the target of `anchor` and is put once, by this value.
+/// `dev` is valid as long as this value is. Without `unclaimed` it was got by `dm_get_device` for
+/// the target of `anchor` and is put once, by this value; with it, it is the one in there.
 pub struct Device {
     dev: NonNull<bindings::dm_dev>,
+    unclaimed: Option<Unclaimed>,
     anchor: Shared<Anchor>,
+}
+
+/// A device of which device-mapper does not know, in the form in which it takes devices.
+struct Unclaimed {
+    _dev: KBox<bindings::dm_dev>,
+    _open: BlockDevice,
 }
 
 // SAFETY: A `dm_dev` does not change while it is open, and is put under the table's own lock.
@@ -102,6 +117,30 @@ impl Device {
         // INVARIANT: The device was just got for this target.
         Ok(Device {
             dev: NonNull::new(dev).ok_or(ENODEV)?,
+            unclaimed: None,
+            anchor,
+        })
+    }
+
+    /// Opens a device for reading, past device-mapper, which would claim it. Sleeps.
+    pub(crate) fn open_unclaimed(anchor: Shared<Anchor>, path: &CStr) -> Result<Self> {
+        let open = BlockDevice::open(DevNumber::find(path)?, Mode::Read)?;
+        let mut dev = bindings::dm_dev::default();
+        // Zeroed: what is written ends with a NUL if it leaves one byte.
+        let room = dev.name.len() - 1;
+        let mut text = Formatter::new(&mut dev.name[..room]);
+        write!(text, "{}", open.number()).map_err(|_| compat::enametoolong())?;
+        dev.bdev = open.as_ptr();
+        dev.bdev_file = open.as_file();
+        dev.mode = Mode::Read.to_raw();
+        let mut dev = KBox::new(dev, GFP_KERNEL)?;
+        // INVARIANT: The `dm_dev` is kept beside the pointer, and its device open.
+        Ok(Device {
+            dev: NonNull::from(&mut *dev),
+            unclaimed: Some(Unclaimed {
+                _dev: dev,
+                _open: open,
+            }),
             anchor,
         })
     }
@@ -126,8 +165,10 @@ impl Deref for Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants, the device was got for this target, which the anchor
-        // keeps, and this is the one time it is put.
-        unsafe { bindings::dm_put_device(self.anchor.ti(), self.dev.as_ptr()) }
+        if self.unclaimed.is_none() {
+            // SAFETY: By the type invariants, the device was got for this target, which the anchor
+            // keeps, and this is the one time it is put.
+            unsafe { bindings::dm_put_device(self.anchor.ti(), self.dev.as_ptr()) }
+        }
     }
 }

@@ -56,6 +56,7 @@
 //! - I/O of the target's own: [`extent`], [`copier`], [`dm_io`], [`bufio`].
 //! - Metadata in transactions: [`persistent_data`].
 //! - For on-disk formats: [`crc`], [`random`].
+//! - Below the users of a device that is in use: [`freeze`], [`drain`].
 //! - Kernel messages: [`log`], [`ratelimit`]. What differs between kernels: [`compat`].
 
 // `pr_*!` asks for it; a crate with `module!` gets one from there.
@@ -74,13 +75,16 @@ pub mod crc;
 pub mod ctr;
 pub mod device;
 pub mod dm_io;
+pub mod drain;
 pub mod end_io;
 pub mod extent;
+pub mod freeze;
 pub mod irq_lock;
 pub mod limits;
 pub mod log;
 pub mod map;
 pub mod mempool;
+pub mod module_ref;
 pub mod noio;
 pub mod once_flag;
 pub mod owned_bio;
@@ -153,6 +157,7 @@ pub mod prelude {
         },
         table::Table,
         target::{
+            Features,
             Reply,
             Target,
             Visit, //

@@ -5,16 +5,22 @@
  * so what always goes together is one helper.
  */
 #include <linux/bio.h>
+#include <linux/blk-mq.h>
 #include <linux/blkdev.h>
 #include <linux/crc32.h>
+#include <linux/device-mapper.h>
 #include <linux/mempool.h>
+#include <linux/part_stat.h>
+#include <linux/percpu-refcount.h>
 #include <linux/random.h>
 #include <linux/ratelimit.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
+#include <linux/tracepoint.h>
 #include <linux/workqueue.h>
 #include <trace/events/block.h>
+#include "dm.h"
 #include "dm-space-map.h"
 
 /* bindgen reads the definitions themselves; there is no header to share. */
@@ -138,6 +144,30 @@ HELPER void rust_dm_helper_bio_copy_in(struct bio *bio, unsigned int skip,
 	}
 }
 
+HELPER void rust_dm_helper_bio_set_dev(struct bio *bio,
+				       struct block_device *bdev)
+{
+	bio_set_dev(bio, bdev);
+}
+
+/*
+ * As bio_send(), with these flags of the bio set: the sector counts from the
+ * start of the disk, and a partition is not looked up again.
+ */
+HELPER void rust_dm_helper_bio_send_remapped(struct bio *bio,
+					     struct block_device *bdev,
+					     sector_t sector, sector_t from,
+					     unsigned short flags)
+{
+	dev_t dev = bio->bi_bdev->bd_dev;
+
+	bio_set_dev(bio, bdev);
+	bio->bi_iter.bi_sector = sector;
+	bio->bi_flags |= flags;
+	trace_block_bio_remap(bio, dev, from);
+	submit_bio_noacct(bio);
+}
+
 /* Block devices. */
 
 HELPER sector_t rust_dm_helper_bdev_nr_sectors(struct block_device *bdev)
@@ -166,6 +196,132 @@ rust_dm_helper_bdev_limits(struct block_device *bdev)
 HELPER bool rust_dm_helper_bdev_write_cache(struct block_device *bdev)
 {
 	return bdev_write_cache(bdev);
+}
+
+HELPER bool rust_dm_helper_bdev_nowait(struct block_device *bdev)
+{
+	return bdev_nowait(bdev);
+}
+
+HELPER bool rust_dm_helper_bdev_read_only(struct block_device *bdev)
+{
+	return bdev_read_only(bdev);
+}
+
+HELPER bool rust_dm_helper_bdev_is_zoned(struct block_device *bdev)
+{
+	return bdev_is_zoned(bdev);
+}
+
+HELPER bool rust_dm_helper_bdev_is_partition(struct block_device *bdev)
+{
+	return bdev_is_partition(bdev);
+}
+
+HELPER bool rust_dm_helper_bdev_is_request_based(struct block_device *bdev)
+{
+	return queue_is_mq(bdev_get_queue(bdev));
+}
+
+HELPER bool rust_dm_helper_bdev_has_inline_crypto(struct block_device *bdev)
+{
+#ifdef CONFIG_BLK_INLINE_ENCRYPTION
+	return bdev_get_queue(bdev)->crypto_profile;
+#else
+	return false;
+#endif
+}
+
+HELPER unsigned int
+rust_dm_helper_bdev_count_inflight(struct block_device *bdev)
+{
+	return bdev_count_inflight(bdev);
+}
+
+/* Freezing of a queue: what has entered it leaves, and nothing enters. */
+
+HELPER void rust_dm_helper_bdev_freeze_queue_start(struct block_device *bdev)
+{
+	blk_freeze_queue_start(bdev_get_queue(bdev));
+}
+
+HELPER bool rust_dm_helper_bdev_freeze_queue_wait(struct block_device *bdev,
+						  unsigned long jiffies)
+{
+	return blk_mq_freeze_queue_wait_timeout(bdev_get_queue(bdev), jiffies);
+}
+
+HELPER void rust_dm_helper_bdev_unfreeze_queue(struct block_device *bdev)
+{
+	blk_mq_unfreeze_queue_nomemrestore(bdev_get_queue(bdev));
+}
+
+/* Mapped devices, whose own header is not one that bindings are made of. */
+
+HELPER void rust_dm_helper_dm_internal_suspend(struct mapped_device *md)
+{
+	dm_internal_suspend_noflush(md);
+}
+
+HELPER void rust_dm_helper_dm_internal_resume(struct mapped_device *md)
+{
+	dm_internal_resume(md);
+}
+
+/* Counting, on each processor for itself, and being told of the last one. */
+
+HELPER void rust_dm_helper_this_cpu_inc(u64 __percpu *count)
+{
+	this_cpu_inc(*count);
+}
+
+HELPER u64 rust_dm_helper_percpu_sum(u64 __percpu *count)
+{
+	u64 sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += READ_ONCE(*per_cpu_ptr(count, cpu));
+	return sum;
+}
+
+HELPER u64 __percpu *rust_dm_helper_percpu_alloc(void)
+{
+	return alloc_percpu(u64);
+}
+
+HELPER void rust_dm_helper_percpu_ref_get(struct percpu_ref *ref)
+{
+	percpu_ref_get(ref);
+}
+
+HELPER void rust_dm_helper_percpu_ref_put(struct percpu_ref *ref)
+{
+	percpu_ref_put(ref);
+}
+
+HELPER void rust_dm_helper_init_completion(struct completion *completion)
+{
+	init_completion(completion);
+}
+
+/* The tracepoint of a bio's end. */
+
+HELPER int rust_dm_helper_trace_bio_complete(void (*probe)(void *,
+							   struct request_queue *,
+							   struct bio *),
+					     void *data)
+{
+	return register_trace_block_bio_complete(probe, data);
+}
+
+HELPER void rust_dm_helper_untrace_bio_complete(void (*probe)(void *,
+							      struct request_queue *,
+							      struct bio *),
+						void *data)
+{
+	unregister_trace_block_bio_complete(probe, data);
+	tracepoint_synchronize_unregister();
 }
 
 /* Memory. */

@@ -110,6 +110,17 @@ impl<'a, T: Target> MapBio<'a, T> {
         unsafe { &mut (*self.slot).data }
     }
 
+    /// The first sector on the mapped device, which tracing shows.
+    pub(crate) fn mapped_sector(&self) -> Sector {
+        // SAFETY: By the type invariants, the slot is initialised.
+        unsafe { (*self.slot).from }
+    }
+
+    /// The verdict on a bio that the layer has submitted in place of its holder.
+    pub(crate) fn submitted(self) -> Mapped<'a> {
+        Mapped::new(bindings::DM_MAPIO_SUBMITTED)
+    }
+
     /// Which of its copies this bio is, for the operations that the target asked to get several
     /// times.
     pub fn copy_number(&self) -> u32 {
@@ -175,11 +186,10 @@ impl<'a, T: Target> MapBio<'a, T> {
     /// Inside `map` that only queues it: it is issued when device-mapper is done with it.
     #[inline]
     pub fn remap(self, dev: &Bdev, sector: Sector) -> Mapped<'a> {
-        // SAFETY: By the type invariants, the slot is initialised.
-        let from = unsafe { (*self.slot).from };
+        let from = self.mapped_sector();
         // SAFETY: The clone is ours to submit, and the verdict says that it was.
         unsafe { self.send(dev, sector, from) };
-        Mapped::new(bindings::DM_MAPIO_SUBMITTED)
+        self.submitted()
     }
 
     /// Takes the bio over: it is to be submitted or ended later, by whoever holds it.

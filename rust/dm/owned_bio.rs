@@ -73,8 +73,16 @@ impl<T: Target> OwnedBio<T> {
         }
     }
 
-    fn into_raw(self) -> *mut bindings::bio {
+    pub(crate) fn into_raw(self) -> *mut bindings::bio {
         ManuallyDrop::new(self).bio
+    }
+
+    /// The first sector on the mapped device, which tracing shows.
+    pub(crate) fn mapped_sector(&self) -> Sector {
+        // SAFETY: By the type invariants, the bio is a clone for `T`.
+        let slot = unsafe { Slot::<T>::of(self.bio) };
+        // SAFETY: By the type invariants, the slot is initialised.
+        unsafe { (*slot).from }
     }
 
     /// The target's data of this bio.
@@ -99,11 +107,8 @@ impl<T: Target> OwnedBio<T> {
 
     /// Sends the bio to `sector` of `dev`. May wait for a free request of that device.
     pub fn submit(self, dev: &Bdev, sector: Sector) {
+        let from = self.mapped_sector();
         let bio = ManuallyDrop::new(self);
-        // SAFETY: By the type invariants, the bio is a clone for `T`.
-        let slot = unsafe { Slot::<T>::of(bio.bio) };
-        // SAFETY: By the type invariants, the slot is initialised.
-        let from = unsafe { (*slot).from };
         // SAFETY: The clone is ours to submit, once, and not used again.
         unsafe { bio.send(dev, sector, from) }
     }

@@ -118,6 +118,7 @@ fn target_type<T: Target>(module: &'static ThisModule) -> bindings::target_type 
     let needs_end_io = T::HAS_END_IO || core::mem::needs_drop::<T::PerBio>();
 
     bindings::target_type {
+        features: T::FEATURES.to_raw(),
         name: T::NAME.as_char_ptr(),
         module: module.as_ptr(),
         version: T::VERSION,

@@ -6,6 +6,7 @@
 
 use crate::{
     args::Args,
+    bindings,
     block_device::Sector,
     ctr::{
         Ctr,
@@ -48,6 +49,34 @@ pub enum Reply {
     Written,
 }
 
+/// What device-mapper may count on in all targets of a type.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Features(u64);
+
+impl Features {
+    /// Nothing.
+    pub const NONE: Features = Features(0);
+    /// The target is the only one of its table, hence covers the whole device.
+    pub const SINGLETON: Features = Features(bindings::DM_TARGET_SINGLETON as u64);
+    /// Protection information, inline encryption, writes that are not torn and bios that must not
+    /// wait go through the target as its devices take them.
+    pub const TRANSPARENT: Features = Features(
+        (bindings::DM_TARGET_PASSES_INTEGRITY
+            | bindings::DM_TARGET_NOWAIT
+            | bindings::DM_TARGET_PASSES_CRYPTO
+            | bindings::DM_TARGET_ATOMIC_WRITES) as u64,
+    );
+
+    /// Both.
+    pub const fn and(self, other: Features) -> Features {
+        Features(self.0 | other.0)
+    }
+
+    pub(crate) fn to_raw(self) -> u64 {
+        self.0
+    }
+}
+
 /// Whether to go on with the next device.
 pub type Visit = ControlFlow<c_int>;
 
@@ -62,6 +91,8 @@ pub trait Target: Sized + Send + Sync + 'static {
     const NAME: &'static CStr;
     /// Major, minor and patch level, as `dmsetup targets` shows them.
     const VERSION: [u32; 3];
+    /// What device-mapper may count on.
+    const FEATURES: Features = Features::NONE;
 
     /// What all tables of this target share, made when the target is registered. Put what the
     /// targets keep of it into an `Arc`.
