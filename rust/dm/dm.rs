@@ -56,7 +56,7 @@
 //! - I/O of the target's own: [`extent`], [`copier`], [`dm_io`], [`bufio`].
 //! - Metadata in transactions: [`persistent_data`].
 //! - For on-disk formats: [`crc`], [`random`].
-//! - Below the users of a device that is in use: [`freeze`], [`drain`].
+//! - Below the users of a device that is in use: [`interpose`], [`freeze`], [`drain`].
 //! - Kernel messages: [`log`], [`ratelimit`]. What differs between kernels: [`compat`].
 
 // `pr_*!` asks for it; a crate with `module!` gets one from there.
@@ -79,6 +79,7 @@ pub mod drain;
 pub mod end_io;
 pub mod extent;
 pub mod freeze;
+pub mod interpose;
 pub mod irq_lock;
 pub mod limits;
 pub mod log;

@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The hooks: what runs for each bio of the system while there is a top.
+//!
+//! | hook | where | what it does |
+//! |---|---|---|
+//! | entry | `submit_bio_noacct` | leads a bio to the top of its device, if that has one |
+//! | second | `submit_bio_noacct_nocheck` | leads what was past the first, in a throttle for instance |
+//! | end | tracepoint `block_bio_complete` | stops counting a bio that was led |
+//!
+//! The first two are one callback of the function tracer, called where the functions begin. It is a
+//! plain one: it does not change where a function goes, so it gets along with other tracers,
+//! kprobes and live patches, and it is called whatever else is attached there. Hence:
+//!
+//! - What is called is legal in every context that submits or ends bios. It takes no lock, allocates
+//!   nothing, and does not sleep. What it looks at is protected by RCU.
+//! - It changes a bio only before its function has looked at it, on the thread that submits it.
+//! - When `unregister_ftrace_function()` returns, no thread is in a callback, nor in a trampoline
+//!   that leads to one. The same holds for the tracepoint.
+//!
+//! Locks: `tops`, which excludes writers of both tables and changes of the hooks. Under it the
+//! kernel's own locks of the tracers are taken. None is held while a hook runs.
+
+use super::{
+    original::Fork,
+    table::Table,
+    top::Lane, //
+};
+use crate::{
+    bindings::{
+        self,
+        helpers, //
+    },
+    block_device::Bdev,
+    compat, //
+};
+use kernel::{
+    error::to_result,
+    ffi::{
+        c_int,
+        c_ulong,
+        c_void, //
+    },
+    new_mutex,
+    prelude::*,
+    sync::{
+        rcu,
+        Arc,
+        Mutex, //
+    },
+    types::Opaque, //
+};
+
+/// In `bi_flags`: the bio was sent to an original by its target, see [`super::pass`].
+pub(super) const PASSED: u16 = 1 << 14;
+/// In `bi_flags`: the bio was led to a top, and is counted there.
+const COUNTED: u16 = 1 << 15;
+const _: () = assert!(
+    bindings::BIO_FLAG_LAST <= 14,
+    "the kernel uses a bit of bi_flags that is ours"
+);
+
+/// In `bi_flags`: the sector counts from the start of the disk, not of the partition.
+pub(super) const REMAPPED: u16 = 1 << bindings::BIO_REMAPPED;
+const TRACE_COMPLETION: u16 = 1 << bindings::BIO_TRACE_COMPLETION;
+
+/// The originals and the tops of a module, and the hooks that are in place while there are tops.
+#[pin_data]
+pub struct Interposer {
+    originals: Table<Fork>,
+    lanes: Table<Lane>,
+    /// How many tops there are.
+    #[pin]
+    tops: Mutex<usize>,
+    #[pin]
+    hook: Hook,
+}
+
+impl Interposer {
+    /// One without originals. May sleep.
+    pub fn new() -> Result<Arc<Self>> {
+        let interposer = pin_init!(Interposer {
+            originals: Table::new(),
+            lanes: Table::new(),
+            tops <- new_mutex!(0, "Interposer::tops"),
+            hook <- Hook::new(),
+        });
+        Arc::pin_init(interposer, GFP_KERNEL)
+    }
+
+    /// Puts a device into the table of originals. Fails with `EBUSY` if it is there, or is a top.
+    pub(super) fn add_original(&self, device: &Bdev, fork: &Arc<Fork>) -> Result {
+        let device = device.as_ptr();
+        let _writer = self.tops.lock();
+        let known = {
+            let guard = rcu::read_lock();
+            self.originals.find(device, &guard).is_some()
+                || self.lanes.find(device, &guard).is_some()
+        };
+        if known {
+            return Err(EBUSY);
+        }
+        self.originals.insert(device, fork.clone())
+    }
+
+    /// Undoes [`add_original`](Self::add_original).
+    pub(super) fn remove_original(&self, device: &Bdev) {
+        let _writer = self.tops.lock();
+        self.originals.remove(device.as_ptr());
+    }
+
+    /// Puts a device into the table of tops, and the hooks in place if it is the first. Fails with
+    /// `ELOOP` if it is an original, or if the original is a top.
+    pub(super) fn add_top(&self, original: &Bdev, lane: &Arc<Lane>) -> Result {
+        let mut tops = self.tops.lock();
+        let in_a_loop = {
+            let guard = rcu::read_lock();
+            self.originals.find(lane.device, &guard).is_some()
+                || self.lanes.find(original.as_ptr(), &guard).is_some()
+        };
+        if in_a_loop {
+            return Err(compat::eloop());
+        }
+        self.lanes.insert(lane.device, lane.clone())?;
+        if *tops == 0 {
+            if let Err(error) = self.install() {
+                self.lanes.remove(lane.device);
+                return Err(error);
+            }
+        }
+        *tops += 1;
+        Ok(())
+    }
+
+    /// Undoes [`add_top`](Self::add_top).
+    pub(super) fn remove_top(&self, lane: &Arc<Lane>) {
+        let mut tops = self.tops.lock();
+        self.lanes.remove(lane.device);
+        *tops -= 1;
+        if *tops == 0 {
+            self.uninstall();
+        }
+    }
+
+    /// Puts the hooks in place: first that of the end, for what the others count. Under `tops`.
+    fn install(&self) -> Result {
+        let this: *const Interposer = self;
+        // SAFETY: `ended` takes a pointer to an interposer, which lives until `uninstall`: every
+        // top has a reference to it.
+        to_result(unsafe { helpers::trace_bio_complete(Some(ended), this.cast_mut().cast()) })?;
+        // SAFETY: As above.
+        unsafe { self.hook.install(this) }.inspect_err(|_| self.unhook_end())
+    }
+
+    /// Takes the hooks away: when this returns none is running. Under `tops`; sleeps.
+    fn uninstall(&self) {
+        self.hook.uninstall();
+        self.unhook_end();
+    }
+
+    fn unhook_end(&self) {
+        let this: *const Interposer = self;
+        // SAFETY: This is what `install` has registered.
+        unsafe { helpers::untrace_bio_complete(Some(ended), this.cast_mut().cast()) }
+    }
+
+    /// The entry hook, for a bio whose device may be an original.
+    ///
+    /// # Safety
+    ///
+    /// `bio` must be one that is being submitted by this thread.
+    #[inline(never)]
+    unsafe fn at_entry(&self, bio: *mut bindings::bio) {
+        let guard = rcu::read_lock();
+        // SAFETY: The caller's promise.
+        let (device, flags) = unsafe { ((*bio).bi_bdev, (*bio).bi_flags) };
+        let Some(fork) = self.originals.find(device, &guard) else {
+            return;
+        };
+        // With a sector that counts from the start of the disk it has been here before: it was
+        // passed to the original, or is a clone of one that was.
+        if flags & REMAPPED != 0 {
+            fork.counts.passed.add();
+            return;
+        }
+        if let Some(lane) = fork.lane(&guard) {
+            // SAFETY: The caller's promise, and the section is that of `fork.lane`.
+            unsafe { lead(bio, lane) };
+        }
+    }
+
+    /// The second hook, for a bio whose device may be an original.
+    ///
+    /// # Safety
+    ///
+    /// As for [`at_entry`](Self::at_entry).
+    #[inline(never)]
+    unsafe fn at_second(&self, bio: *mut bindings::bio) {
+        let guard = rcu::read_lock();
+        // SAFETY: The caller's promise.
+        let (device, flags) = unsafe { ((*bio).bi_bdev, (*bio).bi_flags) };
+        let Some(fork) = self.originals.find(device, &guard) else {
+            return;
+        };
+        let Some(lane) = fork.lane(&guard) else {
+            return;
+        };
+        if flags & PASSED != 0 {
+            return;
+        }
+        if flags & REMAPPED != 0 {
+            // Of a whole disk: a clone of a bio that was passed. Of a partition: it has been found
+            // on its disk, which is to be undone for the top.
+            let Some(partition) = fork.partition else {
+                return;
+            };
+            // SAFETY: The caller's promise.
+            let iter = unsafe { &mut (*bio).bi_iter };
+            // An empty flush has no position.
+            if iter.bi_size >> crate::block_device::SECTOR_SHIFT != 0 {
+                iter.bi_sector = iter.bi_sector.wrapping_sub(partition.start);
+            }
+        }
+        fork.counts.stragglers.add();
+        // SAFETY: As above.
+        unsafe { lead(bio, lane) };
+    }
+}
+
+/// Makes a bio one for the top, and counts it.
+///
+/// # Safety
+///
+/// `bio` must be one that is being submitted by this thread, for an original that leads to `lane`;
+/// both in the RCU section in which the lane was found.
+#[inline(always)]
+unsafe fn lead(bio: *mut bindings::bio, lane: &Lane) {
+    lane.enter();
+    // SAFETY: The caller promises a bio that is this thread's to change, and the lane's device is
+    // open as long as the bio is counted, which began just now.
+    unsafe {
+        // What fails the checks that follow has to come to the end hook as well.
+        (*bio).bi_flags |= COUNTED | TRACE_COMPLETION;
+        // A top completes bios by itself. One that is polled for would occupy its thread, which may
+        // have to submit what the bio needs.
+        (*bio).bi_opf &= !bindings::REQ_POLLED;
+        if (*bio).bi_opf & bindings::REQ_NOWAIT != 0 && !helpers::bdev_nowait(lane.device) {
+            // Only a wish: the original would have met it, so the user does not expect an error.
+            (*bio).bi_opf &= !bindings::REQ_NOWAIT;
+        }
+        helpers::bio_set_dev(bio, lane.device);
+    }
+}
+
+/// The function where the second hook is, which is not exported; with the NUL that ends a name.
+const SECOND: [u8; 26] = *b"submit_bio_noacct_nocheck\0";
+
+/// The function where the entry hook is.
+fn entry_address() -> usize {
+    bindings::submit_bio_noacct as unsafe extern "C" fn(_) as usize
+}
+
+/// Within so many bytes after its address a function has the place where it is traced.
+const TRACED_WITHIN: usize = 16;
+
+/// A callback of the function tracer.
+///
+/// # Invariants
+///
+/// It is initialised, and changed by nobody while it is registered.
+#[pin_data]
+struct Hook {
+    #[pin]
+    ops: Opaque<bindings::ftrace_ops>,
+}
+
+// SAFETY: It is changed under the interposer's lock only, by calls that are legal on any thread.
+unsafe impl Send for Hook {}
+// SAFETY: As above.
+unsafe impl Sync for Hook {}
+
+impl Hook {
+    fn new() -> impl PinInit<Self> {
+        pin_init!(Hook {
+            // SAFETY: The slot is ours to write.
+            ops <- Opaque::ffi_init(|slot: *mut bindings::ftrace_ops| unsafe {
+                slot.write(bindings::ftrace_ops::default())
+            }),
+        })
+    }
+
+    /// Has [`submitted`] called where the two functions begin. Sleeps.
+    ///
+    /// Fails with `EINVAL` if they cannot be traced.
+    ///
+    /// # Safety
+    ///
+    /// It must not be installed, and only one thread may do this or the opposite at a time.
+    /// `interposer` must live until [`uninstall`](Self::uninstall) returns.
+    unsafe fn install(&self, interposer: *const Interposer) -> Result {
+        let ops = self.ops.get();
+        let fresh = bindings::ftrace_ops {
+            func: Some(submitted),
+            private: interposer.cast_mut().cast(),
+            // It stays even where an administrator turns tracing off.
+            flags: bindings::FTRACE_OPS_FL_PERMANENT as c_ulong,
+            ..Default::default()
+        };
+        // SAFETY: Not registered, so nobody looks at it, and the caller excludes others.
+        unsafe { ops.write(fresh) };
+        let (remove, reset, add) = (0, 1, 0);
+        let mut name = SECOND;
+        let len = name.len() as c_int - 1;
+        // SAFETY: The operations are valid, and not registered.
+        let entry = unsafe { bindings::ftrace_set_filter_ip(ops, entry_address(), remove, reset) };
+        to_result(entry)
+            // SAFETY: As above; the name is a live local with its length.
+            .and_then(|()| unsafe {
+                to_result(bindings::ftrace_set_filter(
+                    ops,
+                    name.as_mut_ptr(),
+                    len,
+                    add,
+                ))
+            })
+            // SAFETY: As above; they stay where they are until they are unregistered, being pinned.
+            .and_then(|()| unsafe { to_result(bindings::register_ftrace_function(ops)) })
+            // SAFETY: Not registered.
+            .inspect_err(|_| unsafe { bindings::ftrace_free_filter(ops) })
+    }
+
+    /// Takes the callback away: when this returns none is running. It must be installed. Sleeps.
+    fn uninstall(&self) {
+        let ops = self.ops.get();
+        // SAFETY: It is registered; the interposer's lock is held.
+        unsafe { bindings::unregister_ftrace_function(ops) };
+        // SAFETY: Not registered any more.
+        unsafe { bindings::ftrace_free_filter(ops) };
+    }
+}
+
+/// # Safety
+///
+/// Called by the function tracer where one of the functions of [`Hook::install`] is entered, with
+/// its operations.
+unsafe extern "C" fn submitted(
+    ip: c_ulong,
+    _parent: c_ulong,
+    ops: *mut bindings::ftrace_ops,
+    regs: *mut bindings::ftrace_regs,
+) {
+    // SAFETY: `install` has put it there, and it lives as long as the hook is installed.
+    let interposer = unsafe { &*(*ops).private.cast::<Interposer>() };
+    // SAFETY: The registers that a plain callback gets are those of the C calling convention, in
+    // their places of `pt_regs`: the first argument is in `di`. Of both functions it is the bio.
+    let bio = unsafe { (*regs.cast::<bindings::pt_regs>()).di } as *mut bindings::bio;
+    // SAFETY: The bio is being submitted, by this thread.
+    let device = unsafe { (*bio).bi_bdev };
+    // Nearly all bios of the system are gone after this.
+    if !interposer.originals.may_have(device) {
+        return;
+    }
+    if ip.wrapping_sub(entry_address()) < TRACED_WITHIN {
+        // SAFETY: As above.
+        unsafe { interposer.at_entry(bio) }
+    } else {
+        // SAFETY: As above.
+        unsafe { interposer.at_second(bio) }
+    }
+}
+
+/// # Safety
+///
+/// Called by the tracepoint `block_bio_complete`, with the interposer that it was registered with
+/// and a bio that has ended, before its submitter is told.
+unsafe extern "C" fn ended(
+    interposer: *mut c_void,
+    _queue: *mut bindings::request_queue,
+    bio: *mut bindings::bio,
+) {
+    // SAFETY: The caller promises a live bio; nobody else has it now.
+    let flags = unsafe { &mut (*bio).bi_flags };
+    if *flags & COUNTED == 0 {
+        return;
+    }
+    *flags &= !COUNTED;
+    let guard = rcu::read_lock();
+    // SAFETY: It lives as long as the probe is registered.
+    let interposer = unsafe { &*interposer.cast::<Interposer>() };
+    // SAFETY: As above.
+    let (device, status) = unsafe { ((*bio).bi_bdev, (*bio).bi_status) };
+    // The device of a bio is still that of the top, which is in the table as long as bios are
+    // counted there.
+    if let Some(lane) = interposer.lanes.find(device, &guard) {
+        if status != 0 {
+            lane.counts.failed.add();
+        }
+        lane.leave();
+    }
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A device whose bios can be led elsewhere.
+
+use super::{
+    counts::{
+        Counted,
+        Counts, //
+    },
+    hook::Interposer,
+    top::{
+        Lane,
+        Top, //
+    }, //
+};
+use crate::{
+    bindings,
+    block_device::{
+        Bdev,
+        BlockDevice, //
+    },
+    device::Mode, //
+};
+use core::{
+    ops::Deref,
+    ptr, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Release, //
+        },
+        rcu,
+        Arc,
+        Mutex, //
+    }, //
+};
+
+/// What the hooks have to know of an original.
+///
+/// # Invariants
+///
+/// `to` is null or points at the lane of a top that lives at least until a grace period after the
+/// pointer has been replaced.
+pub(super) struct Fork {
+    to: Atomic<*mut Lane>,
+    pub(super) counts: Arc<Counts>,
+    pub(super) partition: Option<Partition>,
+}
+
+/// Where a partition is.
+#[derive(Clone, Copy)]
+pub(super) struct Partition {
+    /// The first sector on its disk.
+    pub(super) start: u64,
+}
+
+impl Fork {
+    /// Where bios are led. Any context.
+    #[inline]
+    pub(super) fn lane<'g>(&'g self, _guard: &'g rcu::Guard) -> Option<&'g Lane> {
+        // SAFETY: The pointer is to a live, aligned word; a volatile load of one is atomic.
+        let to = unsafe { self.to.as_ptr().read_volatile() };
+        // SAFETY: By the type invariants, the lane lives while the guard does.
+        unsafe { to.as_ref() }
+    }
+}
+
+/// A device in the table of originals, with its fork. It is open, for reading and without a claim,
+/// which takes nothing from its users.
+struct Listed {
+    interposer: Arc<Interposer>,
+    fork: Arc<Fork>,
+    device: BlockDevice,
+}
+
+impl Drop for Listed {
+    /// Sleeps.
+    fn drop(&mut self) {
+        self.interposer.remove_original(&self.device);
+    }
+}
+
+/// A device whose bios can be led to a [`Top`].
+///
+/// # Invariants
+///
+/// The fork of `listed` leads to the lane of `top`, or nowhere if there is none.
+#[pin_data(PinnedDrop)]
+pub struct Original {
+    listed: Listed,
+    /// Also excludes changes of where the fork leads.
+    #[pin]
+    top: Mutex<Option<Arc<Top>>>,
+}
+
+impl Original {
+    /// Makes a device one. Sleeps.
+    ///
+    /// Fails with `EBUSY` if it is one already, or if bios are led to it.
+    pub fn new(interposer: Arc<Interposer>, device: &Bdev) -> Result<impl PinInit<Self, Error>> {
+        let device = BlockDevice::open(device.number(), Mode::Read)?;
+        let fork = Arc::new(
+            Fork {
+                to: Atomic::new(ptr::null_mut()),
+                counts: Arc::new(Counts::new()?, GFP_KERNEL)?,
+                partition: device.partition_start().map(|start| Partition { start }),
+            },
+            GFP_KERNEL,
+        )?;
+        interposer.add_original(&device, &fork)?;
+        let listed = Listed {
+            interposer,
+            fork,
+            device,
+        };
+        Ok(try_pin_init!(Self {
+            listed,
+            top <- new_mutex!(None, "Original::top"),
+        }? Error))
+    }
+
+    pub(super) fn interposer(&self) -> &Arc<Interposer> {
+        &self.listed.interposer
+    }
+
+    pub(super) fn counts(&self) -> &Arc<Counts> {
+        &self.listed.fork.counts
+    }
+
+    /// Leads the bios that are submitted from now on to `top`, which was opened for this original;
+    /// returns the top they were led to before. When this returns, nothing more goes there. Sleeps.
+    pub fn lead(&self, top: Arc<Top>) -> Option<Arc<Top>> {
+        self.replace(Some(top))
+    }
+
+    /// Leads bios nowhere any more; returns the top they were led to before. When this returns,
+    /// nothing more goes there. Sleeps.
+    pub fn unlead(&self) -> Option<Arc<Top>> {
+        self.replace(None)
+    }
+
+    fn replace(&self, new: Option<Arc<Top>>) -> Option<Arc<Top>> {
+        let mut top = self.top.lock();
+        let lane = new
+            .as_ref()
+            .map_or(ptr::null(), |new| Arc::as_ptr(&new.lane));
+        // INVARIANT: `top` has the new one before the mutex is released, and the old one leaves it
+        // a grace period later.
+        self.listed.fork.to.store(lane.cast_mut(), Release);
+        // SAFETY: Waits; the caller may sleep.
+        unsafe { bindings::synchronize_rcu() };
+        let old = core::mem::replace(&mut *top, new);
+        if let Some(old) = &old {
+            // No hook has seen it that has not counted its bio by now.
+            old.lane.close();
+        }
+        old
+    }
+
+    /// How many bios went which way.
+    pub fn counted(&self) -> Counted {
+        self.listed.fork.counts.sums()
+    }
+
+    /// Waits until each bio that was submitted before has either entered the queue of its device
+    /// or been led to a top, also that of a thread that was interrupted in between. Sleeps, for a
+    /// tenth of a second or more.
+    ///
+    /// Not while bios are held back: a thread that polls for one of them never gets there.
+    pub fn wait_for_submitters(&self) {
+        // SAFETY: Waits; the caller may sleep.
+        unsafe { bindings::synchronize_rcu_tasks() }
+    }
+}
+
+impl Deref for Original {
+    type Target = Bdev;
+
+    #[inline]
+    fn deref(&self) -> &Bdev {
+        &self.listed.device
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Original {
+    /// Drops the top, if it leads to one. Sleeps.
+    fn drop(self: Pin<&mut Self>) {
+        drop(self.unlead());
+    }
+}
