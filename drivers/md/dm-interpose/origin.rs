@@ -1,0 +1,513 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An original, and the steps by which a top comes below its users and goes again.
+//!
+//! # Attach
+//!
+//! 1. Open the top, check that it fits, put the hooks in place. All that can fail for want of
+//!    memory or of a fitting device is done, and nothing has been touched.
+//! 2. Freeze the file system: it writes out what it has, and writes no more.
+//! 3. Begin to hold bios back; lead new ones to the top; drain the original of those it was given
+//!    before; end the hold. This is the moment of a snapshot.
+//! 4. Thaw.
+//! 5. Wait for threads that were interrupted while they submitted a bio past the hooks, and drain
+//!    the original once more. Only raw writers can have had such a bio.
+//!
+//! # Switch and detach
+//!
+//! Freeze; lead new bios to the other top, or to none; wait until the last one has left the old
+//! top; thaw. When that takes too long, the top goes on leaving: a timer looks after it.
+//!
+//! # Locks
+//!
+//! In the order in which they are taken:
+//!
+//! 1. `Registry::open`
+//! 2. `steps`: one step at a time; held while it sleeps. `presuspend` takes it, see the crate.
+//! 3. `shown`, `listener`: leaves.
+//! 4. those of [`dm::interpose`]; of [`Hold`], which any context takes.
+
+use crate::{
+    fit::{
+        self,
+        Misfit,
+        Traits, //
+    },
+    hold::Hold,
+    registry::Registry,
+    state::{
+        Name,
+        Refusal,
+        State,
+        Step, //
+    },
+    NAME, //
+};
+use core::fmt;
+use dm::{
+    block_device::DevNumber,
+    compat,
+    freeze::Frozen,
+    interpose::{
+        Counted,
+        Interposer,
+        Original,
+        Top, //
+    },
+    module_ref::ModuleRef,
+    noio::NoIo,
+    prelude::*, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+    time::{
+        msecs_to_jiffies,
+        Instant,
+        Monotonic, //
+    },
+    workqueue::{
+        impl_has_delayed_work,
+        new_delayed_work,
+        DelayedWork,
+        WorkItem, //
+    }, //
+};
+
+/// How long the original may take to finish what it was given, in milliseconds.
+const DRAIN_MS: u32 = 10_000;
+/// How long a top may take to finish what it was given before the message fails, in milliseconds.
+const LEAVE_MS: u32 = 10_000;
+/// The same where there is no message that could fail.
+const LEAVE_UNASKED_MS: u32 = 500;
+/// How often it is looked whether a top has left, in milliseconds.
+const LOOK_MS: u32 = 100;
+
+/// What a status shows of the steps so far.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown {
+    pub(crate) state: Name,
+    /// The top, also the one that leaves.
+    pub(crate) top: Option<DevNumber>,
+    /// How long the last freeze took, in microseconds.
+    pub(crate) freeze_us: u64,
+    /// How long the last drain took, of the original or of a top, in microseconds.
+    pub(crate) drain_us: u64,
+}
+
+/// Why a step was not taken, or not finished: displays as a sentence.
+pub(crate) enum Failure {
+    /// It is not possible now.
+    Refused(Refusal),
+    /// There is no such device.
+    NoDevice(Error),
+    /// It is not a mapped device.
+    NotMapped,
+    /// Device-mapper hands requests to it.
+    RequestBased,
+    /// It does not fit the original.
+    Misfit(Misfit),
+    /// It cannot be opened or hooked.
+    Open(Error),
+    /// The file system could not be frozen.
+    Freeze(Error),
+    /// The original did not finish what it was given in time.
+    Drain(Error),
+    /// The top has I/O in flight still.
+    InFlight,
+}
+
+impl Failure {
+    /// The errno for user space.
+    pub(crate) fn errno(&self) -> Error {
+        match self {
+            Failure::Refused(Refusal::NotAttached) => ENOENT,
+            Failure::Refused(_) => EBUSY,
+            Failure::NotMapped | Failure::RequestBased | Failure::Misfit(_) => EINVAL,
+            Failure::NoDevice(error)
+            | Failure::Open(error)
+            | Failure::Freeze(error)
+            | Failure::Drain(error) => *error,
+            Failure::InFlight => compat::etimedout(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Refused(refusal) => refusal.fmt(f),
+            Failure::NoDevice(_) => f.write_str("there is no such block device"),
+            Failure::NotMapped => f.write_str("it is not a mapped device"),
+            Failure::RequestBased => f.write_str("it is a mapped device of requests, not of bios"),
+            Failure::Misfit(misfit) => misfit.fmt(f),
+            Failure::Open(error) if *error == EBUSY => {
+                f.write_str("it is in use: mounted, part of another device, or attached")
+            }
+            Failure::Open(error) if *error == ENXIO => f.write_str("it has no live table"),
+            Failure::Open(error) if *error == compat::eloop() => {
+                f.write_str("it is an original itself, or the original is attached")
+            }
+            Failure::Open(error) => {
+                write!(f, "it cannot be opened or hooked: {}", error.to_errno())
+            }
+            Failure::Freeze(error) => write!(
+                f,
+                "the file system cannot be frozen: {}; see `nofreeze'",
+                error.to_errno()
+            ),
+            Failure::Drain(error) => write!(
+                f,
+                "the original does not finish its I/O: {}",
+                error.to_errno()
+            ),
+            Failure::InFlight => write!(
+                f,
+                "the old top has I/O in flight after {} s; it gets no more, and goes when it has \
+                 finished",
+                LEAVE_MS / 1000
+            ),
+        }
+    }
+}
+
+struct Steps {
+    state: State<Arc<Top>>,
+    /// Set when no table is left that would keep the module while a top leaves.
+    module: Option<ModuleRef>,
+}
+
+/// An original, shared by the tables of its mapped device.
+#[pin_data]
+pub(crate) struct Origin {
+    #[pin]
+    original: Original,
+    #[pin]
+    hold: Hold,
+    #[pin]
+    steps: Mutex<Steps>,
+    #[pin]
+    shown: Mutex<Shown>,
+    /// The table whose events tell of what happens by itself, and its number.
+    #[pin]
+    listener: Mutex<Option<(u64, Table)>>,
+    #[pin]
+    timer: DelayedWork<Origin>,
+    registry: Arc<Registry>,
+}
+
+impl_has_delayed_work! {
+    impl HasDelayedWork<Origin> for Origin { self.timer }
+}
+
+impl Origin {
+    /// An original with nothing attached. Fails as [`Original::new`]. Sleeps.
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        interposer: Arc<Interposer>,
+        device: &Bdev,
+    ) -> Result<Arc<Self>> {
+        let original = Original::new(interposer, device)?;
+        let origin = try_pin_init!(Origin {
+            original <- original,
+            hold <- Hold::new(),
+            steps <- new_mutex!(Steps { state: State::new(), module: None }, "Origin::steps"),
+            shown <- new_mutex!(
+                Shown { state: Name::Idle, top: None, freeze_us: 0, drain_us: 0 },
+                "Origin::shown"
+            ),
+            listener <- new_mutex!(None, "Origin::listener"),
+            timer <- new_delayed_work!("Origin::timer"),
+            registry,
+        }? Error);
+        Arc::pin_init(origin, GFP_KERNEL)
+    }
+
+    /// The device's number.
+    pub(crate) fn number(&self) -> DevNumber {
+        self.original.number()
+    }
+
+    /// What holds bios back on their way here.
+    #[inline]
+    pub(crate) fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
+    /// How many bios went which way.
+    pub(crate) fn counted(&self) -> Counted {
+        self.original.counted()
+    }
+
+    /// What a status shows. May sleep, but not for long.
+    pub(crate) fn shown(&self) -> Shown {
+        *self.shown.lock()
+    }
+
+    /// Has the events of what happens by itself go to `table`, of the instance of this number.
+    pub(crate) fn listen(&self, instance: u64, table: Table) {
+        *self.listener.lock() = Some((instance, table));
+    }
+
+    /// Forgets the table of the instance, if it is the one that has the events.
+    pub(crate) fn unlisten(&self, instance: u64) {
+        let mut listener = self.listener.lock();
+        if matches!(&*listener, Some((number, _)) if *number == instance) {
+            *listener = None;
+        }
+    }
+
+    fn event(&self) {
+        if let Some((_, table)) = &*self.listener.lock() {
+            table.event();
+        }
+    }
+
+    /// Waits for the step under way, and allows none from now on, or again. Sleeps.
+    pub(crate) fn suspend(&self, suspended: bool) {
+        self.steps.lock().state.suspend(suspended);
+    }
+
+    /// Shows the state that the steps are in, and tells of it.
+    fn show(&self, steps: &Steps) {
+        self.show_as(
+            steps.state.name(),
+            steps.state.leaving().or(steps.state.current()),
+        );
+    }
+
+    fn show_as(&self, state: Name, top: Option<&Arc<Top>>) {
+        let mut shown = self.shown.lock();
+        shown.state = state;
+        shown.top = top.map(|top| top.number());
+        drop(shown);
+        self.event();
+    }
+
+    // --- the steps -----------------------------------------------------------
+
+    /// Leads bios to the mapped device of this number. Sleeps.
+    pub(crate) fn attach(&self, device: DevNumber, freeze: bool) -> Result<(), Failure> {
+        let mut steps = self.steps.lock();
+        steps.state.check(Step::Attach).map_err(Failure::Refused)?;
+        let top = self.open(device)?;
+        self.show_as(Name::Attaching, Some(&top));
+
+        let _noio = NoIo::enter();
+        let frozen = match self.freeze(freeze) {
+            Ok(frozen) => frozen,
+            Err(failure) => {
+                self.show(&steps);
+                return Err(failure);
+            }
+        };
+        let mut drained = self.lead_and_drain(&mut steps, &top);
+        drop(frozen);
+        if drained.is_ok() {
+            self.original.wait_for_submitters();
+            drained = self.drain_held();
+        }
+        if let Err(error) = drained {
+            drop(self.original.unlead());
+            steps.state.leave();
+            drop(top);
+            // Where the original does not finish either, the top goes on leaving.
+            let left = self.wait_for_leaving(&steps, LEAVE_UNASKED_MS);
+            let _ = self.settle(&mut steps, left);
+            return Err(Failure::Drain(error));
+        }
+        self.show(&steps);
+        Ok(())
+    }
+
+    /// Leads bios to another mapped device. Sleeps.
+    pub(crate) fn switch(&self, device: DevNumber, freeze: bool) -> Result<(), Failure> {
+        let mut steps = self.steps.lock();
+        steps.state.check(Step::Switch).map_err(Failure::Refused)?;
+        let top = self.open(device)?;
+        let _noio = NoIo::enter();
+        let frozen = self.freeze(freeze)?;
+        drop(self.original.lead(top.clone()));
+        steps.state.lead(top);
+        let left = self.wait_for_leaving(&steps, LEAVE_MS);
+        drop(frozen);
+        self.settle(&mut steps, left)
+    }
+
+    /// Leads bios nowhere any more. Sleeps.
+    ///
+    /// When it fails with [`Failure::InFlight`] it is done but for waiting, and may be asked for
+    /// again.
+    pub(crate) fn detach(&self, freeze: bool) -> Result<(), Failure> {
+        let mut steps = self.steps.lock();
+        steps.state.check(Step::Detach).map_err(Failure::Refused)?;
+        let _noio = NoIo::enter();
+        let frozen = if steps.state.current().is_some() {
+            self.freeze(freeze)?
+        } else {
+            None
+        };
+        drop(self.original.unlead());
+        steps.state.leave();
+        let left = self.wait_for_leaving(&steps, LEAVE_MS);
+        drop(frozen);
+        self.settle(&mut steps, left)
+    }
+
+    /// No table has the original any more: detaches what is attached. What takes longer is left to
+    /// the timer. Sleeps, for half a second or so at most.
+    pub(crate) fn close(this: &Arc<Self>) {
+        let mut steps = this.steps.lock();
+        let _noio = NoIo::enter();
+        if let Some(top) = steps.state.current() {
+            dm::warning!(
+                NAME,
+                "Device {}: its last table is gone, {} is detached",
+                this.number(),
+                top.number()
+            );
+        }
+        drop(this.original.unlead());
+        steps.state.leave();
+        let left = this.wait_for_leaving(&steps, LEAVE_UNASKED_MS);
+        if this.settle(&mut steps, left).is_ok() {
+            return;
+        }
+        // The table that is about to go still has the module, so this does not fail; if it did,
+        // the top's own drop would wait here.
+        steps.module = ModuleRef::new(this.registry.module()).ok();
+        drop(steps);
+        this.look_later();
+    }
+
+    /// Opens what is to be attached, and checks that it fits.
+    fn open(&self, device: DevNumber) -> Result<Arc<Top>, Failure> {
+        if !device.is_mapped() {
+            return Err(Failure::NotMapped);
+        }
+        let original = traits(&self.original);
+        let mode = if original.read_only {
+            Mode::Read
+        } else {
+            Mode::ReadWrite
+        };
+        // What does not fit is said before what is in its way.
+        let looked_at = BlockDevice::open(device, Mode::Read).map_err(Failure::Open)?;
+        if looked_at.is_request_based() {
+            return Err(Failure::RequestBased);
+        }
+        fit::check(&original, &traits(&looked_at)).map_err(Failure::Misfit)?;
+        let top = Top::open(&self.original, device, mode).map_err(Failure::Open)?;
+        Arc::new(top, GFP_KERNEL).map_err(|error| Failure::Open(error.into()))
+    }
+
+    fn freeze(&self, freeze: bool) -> Result<Option<Frozen<'_>>, Failure> {
+        if !freeze {
+            return Ok(None);
+        }
+        let began = Instant::<Monotonic>::now();
+        let frozen = self.original.freeze().map_err(Failure::Freeze)?;
+        self.shown.lock().freeze_us = micros(began);
+        Ok(Some(frozen))
+    }
+
+    /// From a moment on, all that is submitted goes to `top`, and what was submitted before is
+    /// done.
+    fn lead_and_drain(&self, steps: &mut Steps, top: &Arc<Top>) -> Result {
+        let began = Instant::<Monotonic>::now();
+        let holding = self.hold.begin(&self.original);
+        drop(self.original.lead(top.clone()));
+        steps.state.lead(top.clone());
+        let drained = self.original.drain(DRAIN_MS);
+        drop(holding);
+        self.shown.lock().drain_us = micros(began);
+        drained
+    }
+
+    fn drain_held(&self) -> Result {
+        let _holding = self.hold.begin(&self.original);
+        self.original.drain(DRAIN_MS)
+    }
+
+    /// Waits until nothing is in flight in the top that leaves, for `limit_ms` at most; then true.
+    fn wait_for_leaving(&self, steps: &Steps, limit_ms: u32) -> bool {
+        let Some(top) = steps.state.leaving() else {
+            return true;
+        };
+        let began = Instant::<Monotonic>::now();
+        let left = top.wait_idle(msecs_to_jiffies(limit_ms));
+        self.shown.lock().drain_us = micros(began);
+        left
+    }
+
+    /// Lets the top go that has left. Nothing is frozen: the last one to go takes the hooks away,
+    /// which takes a while.
+    fn settle(&self, steps: &mut Steps, left: bool) -> Result<(), Failure> {
+        if left {
+            drop(steps.state.gone());
+        }
+        self.show(steps);
+        if left {
+            Ok(())
+        } else {
+            Err(Failure::InFlight)
+        }
+    }
+
+    /// Has the timer look whether a top has left.
+    pub(crate) fn look_later(self: &Arc<Self>) {
+        // If it is to look already, it will.
+        let _ = self
+            .registry
+            .queue()
+            .enqueue_delayed(self.clone(), msecs_to_jiffies(LOOK_MS));
+    }
+
+    /// Whether a top is leaving.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.steps.lock().state.leaving().is_some()
+    }
+}
+
+impl WorkItem for Origin {
+    type Pointer = Arc<Origin>;
+
+    fn run(this: Arc<Self>) {
+        let mut steps = this.steps.lock();
+        if let Some(top) = steps.state.leaving() {
+            if !top.wait_idle(0) {
+                drop(steps);
+                this.look_later();
+                return;
+            }
+            let _ = this.settle(&mut steps, true);
+        }
+        let module = steps.module.take();
+        drop(steps);
+        // The module goes last: its exit waits for this item, by way of the registry's queue.
+        drop(this);
+        drop(module);
+    }
+}
+
+/// What users of a device rely on.
+fn traits(device: &Bdev) -> Traits {
+    Traits {
+        sectors: device.sectors(),
+        block_bytes: device.logical_block_size(),
+        read_only: device.is_read_only(),
+        write_cache: device.has_write_cache(),
+        zoned: device.is_zoned(),
+        inline_crypto: device.has_inline_crypto(),
+        atomic_bytes: device.max_atomic_write(),
+        protection_bytes: device.protection_bytes(),
+    }
+}
+
+fn micros(began: Instant<Monotonic>) -> u64 {
+    began.elapsed().as_micros_ceil().try_into().unwrap_or(0)
+}
