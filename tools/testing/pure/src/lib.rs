@@ -8,5 +8,6 @@ extern crate self as dm;
 #[path = "../../../../rust/dm/args.rs"]
 pub mod args;
 pub mod clone;
+pub mod interpose;
 pub mod lc;
 pub mod words;
