@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A bio that was passed to an original is gone.
+//!
+//! error[E0382]: use of moved value: `bio`
+
+include!("common/frame.rs");
+
+fn twice(bio: OwnedBio<Plain>, device: &Bdev) {
+    bio.pass(device);
+    bio.pass(device);
+}
