@@ -5,15 +5,11 @@ Its records and seeds differ from SEED to SEED; `make test` has a small sample, 
 """
 
 import os
-import pathlib
-import shutil
-import subprocess
-import tempfile
 
 import pytest
 
-from lab import places
 from lab.keeper import log_folder
+from lab.workshop import Workshop
 from tests.clone.power_cuts import MIB, PowerCuts, Use
 
 SEED = int(os.environ.get("DM_SEED") or 1)
@@ -83,41 +79,18 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def workshop():
-    """A copy of the sources, to be spoilt and built."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="dm-faults-"))
-    files = subprocess.run(
-        ["git", "ls-files", "-z", "Kbuild", "drivers", "rust", "tools/setup"],
-        cwd=places.TOP, stdout=subprocess.PIPE, check=True,
-    ).stdout.decode().split("\0")
-    for file in filter(None, files):
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(places.TOP / file, folder / file)
-    yield folder
-    shutil.rmtree(folder)
-
-
-def spoilt(workshop, file, *changes):
-    """The module with some changes of a file."""
-    path = workshop / "drivers/md/dm-clone" / file
-    good = path.read_text()
-    text = good
-    for old, new in changes:
-        assert text.count(old) == 1, f"{file} has changed: this fault must be made in another way: {old}"
-        text = text.replace(old, new)
-    path.write_text(text)
-    built = subprocess.run(
-        [workshop / "tools/setup/build"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    path.write_text(good)
-    assert built.returncode == 0, built.stdout
-    return workshop / "build" / places.kernel() / "dm_clone_rs.ko"
+    """Where spoilt modules are built."""
+    workshop = Workshop()
+    yield workshop
+    workshop.close()
 
 
 @pytest.mark.limit(1200)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_power_cuts_bring_out_faults(request, guest, workshop, fault):
     """In three records at most, since a fault needs its moment."""
-    module = spoilt(workshop, *FAULTS[fault])
+    file, *changes = FAULTS[fault]
+    module = workshop.spoilt("dm_clone_rs", f"drivers/md/dm-clone/{file}", *changes)
     cuts = PowerCuts(guest, log_folder(request.node.nodeid))
 
     def load(guest, _module):
