@@ -8,11 +8,24 @@ import time
 from . import places
 
 TCG = "tcg,thread=multi"
+# The guest's CPUs take turns on one thread of the host: what one of them writes into code, no other executes
+# at that moment.
+TCG_IN_TURNS = "tcg,thread=single"
 PROBE_SECONDS = 2
 
 
-def choose():
-    """Returns the value for QEMU's -accel. The answer is remembered for this boot of the host."""
+def choose(in_turns=False):
+    """Returns the value for QEMU's -accel.
+
+    in_turns: the kernel's code is changed while it runs, which the emulator does not always survive with a
+    thread for each CPU. KVM does, as a processor does.
+    """
+    chosen = _choose()
+    return TCG_IN_TURNS if in_turns and chosen == TCG else chosen
+
+
+def _choose():
+    """KVM or TCG; the answer is remembered for this boot of the host."""
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return TCG
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:

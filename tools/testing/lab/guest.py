@@ -50,10 +50,12 @@ class Guest:
     """A virtual machine of the lab.
 
     disks: {name: file}: raw files that appear as /dev/disk/by-id/virtio-NAME.
+    in_turns: its CPUs never run at the same moment, see lab/accel.py.
     The root file system is new at every boot; the disks keep what was written to them.
     """
 
-    def __init__(self, disks=None, cmdline="", serial=None):
+    def __init__(self, disks=None, cmdline="", serial=None, in_turns=False):
+        self.in_turns = in_turns
         self.disks = disks or {}
         self.cmdline = cmdline
         self.serial = serial
@@ -98,7 +100,7 @@ class Guest:
 
     def processor(self):
         """QEMU's words for what runs the guest: how it is executed, its CPUs and its memory."""
-        return ["-accel", accel.choose(), "-cpu", "max", "-smp", "2", "-m", MEMORY]
+        return ["-accel", accel.choose(self.in_turns), "-cpu", "max", "-smp", "2", "-m", MEMORY]
 
     def qemu_command(self):
         """The words that start QEMU."""

@@ -34,16 +34,18 @@ class Keeper:
         self._files = []
         self.logs = None
 
-    def lend(self, name):
-        """A running guest for the test of this name."""
+    def lend(self, name, in_turns=False):
+        """A running guest for the test of this name. in_turns: see lab/accel.py."""
+        if self._guest and self._guest.in_turns != in_turns:
+            self.drop()
         if self._guest is None:
             self._scratch = self._scratch or disks.make_scratch_files()
             try:
-                self._guest = self._boot()
+                self._guest = self._boot(in_turns)
             except GuestDied as error:
                 # Nothing of ours runs before a guest is up, so this is the emulator or the host.
                 self._say(f"{error}\na second try")
-                self._guest = self._boot()
+                self._guest = self._boot(in_turns)
             guest = self._guest
             self._say(f"guest with kernel {places.kernel()} up after {guest.boot_seconds:.1f} s")
         self.logs = log_folder(name)
@@ -102,8 +104,8 @@ class Keeper:
         if self._scratch:
             disks.remove_scratch_files(self._scratch)
 
-    def _boot(self):
-        guest = Guest(disks=self._scratch)
+    def _boot(self, in_turns):
+        guest = Guest(disks=self._scratch, in_turns=in_turns)
         try:
             guest.boot()
         except BaseException:
