@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Kinds of original: a file system on it, written and checked all the while, is led through a top and back."""
+
+import pytest
+
+MIB = 64
+
+
+def virtio(disks, guest):
+    """A whole disk of a virtual machine."""
+    (disk,) = disks.scratch()
+    return guest.output(f"realpath {disk}")
+
+
+def partition(disks, guest):
+    """A partition of one, which does not begin where an eye expects it."""
+    disk = virtio(disks, guest)
+    guest.run(f"echo '2048,262144' | sfdisk -q {disk} && udevadm settle")
+    return f"{disk}1"
+
+
+def null(disks, _guest):
+    """A queue of requests with a cache that needs flushes."""
+    return disks.null("nullb", MIB, irqmode=2, completion_nsec=100_000, cache_size=1)
+
+
+def bio_based_null(disks, _guest):
+    """A driver of bios."""
+    return disks.null("nullb", MIB, queue_mode=0)
+
+
+def ram(disks, _guest):
+    """A driver of bios that ends them at once."""
+    return disks.ram(MIB)[0]
+
+
+def scsi(disks, _guest):
+    """A SCSI disk that takes discards."""
+    return disks.scsi_debug(MIB, lbpu=1)
+
+
+def loop(disks, _guest):
+    """A file."""
+    return disks.loop(MIB)
+
+
+def volume(disks, guest):
+    """A mapped device of two pieces, as LVM makes them."""
+    one, other = disks.ram(MIB // 2, 2)
+    half = MIB * 1024
+    table = f"0 {half} linear {one} 0\n{half} {half} linear {other} 0\n"
+    guest.run("dmsetup create volume", stdin=table.encode())
+    return "/dev/mapper/volume"
+
+
+def stripes(disks, guest):
+    """A mapped device that splits what it gets."""
+    one, other = disks.ram(MIB // 2, 2)
+    guest.run(f"dmsetup create stripes --table '0 {MIB * 2048} striped 2 8 {one} 0 {other} 0'")
+    return "/dev/mapper/stripes"
+
+
+@pytest.mark.parametrize("kind", [virtio, partition, null, bio_based_null, ram, scsi, loop, volume, stripes],
+                         ids=lambda kind: kind.__name__)
+def test_original(interpose, guest, disks, kind):
+    disk = kind(disks, guest)
+    where = interpose.make_fs(disk)
+    low = interpose.low(disk)
+    top = low.top("top")
+    with interpose.load(f"{where}/file") as passes:
+        low.attach(top)
+        passes()
+        passes()
+        led = low.status()
+        assert led.redirected > 40 and led.errors == 0
+        low.detach()
+        # Nothing goes there any more.
+        still = low.status().redirected
+        passes()
+        passes()
+        assert low.status().redirected == still
+    guest.run(f"fstrim {where} || :")
+    interpose.check_fs(disk)
+
+
+def test_xfs(interpose, guest, disks):
+    disk = virtio(disks, guest)
+    where = interpose.make_fs(disk, "xfs")
+    low = interpose.low(disk)
+    top = low.top("top")
+    with interpose.load(f"{where}/file", direct=0) as passes:
+        low.attach(top)
+        passes()
+        # The freeze writes out what was cached.
+        low.detach()
+    assert low.status().redirected > 0
+    interpose.check_fs(disk, "xfs")
+
+
+def test_table_on_the_original(interpose, guest, dm, disks):
+    """The original is not mounted, but part of a mapped device that is."""
+    disk = ram(disks, guest)
+    volume_group = dm.create("volume", f"0 {MIB * 1024} linear {disk} 2048")
+    where = interpose.make_fs(volume_group)
+    low = interpose.low(disk)
+    top = low.top("top")
+    with interpose.load(f"{where}/file") as passes:
+        low.attach(top)
+        passes()
+        passes()
+        assert low.status().redirected > 40
+        low.detach()
+    interpose.check_fs(volume_group)
+
+
+def test_two_at_once(interpose, disks):
+    """Each has its own top."""
+    one, other = disks.ram(MIB, 2)
+    lows = [interpose.low(one, "low1"), interpose.low(other, "low2")]
+    tops = [low.top(f"top{number}") for number, low in enumerate(lows)]
+    with interpose.load(one, name="one") as ones, interpose.load(other, name="other") as others:
+        for low, top in zip(lows, tops, strict=True):
+            low.attach(top)
+        ones()
+        others()
+        lows[0].detach()
+        ones()
+        still = lows[0].status().redirected
+        others()
+        assert lows[0].status().redirected == still and lows[1].status().state == "attached"
+        lows[1].detach()
+
+
+def test_partition_alone_is_led(interpose, guest, disks):
+    """Neither the disk nor another of its partitions."""
+    disk = virtio(disks, guest)
+    guest.run(f"printf '2048,65536\\n67584,65536\\n' | sfdisk -q {disk} && udevadm settle")
+    low = interpose.low(f"{disk}2")
+    low.attach(low.top("top"))
+    read = "dd of=/dev/null bs=4k count=8 iflag=direct status=none if="
+    guest.run(f"{read}{disk}; {read}{disk}1; {read}/dev/mapper/top")
+    assert low.status().redirected == 0
+    guest.run(f"dd if=/dev/urandom of={disk}2 bs=4k count=8 seek=100 oflag=direct status=none")
+    assert low.status().redirected == 8
+    # At its place on the disk.
+    guest.run(f"cmp -n 32768 -i 409600:{67584 * 512 + 409600} {disk}2 {disk}")
+    low.detach()

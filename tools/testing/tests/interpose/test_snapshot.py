@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Snapshots of a disk in use: attach is their moment, and nothing that is written later is in them."""
+
+import pytest
+
+from tests.interpose.snapshots import Snapshots
+
+
+@pytest.fixture
+def snapshots(interpose, guest):
+    """Makes snapshots of an `interpose` device."""
+    return Snapshots(interpose, guest)
+
+
+def test_snapshot_of_a_mounted_file_system(interpose, snapshots, guest, disks):
+    """What was there is in it, to the byte; what came later is not; it has no fault."""
+    disk, store = disks.ram(64, 2)
+    interpose.make_fs(disk)
+    guest.run("cd /mnt/x; for i in 1 2 3 4; do dd if=/dev/urandom of=$i bs=1M count=1 status=none; done;"
+              " sha256sum 1 2 3 4 > /tmp/sums")
+    low = interpose.low(disk)
+    snapshots.make(low, store)
+    with interpose.load("/mnt/x/file") as passes:
+        low.attach("/dev/mapper/origin")
+        before = snapshots.content()
+        guest.run("rm /mnt/x/1; dd if=/dev/urandom of=/mnt/x/2 bs=1M count=1 conv=notrunc,fsync status=none")
+        passes()
+        assert snapshots.content() == before
+        low.detach()
+    # Replaying the journal writes to the snapshot.
+    guest.run("""set -e
+        e2fsck -fp /dev/mapper/snap || [ $? = 1 ]
+        mkdir -p /mnt/snap && mount -o ro /dev/mapper/snap /mnt/snap
+        cd /mnt/snap && sha256sum -c /tmp/sums; cd /; umount /mnt/snap""")
+    interpose.check_fs(disk)
+
+
+def test_snapshot_of_a_raw_disk_is_a_prefix_of_each_writer(snapshots, interpose, disks):
+    """Nobody is stopped: of each writer that waits for its writes it has the first so many, whole."""
+    disk = disks.null("nullb", 64, irqmode=2, completion_nsec=2_000_000, hw_queue_depth=8)
+    (store,) = disks.ram(64)
+    low = interpose.low(disk)
+    snapshots.make(low, store)
+    with snapshots.writers(disk, 4):
+        low.attach("/dev/mapper/origin", "nofreeze")
+        before = snapshots.content()
+        snapshots.wait_for_writes(40)
+        assert snapshots.content() == before
+        low.detach("nofreeze")
+    snapshots.check_prefixes(4)
+    assert low.status().held > 0
+
+
+def test_snapshot_below_a_throttle(snapshots, interpose, guest, disks):
+    """Writes that were submitted before and wait in the cgroup's throttle are led as well."""
+    disk = disks.null("nullb", 64)
+    (store,) = disks.ram(64)
+    low = interpose.low(disk)
+    snapshots.make(low, store)
+    number = interpose.number(disk)
+    guest.run(f"""set -e
+        mkdir -p /tmp/cg && mount -t cgroup2 none /tmp/cg
+        echo +io > /tmp/cg/cgroup.subtree_control
+        mkdir -p /tmp/cg/slow && echo "{number} wiops=8" > /tmp/cg/slow/io.max""")
+    try:
+        writer = guest.start(
+            "echo $$ > /tmp/cg/slow/cgroup.procs; exec fio --name=w --filename=" + disk
+            + " --rw=write --bs=4k --size=96k --direct=1 --ioengine=libaio --iodepth=32 --minimal"
+        )
+        guest.run(f"until [ $(awk '{{ print $5 }}' /sys/block/{disk.rpartition('/')[2]}/stat) -ge 9 ]; do :; done")
+        low.attach("/dev/mapper/origin", "nofreeze")
+        before = snapshots.content()
+        assert writer.wait() == 0, writer.stdout.read()
+        assert low.status().stragglers > 0
+        assert snapshots.content() == before
+        low.detach("nofreeze")
+    finally:
+        guest.run("rmdir /tmp/cg/slow; umount /tmp/cg", check=False)
+
+
+def test_snapshot_has_what_the_original_was_given(snapshots, interpose, guest, dm, disks):
+    """A write that the original has not finished when the top is attached: the attach waits for it."""
+    disk, store = disks.ram(32, 2)
+    sectors = 32 * 2048
+    slow = dm.create("slow", f"0 {sectors} delay {disk} 0 0 {disk} 0 4000")
+    low = interpose.low(slow)
+    snapshots.make(low, store)
+    writer = guest.start(f"dd if=/dev/urandom of={slow} bs=64k count=1 oflag=direct status=none")
+    guest.run("until set -- $(dmsetup status slow) && [ $5 = 1 ]; do :; done")
+    low.attach("/dev/mapper/origin", "nofreeze")
+    before = snapshots.content()
+    assert writer.wait() == 0
+    assert snapshots.content() == before
+    low.detach("nofreeze")
+
+
+def test_snapshot_after_its_origin_needs_a_resume(snapshots, interpose, guest, disks):
+    """The documented order: a snapshot that comes later is complete once its origin has been resumed."""
+    disk, store = disks.ram(32, 2)
+    low = interpose.low(disk)
+    origin = low.top("origin", "snapshot-origin", after="")
+    low.attach(origin)
+    origin.suspend()
+    low.top("snap", "snapshot", after=f"{store} P 8")
+    origin.resume()
+    before = snapshots.content()
+    guest.run(f"dd if=/dev/urandom of={disk} bs=1M count=4 oflag=direct status=none")
+    assert snapshots.content() == before
+    low.detach()
+
+
+def test_next_moment_by_switching(snapshots, interpose, guest, dm, disks):
+    """A second snapshot has all that was written before the switch, and nothing that came later."""
+    disk, store, other_store = disks.ram(64, 3)
+    interpose.make_fs(disk)
+    guest.run("dd if=/dev/urandom of=/mnt/x/old bs=1M count=2 status=none; sha256sum /mnt/x/old > /tmp/old")
+    low = interpose.low(disk)
+    snapshots.make(low, store)
+    first = dm.create("first", f"0 {low.sectors} linear /dev/mapper/origin 0")
+    with interpose.load("/mnt/x/file") as passes:
+        low.attach(first)
+        content = snapshots.content()
+        dm.create("snap2", f"0 {low.sectors} snapshot /dev/mapper/origin {other_store} P 8")
+        dm.create("origin2", f"0 {low.sectors} snapshot-origin /dev/mapper/origin")
+        guest.run("dd if=/dev/urandom of=/mnt/x/new bs=1M count=4 status=none; sha256sum /mnt/x/new > /tmp/new")
+        low.switch("/dev/mapper/origin2")
+        first.remove()
+        second = snapshots.content("snap2")
+        guest.run("rm /mnt/x/new")
+        passes()
+        assert snapshots.content() == content and snapshots.content("snap2") == second
+        low.detach()
+    for snapshot, has in (("snap", "old"), ("snap2", "old new")):
+        guest.run(f"""
+            e2fsck -fp /dev/mapper/{snapshot}; [ $? -le 1 ] || exit 1
+            mkdir -p /mnt/snap && mount -o ro /dev/mapper/{snapshot} /mnt/snap || exit 1
+            for file in {has}; do
+                [ "$(sha256sum < /mnt/snap/$file)" = "$(cut -c-64 /tmp/$file)  -" ] || exit 1
+            done
+            umount /mnt/snap""")
+    interpose.check_fs(disk)

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Targets as tops of a file system in use: it is written and checked all the while."""
+
+import contextlib
+
+import pytest
+
+MIB = 2048  # sectors
+SIZE = 64
+
+
+@pytest.fixture
+def mounted(interpose, disks):
+    """A memory disk with a file system, an `interpose` device on it, and two more disks."""
+    disk, spare, other = disks.ram(SIZE, 3)
+    interpose.make_fs(disk)
+    return interpose.low(disk), spare, other
+
+
+def run_through(interpose, low, top):
+    """Attaches a top under load, and detaches it."""
+    with interpose.load("/mnt/x/file") as passes:
+        low.attach(top)
+        passes()
+        passes()
+        status = low.status()
+        assert status.redirected > 40 and status.errors == 0
+        low.detach()
+        passes()
+
+
+def test_flakey_that_works(interpose, mounted):
+    low, *_ = mounted
+    run_through(interpose, low, low.top("top", "flakey", after="0 60 0"))
+    interpose.check_fs(low.disk)
+
+
+def test_flakey_that_fails_writes(interpose, mounted, guest):
+    """The file system gets the errors, and is as it was when the top has gone."""
+    low, *_ = mounted
+    guest.run("echo data > /mnt/x/kept; sync")
+    top = low.top("top", "flakey", after="0 0 60 1 error_writes")
+    low.attach(top)
+    guest.run("! dd if=/dev/zero of=/mnt/x/file bs=4k count=4 oflag=direct status=none")
+    assert low.status().errors > 0
+    # What is written to make it consistent fails as well.
+    low.detach("nofreeze")
+    guest.run("umount /mnt/x; e2fsck -fp /dev/ram0; mount /dev/ram0 /mnt/x && grep data /mnt/x/kept")
+    interpose.check_fs(low.disk)
+
+
+def test_error_target_and_back(interpose, mounted, guest):
+    """A top whose table is replaced by one that fails, and put back, by raw I/O."""
+    low, *_ = mounted
+    guest.run("umount /mnt/x")
+    top = low.top("top")
+    low.attach(top)
+    top.reload(f"0 {low.sectors} error")
+    guest.run(f"! dd if={low.disk} of=/dev/null bs=4k count=1 iflag=direct status=none")
+    top.reload(f"0 {low.sectors} linear {low} 0")
+    guest.run(f"dd if={low.disk} of=/dev/null bs=4k count=1 iflag=direct status=none")
+    assert low.status().errors == 1
+    low.detach()
+
+
+def test_era_knows_what_was_written(interpose, mounted, guest, dm):
+    """Blocks that are written while it is attached, and no others."""
+    low, spare, _ = mounted
+    guest.run(f"umount /mnt/x; dd if=/dev/zero of={spare} bs=4k count=4 oflag=direct status=none")
+    era = low.top("era", "era", before=spare, after="128")
+    low.attach(era)
+    guest.run(f"""set -e
+        dmsetup message era 0 checkpoint
+        dd if=/dev/urandom of={low.disk} bs=64k seek=5 count=2 oflag=direct status=none
+        dmsetup message era 0 take_metadata_snap""")
+    snapshot = era.status()[0].args[3]
+    changed = guest.output(f"era_invalidate --metadata-snapshot {snapshot} --written-since 1 {spare}")
+    assert '<range begin="5" end="7"/>' in " ".join(changed.split()), changed
+    guest.run("dmsetup message era 0 drop_metadata_snap")
+    low.detach()
+
+
+def test_era_under_load(interpose, mounted, guest):
+    low, spare, _ = mounted
+    guest.run(f"dd if=/dev/zero of={spare} bs=4k count=4 oflag=direct status=none")
+    run_through(interpose, low, low.top("era", "era", before=spare, after="128"))
+    interpose.check_fs(low.disk)
+
+
+def test_delay(interpose, mounted, guest):
+    """What is in flight in a slow top when it is detached is waited for."""
+    low, *_ = mounted
+    guest.run("umount /mnt/x")
+    top = low.top("top", "delay", after=f"0 0 {low} 0 1500")
+    low.attach(top)
+    writer = guest.start(f"dd if=/dev/zero of={low.disk} bs=4k count=1 oflag=direct")
+    guest.run("until dmsetup status low | grep -q 'in_flight 1 '; do :; done")
+    low.detach()
+    assert writer.wait() == 0
+    assert low.status().drain > 100_000
+
+
+def test_writecache_on_the_fly(interpose, mounted, guest):
+    """A cache is put beneath a mounted file system and taken off again, flushed."""
+    low, spare, _ = mounted
+    top = low.top("top", "writecache", before="s", after=f"{spare} 512 0")
+    with interpose.load("/mnt/x/file") as passes:
+        low.attach(top)
+        passes()
+        assert low.status().errors == 0
+        # It writes all through from here on, and has nothing of its own once what it had is written.
+        guest.run("dmsetup message top 0 cleaner")
+        guest.run("until set -- $(dmsetup status top) && [ $5 = $6 ]; do :; done", timeout=60)
+        low.detach()
+        passes()
+    interpose.check_fs(low.disk)
+
+
+def test_live_change_of_the_top(interpose, mounted):
+    """A top's own table is replaced while it is attached."""
+    low, *_ = mounted
+    top = low.top("top")
+    with interpose.load("/mnt/x/file") as passes:
+        low.attach(top)
+        for table in (f"0 {low.sectors} flakey {low} 0 60 0", f"0 {low.sectors} linear {low} 0") * 3:
+            top.reload(table)
+        passes()
+        low.detach()
+    interpose.check_fs(low.disk)
+
+
+def test_switch(interpose, mounted):
+    """From one top to another and back, under load."""
+    low, *_ = mounted
+    tops = [low.top("one"), low.top("two", "flakey", after="0 60 0")]
+    with interpose.load("/mnt/x/file") as passes:
+        low.attach(tops[0])
+        for round in range(6):
+            top = tops[(round + 1) % 2]
+            low.switch(top)
+            assert low.status().top == interpose.number(top)
+        passes()
+        assert low.status().errors == 0
+        low.detach()
+    interpose.check_fs(low.disk)
+
+
+def test_what_the_top_cannot_do_fails_and_is_counted(interpose, mounted, guest):
+    """A discard for a top without discards: it ends before it gets there, and nothing stays in flight."""
+    low, *_ = mounted
+    guest.run(f"umount /mnt/x; blkdiscard -f {low.disk} -l 65536")
+    low.attach(low.top("top", "snapshot-origin", after=""))
+    # The block layer does not tell: a discard is a hint.
+    guest.run(f"blkdiscard -f {low.disk} -l 65536")
+    status = low.status()
+    assert status.errors == 1 and status.in_flight == 0
+    low.detach()
+    guest.run(f"blkdiscard -f {low.disk} -l 65536")
+
+
+def test_polled_and_impatient_users(interpose, disks, guest):
+    """io_uring that polls, and reads that must not wait, while tops come and go."""
+    disk = disks.null("nullb", 32, irqmode=2, completion_nsec=20000, submit_queues=2, poll_queues=1)
+    low = interpose.low(disk)
+    top = low.top("top", "flakey", after="0 60 0")
+    with contextlib.ExitStack() as loads:
+        for name, words in {
+            "polled": "--hipri=1",
+            "nowait": "--nowait=1",
+            "fixed": "--fixedbufs=1",
+        }.items():
+            loads.enter_context(interpose.load(
+                disk, size="1m", name=name, words=["--ioengine=io_uring", words, "--iodepth=4"]
+            ))
+        for _ in range(5):
+            low.attach(top)
+            low.detach("nofreeze")
+    assert low.status().errors == 0
+
+
+def test_itself(interpose, mounted):
+    """The `interpose` device as its own top: nothing is between, everything is tried."""
+    low, *_ = mounted
+    run_through(interpose, low, low)
+    interpose.check_fs(low.disk)
