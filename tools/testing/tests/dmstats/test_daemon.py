@@ -287,7 +287,7 @@ def test_a4_a6_a7_it_does_what_it_is_told_and_says_as_much_as_that(guest, mounte
     assert guest.output("pidof dmfilemapd") == str(daemon.pid)
     before = places(guest, "/mnt/f")
     guest.run("dd if=/dev/urandom bs=64k count=2 status=none >> /mnt/f; sync")
-    guest.run("dd if=/dev/urandom bs=64k count=2 status=none >> /mnt/g")
+    guest.run("dd if=/dev/urandom bs=64k count=2 status=none >> /mnt/g; sync")
     daemon.says("@stats_set_aux 2 ")
     fits(guest, 2, "/mnt/g")
     assert regions(guest, 1) == before
