@@ -37,7 +37,7 @@ test: modules ## runs the tests, on this machine and in guests (FILTER=name for 
 	@tools/setup/guest >/dev/null
 	@$(enter) tools/testing/run-tests
 
-bench: modules ## measures the kernel's clone and ours, row by row, and writes Documentation/performance
+bench: modules ## measures the targets, row by row, and writes Documentation/performance
 	@tools/setup/guest >/dev/null
 	@$(enter) tools/testing/bench/bench
 

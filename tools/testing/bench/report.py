@@ -5,7 +5,18 @@ import textwrap
 
 from rich.table import Table
 
-TITLE = "Performance of dm-clone-rs"
+# The pages: a title, and what is measured.
+PAGES = {
+    "dm-clone-rs": (
+        "Performance of dm-clone-rs",
+        "The target ``clone`` of this project (*ours*) and that of the stock kernel (*C*), measured one after the other"
+        " in the same boot of a virtual machine, with the same commands.",
+    ),
+    "dm-interpose-rs": (
+        "Performance of dm-interpose-rs",
+        "What the target ``interpose`` adds to an I/O, measured in one boot of a virtual machine.",
+    ),
+}
 INTRODUCTION = """\
 .. SPDX-License-Identifier: GPL-2.0
 .. Written by `make bench`: changes by hand are lost.
@@ -14,8 +25,7 @@ INTRODUCTION = """\
 {title}
 {underline}
 
-The target ``clone`` of this project (*ours*) and that of the stock kernel (*C*), measured one after the other in the
-same boot of a virtual machine, with the same commands. The machine's clock counts instructions: QEMU emulates one CPU
+{what} The machine's clock counts instructions: QEMU emulates one CPU
 with ``{accelerator}``, so that an instruction takes one nanosecond, and idle time costs nothing.
 Figures do not depend on the machine that this runs on, or on what else it does. They say nothing of caches and
 memory, and a copied byte weighs more than on hardware: compare the columns of a line, not the figures with those of
@@ -89,9 +99,11 @@ def table(row, runs):
     return made
 
 
-def page(rows, results, facts):
-    """The page of the documentation. results: the runs of each row, by its name."""
-    text = INTRODUCTION.format(title=TITLE, underline="=" * len(TITLE), **facts)
+def page(name, rows, results, facts):
+    """A page of the documentation. results: the runs of each row, by its name."""
+    title, what = PAGES[name]
+    what = textwrap.fill(what, 118)
+    text = INTRODUCTION.format(title=title, what=what, underline="=" * len(title), **facts)
     for row in rows:
         text += f"{row.title}\n{'-' * len(row.title)}\n\n{textwrap.fill(row.how, 100)}\n\n"
         text += plain_table([header(row), *(line_cells(row, line, results[row.name]) for line in row.lines)])

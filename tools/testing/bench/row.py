@@ -40,6 +40,15 @@ def at_least_of_line(other, factor):
     return Bound(f"≥ {factor:g} × {other}", lambda row, line: row[line]["ours"] >= factor * row[other]["ours"])
 
 
+def at_most_above(column, instructions):
+    """Not more than so many instructions above another column; a few are noise."""
+    return Bound(f"≤ {column} + {instructions}",
+                 lambda row, line: row[line]["ours"] <= row[line][column] + instructions + NOISE)
+
+
+# Instructions by which two runs of the same differ.
+NOISE = 8
+
 # For comparison only.
 NOTHING = Bound("", lambda row, line: True)
 
@@ -59,3 +68,5 @@ class Row:
     lines: dict
     how: str
     measure: typing.Callable[[], None]
+    # The page of the documentation, without .rst.
+    page: str = "dm-clone-rs"

@@ -3,7 +3,9 @@
 
 import rows_commit
 import rows_hydration
+import rows_interpose
 import rows_io
 import rows_scale
 
-ROWS = {row.name: row for module in (rows_io, rows_hydration, rows_commit, rows_scale) for row in module.ROWS}
+MODULES = (rows_io, rows_hydration, rows_commit, rows_scale, rows_interpose)
+ROWS = {row.name: row for module in MODULES for row in module.ROWS}
