@@ -162,6 +162,13 @@ impl Bdev {
         unsafe { helpers::bdev_has_inline_crypto(self.as_ptr()) }
     }
 
+    /// For how long the device has had something to do, in milliseconds; begins again after 49 days.
+    /// A device whose driver does not account for its I/O is never busy. May sleep.
+    pub fn busy_ms(&self) -> u32 {
+        // SAFETY: By the type invariants, the device is valid.
+        unsafe { helpers::bdev_busy_ms(self.as_ptr()) }
+    }
+
     /// The longest write that is never torn, in bytes; 0 if there is none.
     pub fn max_atomic_write(&self) -> u32 {
         // SAFETY: The limits live as long as the device; reading a plain number that may change

@@ -238,6 +238,11 @@ rust_dm_helper_bdev_count_inflight(struct block_device *bdev)
 	return bdev_count_inflight(bdev);
 }
 
+HELPER unsigned int rust_dm_helper_bdev_busy_ms(struct block_device *bdev)
+{
+	return jiffies_to_msecs(part_stat_read(bdev, io_ticks));
+}
+
 /* Freezing of a queue: what has entered it leaves, and nothing enters. */
 
 HELPER void rust_dm_helper_bdev_freeze_queue_start(struct block_device *bdev)
