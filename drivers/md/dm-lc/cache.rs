@@ -9,24 +9,29 @@
 //! | admit | writes that waited for room, see [`crate::write`] | whatever makes room |
 //! | writeback | writes the log back, see [`crate::writeback`] | the log item, `map`, messages |
 //! | retry timer | the writeback, after the backing device failed | the writeback |
+//! | barrier timer | as log, for flushes that may wait for others | the first of them |
+//! | clock | what is to be done every second, see [`crate::clock`] | settings that want it |
 //!
 //! Locks, in the order in which they are taken:
 //!
 //! 0. `Registry::open` (sleeps)
-//! 1. `writer` (sleeps): writing back, and the superblock
-//! 2. `committer` (sleeps): writing the log
-//! 3. a shard of the index; never two
-//! 4. `head`: the buffers, and the bios that wait
-//! 5. `table`, `settings`, and the lock of `readers`
+//! 1. `clock` (sleeps): how busy the backing device is
+//! 2. `writer` (sleeps): writing back, and the superblock
+//! 3. `committer` (sleeps): writing the log
+//! 4. a shard of the index; never two
+//! 5. `head`: the buffers, and the bios that wait
+//! 6. `table`, `settings`, and the lock of `readers`
 
 use crate::{
     batch::Batch,
+    clock::Clock,
     commit::Committer,
     disk::Disk,
     format::{
         Due,
         Found,
-        Superblock, //
+        Superblock,
+        Uuid, //
     },
     index::{
         parts,
@@ -46,6 +51,7 @@ use crate::{
         RECORD_SECTORS, //
     },
     table_line::{
+        Knob,
         Mode,
         Options,
         Settings, //
@@ -68,6 +74,7 @@ use kernel::{
         atomic::{
             Acquire,
             Atomic,
+            Full,
             Relaxed,
             Release, //
         },
@@ -91,6 +98,8 @@ const ADMIT: u64 = 1;
 const WRITEBACK: u64 = 2;
 const LOG_TIMER: u64 = 3;
 const RETRY_TIMER: u64 = 4;
+const BARRIER_TIMER: u64 = 5;
+const CLOCK: u64 = 6;
 
 /// The window of the writeback, in sectors: as many full records as there may be.
 pub(crate) const WINDOW_SECTORS: u64 = 2 * BUFFERS as u64 * RECORD_SECTORS;
@@ -147,13 +156,15 @@ pub(crate) struct Cache {
     pub(crate) disk: Disk,
     pub(crate) backing: BlockDevice,
     pub(crate) space: Space,
+    /// Identifies the cache.
+    pub(crate) uuid: Uuid,
     /// The table in use, to tell of events.
     #[pin]
     table: IrqLock<Option<Table>>,
     #[pin]
     settings: IrqLock<Settings>,
-    /// [`Settings::mode`] is [`Mode::Writeback`].
-    writes_back: Atomic<u32>,
+    /// [`Settings::mode`], for bios.
+    mode: Atomic<u32>,
     /// Nothing is written to the cache device any more.
     failed: OnceFlag,
     suspended: Atomic<u32>,
@@ -183,6 +194,12 @@ pub(crate) struct Cache {
     pub(crate) index_full: Atomic<u32>,
     /// The backing device has failed, and the retry timer runs.
     pub(crate) paused: Atomic<u32>,
+    /// Counts the batches of the writeback: odd while one is under way.
+    batches: Atomic<u64>,
+    /// The batch that may be writing what was discarded meanwhile.
+    discarded_in: Atomic<u64>,
+    /// How busy the backing device was lately, in percent.
+    pub(crate) backing_load: Atomic<u32>,
     /// What is before this position is to be written back at any rate.
     pub(crate) drain_to: Atomic<u64>,
     #[pin]
@@ -191,6 +208,8 @@ pub(crate) struct Cache {
     pub(crate) committer: Mutex<Committer>,
     #[pin]
     pub(crate) writer: Mutex<Writer>,
+    #[pin]
+    pub(crate) clock: Mutex<Clock>,
     pub(crate) totals: Totals,
 
     queue: OwnedQueue,
@@ -204,6 +223,10 @@ pub(crate) struct Cache {
     log_timer: DelayedWork<Cache, LOG_TIMER>,
     #[pin]
     retry_timer: DelayedWork<Cache, RETRY_TIMER>,
+    #[pin]
+    barrier_timer: DelayedWork<Cache, BARRIER_TIMER>,
+    #[pin]
+    clock_work: DelayedWork<Cache, CLOCK>,
 }
 
 impl_has_work! {
@@ -214,6 +237,8 @@ impl_has_work! {
 impl_has_delayed_work! {
     impl HasDelayedWork<Cache, 3> for Cache { self.log_timer }
     impl HasDelayedWork<Cache, 4> for Cache { self.retry_timer }
+    impl HasDelayedWork<Cache, 5> for Cache { self.barrier_timer }
+    impl HasDelayedWork<Cache, 6> for Cache { self.clock_work }
 }
 
 /// How many entries each shard of the index has: one for each block that fits into the log, and an
@@ -271,15 +296,17 @@ impl Cache {
         let writer = Writer::new(superblock).map_err(no_memory)?;
         let queue = OwnedQueue::new(c"dm-lc").map_err(no_memory)?;
         let settings = options.settings;
-        let writes_back = settings.mode == Mode::Writeback;
+        let mode = settings.mode;
+        let uuid = superblock.uuid;
 
         Owner::pin_init(try_pin_init!(Cache {
             disk,
             backing,
             space,
+            uuid,
             table <- new_irq_lock!(None, "dm_lc_table"),
             settings <- new_irq_lock!(settings, "dm_lc_settings"),
-            writes_back: Atomic::new(writes_back.into()),
+            mode: Atomic::new(mode as u32),
             failed: OnceFlag::new(),
             suspended: Atomic::new(1),
             shards,
@@ -296,10 +323,14 @@ impl Cache {
             backing_written: Atomic::new(0),
             index_full: Atomic::new(0),
             paused: Atomic::new(0),
+            batches: Atomic::new(0),
+            discarded_in: Atomic::new(0),
+            backing_load: Atomic::new(0),
             drain_to: Atomic::new(0),
             readers <- Readers::new(),
             committer <- new_mutex!(committer, "dm_lc_committer"),
             writer <- new_mutex!(writer, "dm_lc_writer"),
+            clock <- new_mutex!(Clock::default(), "dm_lc_clock"),
             totals: Totals::new(),
             queue,
             log_work <- new_work!("dm_lc_log"),
@@ -307,6 +338,8 @@ impl Cache {
             writeback_work <- new_work!("dm_lc_writeback"),
             log_timer <- new_delayed_work!("dm_lc_log_timer"),
             retry_timer <- new_delayed_work!("dm_lc_retry_timer"),
+            barrier_timer <- new_delayed_work!("dm_lc_barrier_timer"),
+            clock_work <- new_delayed_work!("dm_lc_clock"),
         }? Error))
         .map_err(no_memory)
     }
@@ -401,6 +434,7 @@ impl Cache {
         *this.table.lock() = Some(table.clone());
         this.suspended.store(0, Release);
         this.paused.store(0, Relaxed);
+        Self::start_clock(this);
         Self::kick_writeback(this);
     }
 
@@ -418,19 +452,37 @@ impl Cache {
 
     fn shut_down(this: &Shared<Self>) -> Result {
         crate::commit::commit(this)?;
-        let mut writer = this.writer.lock();
+        Self::write_superblock(this, &mut this.writer.lock(), true)
+    }
+
+    /// Writes the superblock as things are. Sleeps.
+    fn write_superblock(this: &Shared<Self>, writer: &mut Writer, clean: bool) -> Result {
         let superblock = &mut writer.superblock;
         superblock.durable_id = this.durable_id.load(Relaxed);
-        superblock.clean = true;
+        superblock.clean = clean;
         this.disk
             .write_superblock(superblock)
             .inspect_err(|_| Self::fail(this, "its superblock cannot be written"))
+    }
+
+    /// Writes the superblock unless it is on the device as it would be. Sleeps.
+    pub(crate) fn commit_superblock(this: &Shared<Self>) -> Result {
+        let mut writer = this.writer.lock();
+        if this.failed.is_set() || !writer.loaded {
+            return Err(EIO);
+        }
+        if writer.superblock.durable_id == this.durable_id.load(Relaxed) {
+            return Ok(());
+        }
+        Self::write_superblock(this, &mut writer, false)
     }
 
     /// Waits until no work item runs or is about to. Sleeps.
     pub(crate) fn quiesce(this: &Shared<Self>) {
         this.queue.cancel_delayed::<_, LOG_TIMER>(this);
         this.queue.cancel_delayed::<_, RETRY_TIMER>(this);
+        this.queue.cancel_delayed::<_, BARRIER_TIMER>(this);
+        this.queue.cancel_delayed::<_, CLOCK>(this);
         this.queue.flush();
     }
 
@@ -487,18 +539,56 @@ impl Cache {
     /// Replaces the settings. May sleep.
     pub(crate) fn change_settings(this: &Shared<Self>, settings: Settings) {
         let before = core::mem::replace(&mut *this.settings.lock(), settings);
-        let writes_back = settings.mode == Mode::Writeback;
-        this.writes_back.store(writes_back.into(), Relaxed);
+        this.mode.store(settings.mode as u32, Relaxed);
         if before.mode != settings.mode {
             this.event();
         }
+        Self::start_clock(this);
         Self::kick_writeback(this);
     }
 
-    /// Whether writes go to the log, whatever it has of them.
+    /// Whether this is the mode.
     #[inline]
-    pub(crate) fn writes_back(&self) -> bool {
-        self.writes_back.load(Relaxed) != 0
+    pub(crate) fn is_in(&self, mode: Mode) -> bool {
+        self.mode.load(Relaxed) == mode as u32
+    }
+
+    /// Whether nothing is in the log, nor about to be.
+    pub(crate) fn is_clean(&self) -> bool {
+        let head = self.head.lock();
+        head.log.used() == 0 && head.waiting.is_empty() && !head.admitting
+    }
+
+    /// How many batches have begun or ended.
+    pub(crate) fn batches(&self) -> u64 {
+        self.batches.load(Relaxed)
+    }
+
+    /// A batch is about to look at the index.
+    pub(crate) fn begin_batch(&self) {
+        self.batches.fetch_add(1, Full);
+    }
+
+    /// Nothing of the batch is under way any more.
+    pub(crate) fn end_batch(&self) {
+        self.batches.fetch_add(1, Full);
+    }
+
+    /// Copies were removed from the index, since their sectors were discarded: the batch under way
+    /// may have found them before.
+    pub(crate) fn note_discard(&self) {
+        let batch = self.batches.load(Relaxed);
+        if batch & 1 != 0 {
+            self.discarded_in.store(batch, Relaxed);
+        }
+    }
+
+    /// Whether a batch may write sectors to the backing device of which the index has nothing any
+    /// more. A write that overtook it there would be lost.
+    #[inline]
+    pub(crate) fn may_write_discarded(&self) -> bool {
+        let batch = self.batches.load(Relaxed);
+        batch & 1 != 0 && self.discarded_in.load(Relaxed) == batch
     }
 
     /// The position from which on the log is in memory. Under the lock of a shard, what is there is
@@ -572,12 +662,31 @@ impl Cache {
 
     /// Has the buffer that was just opened written before long. Any context.
     pub(crate) fn start_log_timer(this: &Shared<Self>) {
-        let seconds = this.settings().flush_current_buffer_interval;
+        let seconds = this.settings().get(Knob::FlushCurrentBufferInterval);
         if seconds != 0 {
             let delay = msecs_to_jiffies(seconds.saturating_mul(1000));
             let _ = this
                 .queue
                 .enqueue_delayed::<_, LOG_TIMER>(this.clone(), delay);
+        }
+    }
+
+    /// Has the flushes that wait served, at once or when others may have joined them. Any context.
+    pub(crate) fn start_barrier(this: Shared<Self>) {
+        match this.settings().get(Knob::BarrierDeadlineMs) {
+            0 => Self::kick_log(this),
+            deadline => {
+                let queue = &this.clone().queue;
+                let _ = queue.enqueue_delayed::<_, BARRIER_TIMER>(this, msecs_to_jiffies(deadline));
+            }
+        }
+    }
+
+    /// Has the clock tick in a second, if there is a reason to. Any context.
+    pub(crate) fn start_clock(this: &Shared<Self>) {
+        if !this.is_suspended() && Clock::is_wanted(&this.settings()) {
+            let delay = msecs_to_jiffies(crate::clock::TICK_MS);
+            let _ = this.queue.enqueue_delayed::<_, CLOCK>(this.clone(), delay);
         }
     }
 
@@ -720,5 +829,22 @@ impl WorkItem<RETRY_TIMER> for Cache {
     fn run(this: Shared<Cache>) {
         this.paused.store(0, Relaxed);
         crate::writeback::run(&this);
+    }
+}
+
+impl WorkItem<BARRIER_TIMER> for Cache {
+    type Pointer = Shared<Cache>;
+
+    fn run(this: Shared<Cache>) {
+        crate::commit::serve(&this, false);
+    }
+}
+
+impl WorkItem<CLOCK> for Cache {
+    type Pointer = Shared<Cache>;
+
+    fn run(this: Shared<Cache>) {
+        crate::clock::tick(&this);
+        Cache::start_clock(&this);
     }
 }

@@ -207,7 +207,7 @@ pub(crate) fn serve(this: &Shared<Cache>, close: bool) {
             .write_all(this)
             .and_then(|()| committer.flush(this));
         for bio in flushes {
-            bio.end(result);
+            crate::write::flushed(this, bio, result);
         }
     }
     drop(committer);

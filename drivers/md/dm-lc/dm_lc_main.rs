@@ -14,7 +14,8 @@
 //! - The way of a bio: [`read`], [`write`](mod@write). What all share: [`cache`], one for all tables
 //!   of a device: [`registry`].
 //! - What runs in the background: [`commit`] makes the log durable, [`writeback`] writes it back,
-//!   when nobody [reads](readers) it any more it is overwritten. The cache device: [`disk`].
+//!   also [by the clock](clock) while the backing device is idle; when nobody [reads](readers) it any
+//!   more it is overwritten. The cache device: [`disk`]; whether it is as it was written: [`check`].
 //! - Pure, tested on the host: where the log is, [`space`]; what is on the disk, [`format`](mod@format);
 //!   the buffers, [`log`]; which sectors are where, [`index`]; reading the log, [`recovery`]; what is
 //!   written back and when it is given free, [`batch`].
@@ -29,6 +30,8 @@ use kernel::prelude::*;
 
 pub mod batch;
 mod cache;
+mod check;
+mod clock;
 mod commit;
 mod disk;
 pub mod format;

@@ -2,7 +2,10 @@
 
 //! The messages that a cache takes, as words. Pure.
 
-use super::table_line::Settings;
+use super::table_line::{
+    Mode,
+    Settings, //
+};
 use core::fmt;
 use dm::args::{
     Arg,
@@ -11,17 +14,22 @@ use dm::args::{
 };
 
 /// What a message asks for.
-pub enum Message<'a> {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Message {
     /// `flush`: write everything back, and wait for it.
     Flush,
     /// `flush_current_buffer`: make the log durable.
     FlushBuffer,
+    /// `commit_super_block`: write the superblock.
+    CommitSuperblock,
+    /// `check`: compare the log with its checksums.
+    Check,
     /// `clear_stat`: count from zero.
     ClearStat,
     /// `stats`: answered with a table for people.
     Stats,
-    /// `<key> <value>`: change a setting.
-    Set(Arg<'a>, Arg<'a>),
+    /// `cleaner`, or `<key> <value>`: these settings from now on.
+    Set(Settings),
 }
 
 /// Why a message is refused: displays as a line for the log.
@@ -32,23 +40,35 @@ pub enum Refused<'a> {
     Word(ArgError<'a>),
 }
 
-impl<'a> Message<'a> {
-    /// Reads a message.
-    pub fn parse(args: &mut Args<'a>) -> Result<Self, Refused<'a>> {
+impl Message {
+    /// Reads a message; `settings` are those in force.
+    pub fn parse<'a>(args: &mut Args<'a>, settings: &Settings) -> Result<Self, Refused<'a>> {
         let word = args.next("message").map_err(Refused::Word)?;
-        let message = if Settings::has(&word) {
-            let value = args.next("value").map_err(Refused::Word)?;
-            Message::Set(word, value)
-        } else if word.is("flush") {
-            Message::Flush
-        } else if word.is("flush_current_buffer") {
-            Message::FlushBuffer
-        } else if word.is("clear_stat") {
-            Message::ClearStat
-        } else if word.is("stats") {
-            Message::Stats
-        } else {
-            return Err(Refused::Unsupported(word));
+        let words = [
+            ("flush", Message::Flush),
+            // dm-writeboost's word for it.
+            ("drop_caches", Message::Flush),
+            ("flush_current_buffer", Message::FlushBuffer),
+            ("commit_super_block", Message::CommitSuperblock),
+            ("check", Message::Check),
+            ("clear_stat", Message::ClearStat),
+            ("stats", Message::Stats),
+            (
+                Mode::Cleaner.name(),
+                Message::Set(settings.with_mode(Mode::Cleaner)),
+            ),
+        ];
+        let known = words.into_iter().find(|(name, _)| word.is(name));
+        let message = match known {
+            Some((_, message)) => message,
+            None => {
+                let mut settings = *settings;
+                match settings.change(&word, args) {
+                    Some(result) => result.map_err(Refused::Word)?,
+                    None => return Err(Refused::Unsupported(word)),
+                }
+                Message::Set(settings)
+            }
         };
         match args.next("word") {
             Ok(word) => Err(Refused::Word(word.invalid("no further word"))),
@@ -64,8 +84,8 @@ impl fmt::Display for Refused<'_> {
                 let word = message.as_c_str().to_bytes().escape_ascii();
                 write!(
                     f,
-                    "message `{word}': expected flush, flush_current_buffer, clear_stat, \
-                           stats, or a setting and its value"
+                    "message `{word}': expected flush, flush_current_buffer, commit_super_block, \
+                     check, clear_stat, stats, cleaner, or a setting and its value"
                 )
             }
             Refused::Word(error) => error.fmt(f),

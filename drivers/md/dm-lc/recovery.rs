@@ -17,6 +17,7 @@ use super::{
         RECORD_SECTORS, //
     }, //
 };
+use core::fmt;
 
 /// What reads the cache device.
 pub trait Read {
@@ -136,6 +137,61 @@ pub fn walk<R: Read>(
         return Err(Error::Damaged(due.id));
     }
     Ok(due)
+}
+
+/// What a check has found: displays as words for people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Checked {
+    /// How many records there are.
+    pub records: u64,
+    /// How many sectors of data are in them.
+    pub sectors: u64,
+    /// How many extents are not as they were written.
+    pub damaged: u64,
+}
+
+impl fmt::Display for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Checked {
+            records,
+            sectors,
+            damaged,
+        } = self;
+        write!(f, "{records} records, {sectors} sectors, {damaged} damaged")
+    }
+}
+
+/// Goes through the log from its tail to `end`, which is where a record begins, and calls `report`
+/// with the id of the record and with each extent of it whose data is damaged. A damaged header is
+/// an error: what is behind it cannot be read.
+///
+/// `window` is as for [`walk`].
+pub fn check<R: Read>(
+    device: &mut R,
+    superblock: &Superblock,
+    window: &mut [u8],
+    end: u64,
+    mut report: impl FnMut(u64, &Extent),
+) -> Result<Checked, Error<R::Error>> {
+    let mut due = superblock.tail;
+    let mut filled = Filled::default();
+    let mut checked = Checked::default();
+    while due.position < end {
+        let bytes = filled
+            .from(device, superblock, window, due.position)
+            .map_err(Error::Device)?;
+        let record = Record::parse(bytes, &due, superblock).ok_or(Error::Damaged(due.id))?;
+        for (extent, _, data) in record.extents().filter(|(extent, ..)| !extent.discarded) {
+            checked.sectors += u64::from(extent.sectors);
+            if crc32c(data) != extent.crc {
+                checked.damaged += 1;
+                report(due.id, &extent);
+            }
+        }
+        checked.records += 1;
+        due = record.next();
+    }
+    Ok(checked)
 }
 
 /// What of the log is in the window.

@@ -4,6 +4,7 @@
 
 use crate::{
     cache::Cache,
+    format::Uuid,
     space::RECORD_SECTORS,
     table_line::Settings, //
 };
@@ -69,12 +70,26 @@ pub(crate) fn write_info(cache: &Cache, out: &mut StatusWriter<'_>) -> fmt::Resu
         ("epoch", cache.epoch.load(Relaxed)),
         ("log_used", log_used),
         ("log_sectors", space.sectors()),
+        ("backing_load", cache.backing_load.load(Relaxed).into()),
     ];
-    write!(out, " {}", 2 * numbers.len() + Settings::STATUS_WORDS)?;
+    let words = 2 * numbers.len() + Settings::STATUS_WORDS + 2;
+    write!(out, " {words} cache_uuid ")?;
+    write_uuid(&cache.uuid, out)?;
     for (key, number) in numbers {
         write!(out, " {key} {number}")?;
     }
     settings.write_status(out)
+}
+
+/// Writes a uuid as usual.
+pub(crate) fn write_uuid(uuid: &Uuid, out: &mut StatusWriter<'_>) -> fmt::Result {
+    for (number, byte) in uuid.iter().enumerate() {
+        if matches!(number, 4 | 6 | 8 | 10) {
+            out.write_str("-")?;
+        }
+        write!(out, "{byte:02x}")?;
+    }
+    Ok(())
 }
 
 /// Writes the 16 counters as a table.

@@ -6,6 +6,8 @@
 //! ```text
 //! [<#args> [<key> <value>]*]
 //! ```
+//!
+//! What dm-writeboost calls by another name is known by that as well.
 
 use core::fmt;
 use dm::args::{
@@ -14,31 +16,153 @@ use dm::args::{
     Args, //
 };
 
-/// A key may be given once; there are so many.
-const KEYS: u32 = 6;
-
 /// Which way writes go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     /// To the log.
     Writeback,
-    /// To the backing device, unless the cache has a copy of what they overwrite.
+    /// To the backing device; if the cache has a copy of what they overwrite, to the log before.
+    Writethrough,
+    /// To the backing device, unless the cache has a copy of what they overwrite: then to the log.
     Writearound,
+    /// As with `Writearound`, and the cache has nothing: else it is not entered.
+    Passthrough,
     /// As with `Writearound`; and everything is written back.
     Cleaner,
 }
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Mode; 3] = [Mode::Writeback, Mode::Writearound, Mode::Cleaner];
+    pub const ALL: [Mode; 5] = [
+        Mode::Writeback,
+        Mode::Writethrough,
+        Mode::Writearound,
+        Mode::Passthrough,
+        Mode::Cleaner,
+    ];
 
     /// Its word.
     pub fn name(&self) -> &'static str {
         match self {
             Mode::Writeback => "writeback",
+            Mode::Writethrough => "writethrough",
             Mode::Writearound => "writearound",
+            Mode::Passthrough => "passthrough",
             Mode::Cleaner => "cleaner",
         }
+    }
+
+    /// Whether the cache is to be emptied.
+    pub fn cleans(&self) -> bool {
+        matches!(self, Mode::Passthrough | Mode::Cleaner)
+    }
+}
+
+/// A setting that is a number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Knob {
+    /// 1: write back, when there is a reason to. 0: only when there is no room left.
+    AllowMigrate,
+    /// 1: write everything back, whatever the other settings say.
+    ForceMigrate,
+    /// Write back below the watermarks too, while the backing device is busy for at most so many
+    /// percent of the time.
+    MigrateThreshold,
+    /// So many seconds are looked at to tell how busy the backing device is.
+    UpdateInterval,
+    /// So many full records are written back at a time.
+    NrMaxBatchedMigration,
+    /// Above so many percent of the log in use, it is written back.
+    HighWatermark,
+    /// Until so many are.
+    LowWatermark,
+    /// A flush may wait so many milliseconds for others.
+    BarrierDeadlineMs,
+    /// So many seconds after a write, at most, it is written to the log; 0: when there is need to.
+    FlushCurrentBufferInterval,
+    /// The superblock is written every so many seconds; 0: when there is need to.
+    CommitSuperBlockInterval,
+}
+
+/// How many there are.
+const KNOBS: usize = 10;
+
+/// What there is to know of a setting.
+struct About {
+    name: &'static str,
+    /// What dm-writeboost calls it, if it has it.
+    writeboost: Option<&'static str>,
+    from: u32,
+    to: u32,
+    default: u32,
+}
+
+const ABOUT: [About; KNOBS] = [
+    About::new("allow_migrate", None, 0, 1, 1),
+    About::new("force_migrate", None, 0, 1, 0),
+    About::new("migrate_threshold", Some("writeback_threshold"), 0, 100, 0),
+    About::new("update_interval", None, 1, 60, 1),
+    About::new(
+        "nr_max_batched_migration",
+        Some("nr_max_batched_writeback"),
+        1,
+        16,
+        16,
+    ),
+    About::new("high_watermark", None, 0, 100, 50),
+    About::new("low_watermark", None, 0, 100, 45),
+    About::new("barrier_deadline_ms", None, 0, 1000, 0),
+    About::new(
+        "flush_current_buffer_interval",
+        Some("sync_data_interval"),
+        0,
+        3600,
+        1,
+    ),
+    About::new(
+        "commit_super_block_interval",
+        Some("update_sb_record_interval"),
+        0,
+        3600,
+        0,
+    ),
+];
+
+impl About {
+    const fn new(
+        name: &'static str,
+        writeboost: Option<&'static str>,
+        from: u32,
+        to: u32,
+        default: u32,
+    ) -> Self {
+        About {
+            name,
+            writeboost,
+            from,
+            to,
+            default,
+        }
+    }
+}
+
+impl Knob {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Knob; KNOBS] = [
+        Knob::AllowMigrate,
+        Knob::ForceMigrate,
+        Knob::MigrateThreshold,
+        Knob::UpdateInterval,
+        Knob::NrMaxBatchedMigration,
+        Knob::HighWatermark,
+        Knob::LowWatermark,
+        Knob::BarrierDeadlineMs,
+        Knob::FlushCurrentBufferInterval,
+        Knob::CommitSuperBlockInterval,
+    ];
+
+    fn about(self) -> &'static About {
+        &ABOUT[self as usize]
     }
 }
 
@@ -47,24 +171,14 @@ impl Mode {
 pub struct Settings {
     /// Which way writes go.
     pub mode: Mode,
-    /// Write back at all, unless there is no room left.
-    pub allow_migrate: bool,
-    /// Above so many percent of the log in use, it is written back.
-    pub high_watermark: u32,
-    /// Until so many are.
-    pub low_watermark: u32,
-    /// So many seconds after a write, at most, it is written to the log; 0: when there is need to.
-    pub flush_current_buffer_interval: u32,
+    numbers: [u32; KNOBS],
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Settings {
             mode: Mode::Writeback,
-            allow_migrate: true,
-            high_watermark: 50,
-            low_watermark: 45,
-            flush_current_buffer_interval: 1,
+            numbers: ABOUT.map(|about| about.default),
         }
     }
 }
@@ -78,40 +192,49 @@ pub struct Options {
     pub format: bool,
 }
 
-/// A key of a setting.
+/// A key of a table line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Key {
     Mode,
-    AllowMigrate,
-    HighWatermark,
-    LowWatermark,
-    FlushInterval,
+    /// dm-writeboost's way to say a mode.
+    WriteAround,
+    Number(Knob),
     Format,
 }
 
-impl Key {
-    const ALL: [Key; KEYS as usize] = [
-        Key::Mode,
-        Key::AllowMigrate,
-        Key::HighWatermark,
-        Key::LowWatermark,
-        Key::FlushInterval,
-        Key::Format,
-    ];
+/// A key may be given once; there are so many, with `mode` and `format`.
+const KEYS: usize = KNOBS + 2;
 
-    fn name(&self) -> &'static str {
-        match self {
-            Key::Mode => "mode",
-            Key::AllowMigrate => "allow_migrate",
-            Key::HighWatermark => "high_watermark",
-            Key::LowWatermark => "low_watermark",
-            Key::FlushInterval => "flush_current_buffer_interval",
-            Key::Format => "format",
-        }
+const WRITE_AROUND: &str = "write_around_mode";
+/// What dm-writeboost has and this target does not.
+const READ_CACHING: [&str; 2] = ["read_cache_threshold", "nr_read_cache_cells"];
+
+impl Key {
+    /// The key that is called by this word, and the name by which it was called.
+    fn of(word: &Arg<'_>) -> Option<(Key, &'static str)> {
+        let others = [
+            (Key::Mode, "mode"),
+            (Key::WriteAround, WRITE_AROUND),
+            (Key::Format, "format"),
+        ];
+        let knobs = Knob::ALL.into_iter().flat_map(|knob| {
+            let names = [Some(knob.about().name), knob.about().writeboost];
+            let named = names.into_iter().flatten();
+            named.map(move |name| (Key::Number(knob), name))
+        });
+        others
+            .into_iter()
+            .chain(knobs)
+            .find(|(_, name)| word.is(name))
     }
 
-    fn of(word: &Arg<'_>) -> Option<Key> {
-        Key::ALL.into_iter().find(|key| word.is(key.name()))
+    /// Its number among all keys that mean something of their own.
+    fn number(self) -> usize {
+        match self {
+            Key::Number(knob) => knob as usize,
+            Key::Mode | Key::WriteAround => KNOBS,
+            Key::Format => KNOBS + 1,
+        }
     }
 }
 
@@ -122,23 +245,18 @@ impl Options {
         if args.is_empty() {
             return Ok(options);
         }
-        let (count, word) = args.group("number of arguments", 2 * KEYS)?;
+        let (count, word) = args.group("number of arguments", 2 * KEYS as u32)?;
         if count % 2 != 0 {
             return Err(word.invalid("an even number"));
         }
-        let mut seen = [false; KEYS as usize];
+        let mut seen = [false; KEYS];
         for _ in 0..count / 2 {
             let word = args.next("key")?;
-            let key = Key::of(&word).ok_or_else(|| {
-                word.invalid(
-                    "mode, allow_migrate, high_watermark, low_watermark, \
-                     flush_current_buffer_interval or format",
-                )
-            })?;
-            if core::mem::replace(&mut seen[key as usize], true) {
+            let (key, name) = Key::of(&word).ok_or_else(|| unknown(&word))?;
+            if core::mem::replace(&mut seen[key.number()], true) {
                 return Err(word.invalid("each key once"));
             }
-            let value = args.next(key.name())?;
+            let value = args.next(name)?;
             match key {
                 Key::Format => options.format = value.number(0..=1u32)? == 1,
                 key => options.settings.set(key, value)?,
@@ -155,16 +273,45 @@ impl Options {
     }
 }
 
+fn unknown<'a>(word: &Arg<'a>) -> ArgError<'a> {
+    if READ_CACHING.iter().any(|name| word.is(name)) {
+        return word.invalid("to be left out, since reads are not cached");
+    }
+    word.invalid(
+        "mode, allow_migrate, force_migrate, migrate_threshold, update_interval, \
+         nr_max_batched_migration, high_watermark, low_watermark, barrier_deadline_ms, \
+         flush_current_buffer_interval, commit_super_block_interval or format",
+    )
+}
+
 impl Settings {
-    /// Changes the setting that `word` names to `value`. None: there is no such setting.
+    /// The value of a setting.
+    #[inline]
+    pub fn get(&self, knob: Knob) -> u32 {
+        self.numbers[knob as usize]
+    }
+
+    /// The same settings in another mode.
+    pub fn with_mode(self, mode: Mode) -> Self {
+        Settings { mode, ..self }
+    }
+
+    /// Whether a setting that is 0 or 1 is 1.
+    pub fn is_set(&self, knob: Knob) -> bool {
+        self.get(knob) != 0
+    }
+
+    /// Changes the setting that `word` names to the value that follows. None: there is no such
+    /// setting.
     pub fn change<'a>(
         &mut self,
-        word: Arg<'a>,
-        value: Arg<'a>,
+        word: &Arg<'a>,
+        args: &mut Args<'a>,
     ) -> Option<Result<(), ArgError<'a>>> {
-        let key = Key::of(&word).filter(|&key| key != Key::Format)?;
+        let (key, name) = Key::of(word).filter(|&(key, _)| key != Key::Format)?;
         let mut changed = *self;
-        let result = changed.set(key, value).and_then(|()| {
+        let result = args.next(name).and_then(|value| {
+            changed.set(key, value)?;
             if changed.watermarks_fit() {
                 Ok(())
             } else {
@@ -177,68 +324,59 @@ impl Settings {
         Some(result)
     }
 
-    /// Whether a word names a setting.
-    pub fn has(word: &Arg<'_>) -> bool {
-        Key::of(word).is_some_and(|key| key != Key::Format)
-    }
-
     fn set<'a>(&mut self, key: Key, value: Arg<'a>) -> Result<(), ArgError<'a>> {
         match key {
             Key::Mode => {
                 let mut modes = Mode::ALL.into_iter();
-                self.mode = modes
-                    .find(|mode| value.is(mode.name()))
-                    .ok_or_else(|| value.invalid("writeback, writearound or cleaner"))?;
+                self.mode = modes.find(|mode| value.is(mode.name())).ok_or_else(|| {
+                    value.invalid("writeback, writethrough, writearound, passthrough or cleaner")
+                })?;
             }
-            Key::AllowMigrate => self.allow_migrate = value.number(0..=1u32)? == 1,
-            Key::HighWatermark => self.high_watermark = value.number(0..=100)?,
-            Key::LowWatermark => self.low_watermark = value.number(0..=100)?,
-            Key::FlushInterval => self.flush_current_buffer_interval = value.number(0..=3600)?,
+            Key::WriteAround => {
+                self.mode = if value.number(0..=1u32)? == 1 {
+                    Mode::Writearound
+                } else {
+                    Mode::Writeback
+                };
+            }
+            Key::Number(knob) => {
+                let About { from, to, .. } = *knob.about();
+                self.numbers[knob as usize] = value.number(from..=to)?;
+            }
             Key::Format => {}
         }
         Ok(())
     }
 
     fn watermarks_fit(&self) -> bool {
-        self.low_watermark <= self.high_watermark
-    }
-
-    /// The settings with their values.
-    fn values(&self) -> [(Key, u32); 4] {
-        [
-            (Key::AllowMigrate, self.allow_migrate.into()),
-            (Key::HighWatermark, self.high_watermark),
-            (Key::LowWatermark, self.low_watermark),
-            (Key::FlushInterval, self.flush_current_buffer_interval),
-        ]
+        self.get(Knob::LowWatermark) <= self.get(Knob::HighWatermark)
     }
 
     /// Writes the arguments of a table line with these settings: those that are not the defaults.
     pub fn write_table(&self, out: &mut impl fmt::Write) -> fmt::Result {
-        let default = Settings::default();
         let changed = || {
-            let values = self.values().into_iter().zip(default.values());
-            values.filter(|(now, default)| now != default)
+            let knobs = Knob::ALL.into_iter();
+            knobs.filter(|&knob| self.get(knob) != knob.about().default)
         };
-        let has_mode = self.mode != default.mode;
+        let has_mode = self.mode != Mode::Writeback;
         write!(out, "{}", 2 * (changed().count() + usize::from(has_mode)))?;
         if has_mode {
-            write!(out, " {} {}", Key::Mode.name(), self.mode.name())?;
+            write!(out, " mode {}", self.mode.name())?;
         }
-        for ((key, value), _) in changed() {
-            write!(out, " {} {value}", key.name())?;
+        for knob in changed() {
+            write!(out, " {} {}", knob.about().name, self.get(knob))?;
         }
         Ok(())
     }
 
     /// Writes all settings but the mode, as a status has them: ` key value` each.
     pub fn write_status(&self, out: &mut impl fmt::Write) -> fmt::Result {
-        for (key, value) in self.values() {
-            write!(out, " {} {value}", key.name())?;
+        for knob in Knob::ALL {
+            write!(out, " {} {}", knob.about().name, self.get(knob))?;
         }
         Ok(())
     }
 
     /// How many words [`write_status`](Self::write_status) writes.
-    pub const STATUS_WORDS: usize = 8;
+    pub const STATUS_WORDS: usize = 2 * KNOBS;
 }

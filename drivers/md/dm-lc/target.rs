@@ -15,6 +15,7 @@ use crate::{
     },
     status,
     table_line::{
+        Mode,
         Options,
         Settings, //
     },
@@ -154,7 +155,12 @@ impl Target for LcTarget {
     }
 
     fn preresume(&self) -> Result {
-        self.cache.load()
+        self.cache.load()?;
+        if self.in_force.is_set() {
+            Ok(())
+        } else {
+            self.check_mode(Mode::Writeback, self.settings.mode)
+        }
     }
 
     fn resume(&self) {
@@ -175,13 +181,16 @@ impl Target for LcTarget {
                 write!(out, "{} {} ", backing.number(), cache.number())?;
                 self.settings().write_table(out)
             }
-            StatusKind::Ima => write!(
-                out,
-                ",backing_device_name={},cache_device_name={},mode={}",
-                self.devices.backing.number(),
-                self.devices.cache.number(),
-                self.settings().mode.name()
-            ),
+            StatusKind::Ima => {
+                write!(
+                    out,
+                    ",backing_device_name={},cache_device_name={},cache_uuid=",
+                    self.devices.backing.number(),
+                    self.devices.cache.number(),
+                )?;
+                status::write_uuid(&self.cache.uuid, out)?;
+                write!(out, ",mode={}", self.settings().mode.name())
+            }
         }
     }
 
@@ -191,20 +200,24 @@ impl Target for LcTarget {
             dm::error!(NAME, "{}: {}", self.table.device_name(), error);
             EINVAL
         };
-        match Message::parse(args).map_err(|refused| refuse(&refused))? {
+        let before = cache.settings();
+        match Message::parse(args, &before).map_err(|refused| refuse(&refused))? {
             Message::Flush => writeback::flush(&cache)?,
             Message::FlushBuffer => crate::commit::commit(&cache)?,
+            Message::CommitSuperblock => Cache::commit_superblock(&cache)?,
+            Message::Check => {
+                let found = crate::check::check(&cache)?;
+                let _ = write!(out, "{found}");
+                return Ok(Reply::Written);
+            }
             Message::ClearStat => cache.clear_counters(),
             Message::Stats => {
                 // What does not fit is asked for again, with more room.
                 let _ = status::write_stats(&cache, out);
                 return Ok(Reply::Written);
             }
-            Message::Set(key, value) => {
-                let mut settings = cache.settings();
-                if let Some(result) = settings.change(key, value) {
-                    result.map_err(|error| refuse(&error))?;
-                }
+            Message::Set(settings) => {
+                self.check_mode(before.mode, settings.mode)?;
                 Cache::change_settings(&cache, settings);
             }
         }
@@ -235,11 +248,24 @@ impl LcTarget {
         }
     }
 
+    /// Whether the mode may change from one to the other now.
+    fn check_mode(&self, from: Mode, to: Mode) -> Result {
+        if from == to || to != Mode::Passthrough || self.cache.is_clean() {
+            return Ok(());
+        }
+        dm::error!(
+            NAME,
+            "{}: mode `passthrough': expected a cache of which all is written back",
+            self.table.device_name()
+        );
+        Err(EBUSY)
+    }
+
     #[inline]
     fn map_write<'a>(&self, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
         let cache: &Cache = &self.cache;
         let sector = bio.sector();
-        if !cache.writes_back() && !write::is_cached(cache, sector, bio.sectors()) {
+        if write::may_go_around(cache, &bio) {
             cache.backing_written.store(1, Relaxed);
             return bio.remap(&cache.backing, sector);
         }
@@ -249,6 +275,10 @@ impl LcTarget {
                 let (mapped, bio) = bio.take();
                 write::wait_for_flush(self.cache.share(), bio);
                 mapped
+            }
+            Outcome::Done if cache.is_in(Mode::Writethrough) => {
+                cache.backing_written.store(1, Relaxed);
+                bio.remap(&cache.backing, sector)
             }
             Outcome::Done => bio.end(Status::OK),
             Outcome::Failed => bio.kill(),
@@ -263,6 +293,11 @@ impl LcTarget {
 
     #[inline(never)]
     fn map_discard<'a>(&self, bio: MapBio<'a, Self>) -> Mapped<'a> {
+        if write::may_go_around(&self.cache, &bio) {
+            let (mapped, bio) = bio.take();
+            write::pass_down(&self.cache, bio);
+            return mapped;
+        }
         let outcome = write::append_discard(&self.cache, || self.cache.share(), &bio, Turn::Last);
         if outcome == Outcome::Failed {
             return bio.kill();

@@ -22,6 +22,7 @@ use crate::{
         Place, //
     },
     space::DATA_SECTORS,
+    table_line::Mode,
     target::LcTarget, //
 };
 use dm::prelude::*;
@@ -109,6 +110,7 @@ pub(crate) fn append_discard(
         let mut shard = cache.shards[shard_of(part.block)].lock();
         shard.forget(&part, place.position);
     }
+    cache.note_discard();
     cache.totals.discards.fetch_add(1, Relaxed);
     finish(cache, &handle, &place, 0);
     Outcome::Done
@@ -187,7 +189,23 @@ pub(crate) fn wait(this: &Shared<Cache>, bio: OwnedBio<LcTarget>) {
 pub(crate) fn wait_for_flush(this: Shared<Cache>, bio: OwnedBio<LcTarget>) {
     this.totals.flushes.fetch_add(1, Relaxed);
     this.head.lock().flushes.push(bio);
-    Cache::kick_log(this);
+    Cache::start_barrier(this);
+}
+
+/// Goes on with what waited for a flush.
+pub(crate) fn flushed(this: &Shared<Cache>, bio: OwnedBio<LcTarget>, result: Result) {
+    if bio.op() == Op::Write && result.is_ok() && this.is_in(Mode::Writethrough) {
+        write_through(this, bio);
+    } else {
+        bio.end(result);
+    }
+}
+
+/// Sends a write that is in the log to the backing device as well.
+fn write_through(this: &Shared<Cache>, bio: OwnedBio<LcTarget>) {
+    this.backing_written.store(1, Relaxed);
+    let sector = bio.sector();
+    bio.submit(&this.backing, sector);
 }
 
 /// Gives those that wait their room, in their order, as far as there is some.
@@ -252,6 +270,8 @@ fn accept(this: &Shared<Cache>, bio: OwnedBio<LcTarget>) {
         pass_down(this, bio);
     } else if bio.is_fua() {
         wait_for_flush(this.clone(), bio);
+    } else if this.is_in(Mode::Writethrough) {
+        write_through(this, bio);
     } else {
         bio.end(Status::OK);
     }
@@ -267,8 +287,16 @@ pub(crate) fn pass_down(cache: &Cache, bio: OwnedBio<LcTarget>) {
     }
 }
 
+/// Whether a bio may go to the backing device past the log.
+#[inline]
+pub(crate) fn may_go_around(cache: &Cache, bio: &Bio) -> bool {
+    !cache.is_in(Mode::Writeback)
+        && !is_cached(cache, bio.sector(), bio.sectors())
+        && !cache.may_write_discarded()
+}
+
 /// Whether the cache has a copy of any of these sectors.
-pub(crate) fn is_cached(cache: &Cache, sector: u64, sectors: u32) -> bool {
+fn is_cached(cache: &Cache, sector: u64, sectors: u32) -> bool {
     parts(sector, sectors).any(|part| {
         let look = cache.shards[shard_of(part.block)].lock().look(&part);
         look.position.is_some() || look.sectors != part.mask.count_ones()

@@ -4,7 +4,8 @@
 //! which order things are made durable, is in [`crate::batch`].
 //!
 //! Writing back begins above the high watermark and goes on to the low one. It happens at any rate
-//! when writes wait for room, in the mode `cleaner`, and for the message `flush`.
+//! when writes wait for room, in the mode `cleaner`, and for the message `flush`. Below the watermarks
+//! a batch is written back now and then by the [clock](crate::clock).
 
 use crate::{
     batch::{
@@ -26,7 +27,11 @@ use crate::{
         Part, //
     },
     platform::array,
-    table_line::Mode,
+    space::RECORD_SECTORS,
+    table_line::{
+        Knob,
+        Settings, //
+    },
     NAME, //
 };
 use dm::prelude::*;
@@ -73,8 +78,13 @@ impl Writer {
 /// Whether so much of the log is in use that it has to be written back.
 pub(crate) fn is_above_watermark(cache: &Cache) -> bool {
     let settings = cache.settings();
-    settings.mode == Mode::Cleaner
-        || settings.allow_migrate && percent_used(cache) > u64::from(settings.high_watermark)
+    is_forced(&settings)
+        || settings.is_set(Knob::AllowMigrate)
+            && percent_used(cache) > u64::from(settings.get(Knob::HighWatermark))
+}
+
+fn is_forced(settings: &Settings) -> bool {
+    settings.mode.cleans() || settings.is_set(Knob::ForceMigrate)
 }
 
 fn percent_used(cache: &Cache) -> u64 {
@@ -99,52 +109,67 @@ fn is_wanted(cache: &Cache, busy: &mut bool) -> bool {
     let settings = cache.settings();
     let forced = is_short
         || cache.index_full.load(Relaxed) != 0
-        || settings.mode == Mode::Cleaner
+        || is_forced(&settings)
         || tail < cache.drain_to.load(Relaxed);
     let percent = cache.space.percent(used);
-    if percent > u64::from(settings.high_watermark) {
+    if percent > u64::from(settings.get(Knob::HighWatermark)) {
         *busy = true;
-    } else if percent <= u64::from(settings.low_watermark) {
+    } else if percent <= u64::from(settings.get(Knob::LowWatermark)) {
         *busy = false;
     }
-    forced || *busy && settings.allow_migrate
+    forced || *busy && settings.is_set(Knob::AllowMigrate)
 }
 
 /// Writes back as long as there is a reason to. Sleeps.
 pub(crate) fn run(this: &Shared<Cache>) {
     let mut writer = this.writer.lock();
     while writer.loaded && is_wanted(this, &mut writer.busy) {
-        match step(this, &mut writer) {
-            Ok(None) => {
-                // What there is is in memory still.
-                if crate::commit::commit(this).is_err() {
-                    return;
-                }
-            }
-            Ok(Some(sectors)) => {
-                writer.pause_ms = 0;
-                this.totals.written_back.fetch_add(sectors, Relaxed);
-                let is_clean = this.head.lock().log.used() == 0;
-                if is_clean {
-                    this.event();
-                }
-            }
-            Err(BatchError::Backing(errno)) => return pause(this, &mut writer, errno),
-            Err(BatchError::Cache(_)) => {
-                return Cache::fail(this, "its log cannot be written back");
-            }
-            Err(BatchError::Damaged(id)) => {
-                this.totals.crc_errors.fetch_add(1, Relaxed);
-                dm::error!(
-                    NAME,
-                    "cache device {}: record {} is damaged",
-                    this.disk.device.number(),
-                    id
-                );
-                return Cache::fail(this, "its log is damaged");
-            }
+        if !one_batch(this, &mut writer) {
+            return;
         }
     }
+}
+
+/// Writes one batch back, if there is something to write back and nothing forbids it. Sleeps.
+pub(crate) fn run_once(this: &Shared<Cache>) {
+    let mut writer = this.writer.lock();
+    let is_idle = this.is_suspended() || this.has_failed() || this.paused.load(Relaxed) != 0;
+    if writer.loaded && !is_idle && this.head.lock().log.used() != 0 {
+        let _ = one_batch(this, &mut writer);
+    }
+}
+
+/// Writes one batch back, or else what is in memory to the log. Whether it makes sense to go on.
+fn one_batch(this: &Shared<Cache>, writer: &mut Writer) -> bool {
+    this.begin_batch();
+    let result = step(this, writer);
+    this.end_batch();
+    match result {
+        // What there is is in memory still.
+        Ok(None) => return crate::commit::commit(this).is_ok(),
+        Ok(Some(sectors)) => {
+            writer.pause_ms = 0;
+            this.totals.written_back.fetch_add(sectors, Relaxed);
+            let is_clean = this.head.lock().log.used() == 0;
+            if is_clean {
+                this.event();
+            }
+            return true;
+        }
+        Err(BatchError::Backing(errno)) => pause(this, writer, errno),
+        Err(BatchError::Cache(_)) => Cache::fail(this, "its log cannot be written back"),
+        Err(BatchError::Damaged(id)) => {
+            this.totals.crc_errors.fetch_add(1, Relaxed);
+            dm::error!(
+                NAME,
+                "cache device {}: record {} is damaged",
+                this.disk.device.number(),
+                id
+            );
+            Cache::fail(this, "its log is damaged");
+        }
+    }
+    false
 }
 
 /// The backing device has failed: nothing is lost, and it is tried again later.
@@ -184,6 +209,9 @@ fn step(this: &Shared<Cache>, writer: &mut Writer) -> Result<Option<u64>, BatchE
         superblock,
         staging,
     };
+    let records = this.settings().get(Knob::NrMaxBatchedMigration) as usize;
+    let bytes = (RECORD_SECTORS as usize * records) << SECTOR_SHIFT;
+    let window = window.get_mut(..bytes).ok_or(BatchError::Cache(EINVAL))?;
     write_back(&mut devices, batch, window)
 }
 

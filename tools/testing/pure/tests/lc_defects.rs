@@ -5,12 +5,15 @@
 mod lc_machine;
 
 use lc_machine::*;
-use pure::lc::format::{
-    find,
-    Damage,
-    Found,
-    Refusal,
-    SUPERBLOCK_BYTES, //
+use pure::lc::{
+    format::{
+        find,
+        Damage,
+        Found,
+        Refusal,
+        SUPERBLOCK_BYTES, //
+    },
+    recovery, //
 };
 
 const CACHE_SECTORS: u64 = 2048 + 33 * 1032;
@@ -209,6 +212,48 @@ fn l_shrunk_device_is_refused() {
         Machine::start(disks, 1).err().map(|error| error.0),
         Some(NoStart::Refused)
     );
+}
+
+/// A check names what is damaged, and nothing else; all of a record that was superseded included.
+#[test]
+fn check_finds_each_flipped_bit() {
+    let mut machine = machine();
+    for number in 0..4 {
+        machine.write(number * 8, 8, number + 1).unwrap();
+        machine.write(100 + number, 1, number + 1).unwrap();
+        machine.write_log().unwrap();
+    }
+    machine.flush().unwrap();
+    let check = |machine: &mut Machine| {
+        let (superblock, end) = (machine.superblock, machine.written);
+        let mut window = vec![0; 2 * 1032 * SECTOR];
+        let mut damaged = Vec::new();
+        let found = recovery::check(
+            &mut machine.disks,
+            &superblock,
+            &mut window,
+            end,
+            |id, extent| {
+                damaged.push((id, extent.sector));
+            },
+        );
+        (found, damaged)
+    };
+    let (found, damaged) = check(&mut machine);
+    assert_eq!(
+        found.unwrap().to_string(),
+        "4 records, 36 sectors, 0 damaged"
+    );
+    assert_eq!(damaged, []);
+    // A record has a header, 8 sectors, and 1 sector.
+    flip(&mut machine.disks, LOG + 10 + 3, 17);
+    flip(&mut machine.disks, LOG + 30 + 9, 511);
+    let (found, damaged) = check(&mut machine);
+    assert_eq!(found.unwrap().damaged, 2);
+    assert_eq!(damaged, [(2, 8), (4, 103)]);
+    flip(&mut machine.disks, LOG + 20, 300);
+    let (found, _) = check(&mut machine);
+    assert_eq!(found, Err(recovery::Error::Damaged(3)));
 }
 
 #[test]

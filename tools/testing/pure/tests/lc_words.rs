@@ -14,6 +14,7 @@ use pure::{
     lc::{
         message::Message,
         table_line::{
+            Knob,
             Mode,
             Options,
             Settings, //
@@ -28,21 +29,52 @@ fn options(words: &[&str]) -> Result<Options, String> {
     })
 }
 
-fn settings() -> impl Strategy<Value = Settings> {
-    (
-        select(Mode::ALL.to_vec()),
-        any::<bool>(),
-        0..=100u32,
-        0..=100u32,
-        0..=3600u32,
-    )
-        .prop_map(|(mode, allow_migrate, one, other, interval)| Settings {
-            mode,
-            allow_migrate,
-            high_watermark: one.max(other),
-            low_watermark: one.min(other),
-            flush_current_buffer_interval: interval,
+/// A setting and a value that it may have.
+const VALUES: [(&str, std::ops::RangeInclusive<u32>); 10] = [
+    ("allow_migrate", 0..=1),
+    ("force_migrate", 0..=1),
+    ("migrate_threshold", 0..=100),
+    ("update_interval", 1..=60),
+    ("nr_max_batched_migration", 1..=16),
+    ("high_watermark", 45..=100),
+    ("low_watermark", 0..=45),
+    ("barrier_deadline_ms", 0..=1000),
+    ("flush_current_buffer_interval", 0..=3600),
+    ("commit_super_block_interval", 0..=3600),
+];
+
+/// What dm-writeboost calls some of them.
+const ALIASES: [(&str, &str); 4] = [
+    ("writeback_threshold", "migrate_threshold"),
+    ("nr_max_batched_writeback", "nr_max_batched_migration"),
+    ("update_sb_record_interval", "commit_super_block_interval"),
+    ("sync_data_interval", "flush_current_buffer_interval"),
+];
+
+/// Words of a table line, of all settings in any order.
+fn words() -> impl Strategy<Value = Vec<String>> {
+    let numbers: Vec<_> = VALUES
+        .into_iter()
+        .map(|(key, range)| range.prop_map(move |value| [key.to_string(), value.to_string()]))
+        .collect();
+    let mode =
+        select(Mode::ALL.to_vec()).prop_map(|mode| ["mode".to_string(), mode.name().to_string()]);
+    (numbers, mode)
+        .prop_map(|(mut pairs, mode)| {
+            pairs.push(mode);
+            pairs
         })
+        .prop_shuffle()
+        .prop_map(|pairs| {
+            let count = (2 * pairs.len()).to_string();
+            std::iter::once(count)
+                .chain(pairs.into_iter().flatten())
+                .collect()
+        })
+}
+
+fn strs(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
 }
 
 #[test]
@@ -72,12 +104,12 @@ fn wrong_words_are_named() {
             "number of arguments `2': only 1 words follow",
         ),
         (
-            vec!["14"],
-            "number of arguments `14': expected a number from 0 to 12",
+            vec!["26"],
+            "number of arguments `26': expected a number from 0 to 24",
         ),
         (
             vec!["2", "mode", "fast"],
-            "mode `fast': expected writeback, writearound or cleaner",
+            "mode `fast': expected writeback, writethrough, writearound, passthrough or cleaner",
         ),
         (
             vec!["2", "high_watermark", "101"],
@@ -88,8 +120,32 @@ fn wrong_words_are_named() {
             "allow_migrate `2': expected a number from 0 to 1",
         ),
         (
+            vec!["2", "nr_max_batched_migration", "17"],
+            "nr_max_batched_migration `17': expected a number from 1 to 16",
+        ),
+        (
+            vec!["2", "update_interval", "0"],
+            "update_interval `0': expected a number from 1 to 60",
+        ),
+        (
+            vec!["2", "barrier_deadline_ms", "1001"],
+            "barrier_deadline_ms `1001': expected a number from 0 to 1000",
+        ),
+        (
+            vec!["2", "writeback_threshold", "101"],
+            "writeback_threshold `101': expected a number from 0 to 100",
+        ),
+        (
+            vec!["2", "read_cache_threshold", "1"],
+            "key `read_cache_threshold': expected to be left out, since reads are not cached",
+        ),
+        (
             vec!["4", "format", "1", "format", "0"],
             "key `format': expected each key once",
+        ),
+        (
+            vec!["4", "migrate_threshold", "1", "writeback_threshold", "1"],
+            "key `writeback_threshold': expected each key once",
         ),
         (
             vec!["0", "more"],
@@ -103,35 +159,83 @@ fn wrong_words_are_named() {
 #[test]
 fn watermarks_may_come_in_either_order() {
     let words = ["4", "low_watermark", "70", "high_watermark", "80"];
-    assert_eq!(options(&words).unwrap().settings.low_watermark, 70);
+    assert_eq!(
+        options(&words).unwrap().settings.get(Knob::LowWatermark),
+        70
+    );
     assert!(options(&["2", "low_watermark", "51"]).is_err());
 }
 
 #[test]
+fn names_of_dm_writeboost() {
+    for (alias, name) in ALIASES {
+        assert_eq!(options(&["2", alias, "9"]), options(&["2", name, "9"]));
+    }
+    let around = options(&["2", "write_around_mode", "1"]).unwrap();
+    assert_eq!(around.settings.mode, Mode::Writearound);
+    let back = options(&["2", "write_around_mode", "0"]).unwrap();
+    assert_eq!(back, Options::default());
+    let message = |word| {
+        read(&[word], |args| {
+            Message::parse(args, &Settings::default()).ok()
+        })
+    };
+    assert_eq!(message("drop_caches"), message("flush"));
+}
+
+#[test]
 fn messages() {
-    let accepted = |words: &[&str]| read(words, |args| Message::parse(args).is_ok());
+    let before = Settings::default();
+    let parsed = |words: &[&str]| read(words, |args| Message::parse(args, &before).ok());
     for words in [
         vec!["flush"],
         vec!["flush_current_buffer"],
+        vec!["commit_super_block"],
+        vec!["check"],
         vec!["clear_stat"],
         vec!["stats"],
+        vec!["cleaner"],
         vec!["mode", "cleaner"],
+        vec!["sync_data_interval", "7"],
     ] {
-        assert!(accepted(&words), "{words:?}");
-        assert!(!accepted(&[&words[..], &["more"]].concat()), "{words:?}");
+        assert!(parsed(&words).is_some(), "{words:?}");
+        assert!(
+            parsed(&[&words[..], &["more"]].concat()).is_none(),
+            "{words:?}"
+        );
     }
-    assert!(!accepted(&["mode"]) && !accepted(&["format", "1"]) && !accepted(&["jump"]));
+    assert_eq!(parsed(&["cleaner"]), parsed(&["mode", "cleaner"]));
+    for words in [
+        vec!["mode"],
+        vec!["format", "1"],
+        vec!["jump"],
+        vec!["high_watermark", "9"],
+    ] {
+        assert!(parsed(&words).is_none(), "{words:?}");
+    }
 }
 
 proptest! {
     #[test]
-    fn what_is_shown_makes_the_same_again(settings in settings()) {
+    fn what_is_shown_makes_the_same_again(words in words()) {
+        let made = options(&strs(&words)).unwrap();
+        for pair in words[1..].chunks(2) {
+            let name = &pair[0];
+            let number = VALUES.iter().position(|(key, _)| key == name);
+            match number {
+                Some(number) => prop_assert_eq!(
+                    made.settings.get(Knob::ALL[number]).to_string(),
+                    pair[1].clone()
+                ),
+                None => prop_assert_eq!(made.settings.mode.name(), &pair[1]),
+            }
+        }
         let mut shown = String::new();
-        settings.write_table(&mut shown).unwrap();
-        let words: Vec<&str> = shown.split(' ').collect();
-        prop_assert_eq!(options(&words), Ok(Options { settings, format: false }));
+        made.settings.write_table(&mut shown).unwrap();
+        let again: Vec<&str> = shown.split(' ').collect();
+        prop_assert_eq!(options(&again), Ok(made));
         let mut status = String::new();
-        settings.write_status(&mut status).unwrap();
+        made.settings.write_status(&mut status).unwrap();
         prop_assert_eq!(status.split_whitespace().count(), Settings::STATUS_WORDS);
     }
 
@@ -142,6 +246,8 @@ proptest! {
     ) {
         let words: Vec<&str> = known.into_iter().chain(other.iter().map(String::as_str)).collect();
         let _ = options(&words);
-        read(&words, |args| { let _ = Message::parse(args).map_err(|error| error.to_string()); });
+        read(&words, |args| {
+            let _ = Message::parse(args, &Settings::default()).map_err(|error| error.to_string());
+        });
     }
 }

@@ -21,7 +21,9 @@ class Status:
         self.counters = [int(word) for word in rest[1 : 1 + count]]
         pairs = rest[1 + count :]
         assert int(pairs[0]) == len(pairs) - 1
-        self.pairs = {key: int(value) for key, value in zip(pairs[1::2], pairs[2::2], strict=True)}
+        self.pairs = {
+            key: int(value) if value.isdigit() else value for key, value in zip(pairs[1::2], pairs[2::2], strict=True)
+        }
 
     def __getitem__(self, key):
         return self.pairs[key]
@@ -59,6 +61,18 @@ class Rig:
         """Waits for events until the status is so."""
         self.device.wait_until(lambda line: condition(Status(line.args)))
         return self.status()
+
+    def wait_for(self, key, condition):
+        """Waits until a pair of the status fulfils awk's condition on $0; for what no event tells of."""
+        self.guest.run(
+            f"until dmsetup status {self.device} | grep -o ' {key} [0-9]*' | cut -d' ' -f3"
+            f" | awk '{{ exit !({condition}) }}'; do sleep 0.05; done"
+        )
+
+    def superblock(self, offset):
+        """A number of 8 bytes of the superblock on the disk."""
+        read = f"dd if={self.cache} bs=4k count=1 iflag=direct status=none | od -An -t u8 -j {offset} -N 8"
+        return int(self.guest.output(read))
 
     def iomodel(self, words):
         """Runs iomodel on the cache."""

@@ -77,13 +77,19 @@ def test_second_user_is_refused(cache, dm, guest):
 
 
 def test_table_is_what_makes_it_again(cache):
-    words = "8 mode writearound allow_migrate 0 high_watermark 70 low_watermark 20"
+    words = (
+        "22 mode writearound allow_migrate 0 force_migrate 1 migrate_threshold 70 update_interval 2"
+        " nr_max_batched_migration 4 high_watermark 70 low_watermark 20 barrier_deadline_ms 3"
+        " flush_current_buffer_interval 5 commit_super_block_interval 60"
+    )
     cache.again(words)
     assert cache.device.table()[0].args[2:] == words.split()
+    cache.again("6 mode writearound allow_migrate 0 low_watermark 20")
     cache.device.message("high_watermark", 80)
+    cache.device.message("writeback_threshold", 50)
     cache.device.message("mode", "writeback")
     line = cache.device.table()[0]
-    assert line.args[2:] == "6 allow_migrate 0 high_watermark 80 low_watermark 20".split()
+    assert line.args[2:] == "8 allow_migrate 0 migrate_threshold 50 high_watermark 80 low_watermark 20".split()
     cache.device.load(f"{line.start} {line.length} lc {' '.join(line.args)}")
     cache.device.suspend()
     cache.device.resume()
@@ -93,8 +99,9 @@ def test_table_is_what_makes_it_again(cache):
 WRONG_WORDS = {
     "1 mode": "number of arguments `1': expected an even number",
     "2 mode": "number of arguments `2': only 1 words follow",
-    "14 mode": "number of arguments `14': expected a number from 0 to 12",
-    "2 mode fast": "mode `fast': expected writeback, writearound or cleaner",
+    "26 mode": "number of arguments `26': expected a number from 0 to 24",
+    "2 mode fast": "mode `fast': expected writeback, writethrough, writearound, passthrough or cleaner",
+    "2 nr_read_cache_cells 9": "expected to be left out, since reads are not cached",
     "2 speed 3": "key `speed': expected mode, ",
     "2 high_watermark 101": "high_watermark `101': expected a number from 0 to 100",
     "4 mode writeback mode cleaner": "key `mode': expected each key once",
@@ -127,7 +134,7 @@ def test_wrong_devices_are_refused(rig, guest, dm):
 # -- modes and messages -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["writearound", "cleaner"])
+@pytest.mark.parametrize("mode", ["writethrough", "writearound", "cleaner"])
 def test_mode(cache, mode):
     """What is cached is found, what is not goes to the backing device, and all is as modelled."""
     run(cache, 1)
@@ -150,12 +157,124 @@ def test_writes_go_around_what_is_not_cached(cache):
     assert cache.status()["user_sectors"] == 0
 
 
+def test_writethrough_leaves_nothing_to_the_cache_alone(cache):
+    """What is cached as well: the backing device and the cache have the same, also when it is made anew."""
+    cache.guest.run("dd if=/dev/urandom of=/tmp/data bs=4k count=24 status=none")
+
+    def write(blocks, skip, flags):
+        cache.guest.run(
+            f"dd if=/tmp/data of={cache.device} bs=4k count={blocks} skip={skip} oflag=direct{flags} conv=notrunc"
+            " status=none"
+        )
+
+    write(8, 0, ",dsync")
+    cache.device.message("mode", "writethrough")
+    before = cache.status()
+    write(8, 8, "")
+    write(4, 16, ",dsync")
+    # Hits, and what goes around.
+    cache.guest.run(f"dd if=/tmp/data of={cache.device} bs=32k count=2 oflag=direct conv=fsync,notrunc status=none"
+                    f" && dd if={cache.backing} bs=32k count=2 iflag=direct status=none | cmp -n 65536 - /tmp/data")
+    assert cache.status()["user_sectors"] > before["user_sectors"]
+    assert cache.status()["written_back"] == 0
+    cache.again("2 mode writethrough")
+    cache.guest.run(f"cmp -n 65536 {cache.device} /tmp/data")
+
+
+def test_passthrough_needs_a_clean_cache(cache):
+    guest = cache.guest
+    cache.again("2 high_watermark 100")
+    write = f"dd if=/dev/urandom of={cache.device} bs=64k count=8 oflag=direct conv=fsync,notrunc status=none"
+    guest.run(write)
+    where = guest.console_size()
+    assert cache.device.message("mode", "passthrough", check=False).returncode
+    assert guest.wait_for_console("expected a cache of which all is written back", where, 5)
+    # A table with it is loaded, but not resumed; the one before goes on.
+    cache.device.load(cache.table("2 mode passthrough"))
+    assert guest.run(f"dmsetup suspend {cache.device} && dmsetup resume {cache.device}", check=False).returncode
+    cache.device.load(cache.table("2 high_watermark 100"))
+    cache.device.suspend()
+    cache.device.resume()
+    cache.device.message("flush")
+    cache.device.message("mode", "passthrough")
+    before = cache.status()
+    guest.run(write)
+    after = cache.status()
+    assert after.mode == "passthrough"
+    assert after["cache_sectors"] == before["cache_sectors"]
+    assert after["log_used"] == 0
+    cache.again("2 mode passthrough")
+    assert cache.status().mode == "passthrough"
+
+
 def test_cleaner_tells_when_it_is_done(cache):
     cache.device.message("allow_migrate", 0)
     run(cache, 1, "--ops 300")
     assert cache.status()["log_used"] > 0
     cache.device.message("mode", "cleaner")
     cache.wait_until(lambda status: status["log_used"] == 0)
+
+
+def test_forced_writing_back(cache):
+    """Below the watermarks, whatever allow_migrate says, in as many batches as are allowed."""
+    sequence = 32
+    batches = []
+    for records in (1, 16):
+        cache.again(f"4 allow_migrate 0 nr_max_batched_migration {records}")
+        cache.guest.run(f"dd if=/dev/urandom of={cache.device} bs=512k count=8 oflag=direct conv=fsync,notrunc"
+                        " status=none")
+        before = cache.superblock(sequence)
+        cache.device.message("force_migrate", 1)
+        cache.wait_until(lambda status: status["log_used"] == 0)
+        batches.append(cache.superblock(sequence) - before)
+    assert batches[0] >= 8
+    assert batches[1] <= 2
+
+
+@pytest.fixture
+def slow(lc_module, guest, dm, disks, rig):
+    """A cache over a disk that can be busy."""
+    rig.backing = disks.null("slow", 48, irqmode=2, completion_nsec=10000000)
+    return rig
+
+
+def test_idle_backing_device_is_used(slow):
+    """Below the watermarks: not while users keep it busy, but when they leave."""
+    slow.create("2 migrate_threshold 1")
+    reader = slow.guest.start(
+        f"fio --name=r --filename={slow.device} --ioengine=psync --direct=1 --rw=randread --bs=4k --offset=24m"
+        " --size=24m --time_based --runtime=600 --output=/dev/null"
+    )
+    slow.wait_for("backing_load", "$0 >= 60")
+    slow.guest.run(f"dd if=/dev/urandom of={slow.device} bs=64k count=8 oflag=direct conv=fsync,notrunc status=none")
+    slow.wait_for("backing_load", "$0 >= 60")
+    assert slow.status()["written_back"] == 0
+    slow.guest.run("pkill fio")
+    reader.wait()
+    slow.wait_until(lambda status: status["log_used"] == 0)
+
+
+def test_flushes_wait_for_others_when_told_to(cache):
+    cache.device.message("barrier_deadline_ms", 1000)
+    before = cache.status()
+    cache.guest.run(f"for i in 1 2 3 4 5 6 7 8; do xfs_io -c fsync {cache.device} & done; wait")
+    after = cache.status()
+    assert after["flushes"] - before["flushes"] >= 8
+    assert after["log_flushes"] - before["log_flushes"] <= 4
+
+
+def test_superblock_is_written_when_told_to(cache):
+    """And by the clock."""
+    durable_id = 88
+    write = f"dd if=/dev/zero of={cache.device} bs=4k count=1 oflag=direct conv=fsync,notrunc status=none"
+    cache.guest.run(write)
+    assert cache.superblock(durable_id) == 1
+    cache.device.message("commit_super_block")
+    assert cache.superblock(durable_id) == 2
+    cache.guest.run(write)
+    cache.device.message("update_sb_record_interval", 1)
+    cache.guest.run(f"until [ $(od -An -t u8 -j {durable_id} -N 8 {cache.cache}) = 3 ]; do"
+                    f" blockdev --flushbufs {cache.cache}; sleep 0.05; done")
 
 
 def test_flush_of_what_is_in_memory_only(cache):
@@ -194,6 +313,15 @@ def test_wrong_messages_are_refused(cache):
     for words in ("", "jump", "flush now", "mode", "mode fast", "high_watermark 5", "format 1"):
         assert cache.device.message(*words.split(), check=False).returncode, words
     assert cache.device.table() == before
+
+
+def test_names_are_those_of_the_cache(cache):
+    """The uuid is the superblock's, and stays."""
+    uuid = cache.status()["cache_uuid"]
+    raw = cache.guest.output(f"dd if={cache.cache} bs=4k count=1 iflag=direct status=none | od -An -t x1 -j 16 -N 16")
+    assert uuid.replace("-", "") == raw.replace(" ", "").strip()
+    cache.again()
+    assert cache.status()["cache_uuid"] == uuid
 
 
 def test_memory_is_what_the_status_says(cache):
@@ -266,15 +394,30 @@ def test_backing_device_fails(parts):
     parts.guest.run(f"dd if={parts.backing} bs=4k count=8 iflag=direct status=none | cmp - /tmp/data")
 
 
+def flip(parts, sector):
+    parts.guest.run(
+        f"blockdev --flushbufs {parts.cache.disk}"
+        f" && python3 -c \"import os; f = os.open('{parts.cache.disk}', os.O_RDWR); at = (2048 + {sector}) * 512;"
+        " b = os.pread(f, 1, at); os.pwrite(f, bytes([b[0] ^ 1]), at); os.fsync(f)\""
+    )
+
+
+def test_check_finds_a_flipped_bit(parts):
+    fill(parts)
+    checked = parts.device.message("check").stdout.split(", ")
+    assert checked[1:] == ["64 sectors", "0 damaged\n"]
+    flip(parts, 3)
+    where = parts.guest.console_size()
+    assert parts.device.message("check").stdout.endswith(" 1 damaged\n")
+    assert parts.guest.wait_for_console("record 1: data of sectors 0 to 7 is damaged", where, 5)
+    assert parts.status()["crc_errors"] == 1
+
+
 def test_flipped_bit_is_not_written_back(parts):
     """It is noticed, and neither spread nor dropped in silence."""
     fill(parts)
     guest = parts.guest
-    guest.run(
-        f"blockdev --flushbufs {parts.cache.disk}"
-        f" && python3 -c \"import os; f = os.open('{parts.cache.disk}', os.O_RDWR); at = (2048 + 3) * 512;"
-        " b = os.pread(f, 1, at); os.pwrite(f, bytes([b[0] ^ 1]), at); os.fsync(f)\""
-    )
+    flip(parts, 3)
     assert parts.device.message("flush", check=False).returncode
     status = parts.status()
     assert status["crc_errors"] == 1

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The message `check`: the log on the cache device, compared with its checksums.
+//!
+//! What is in memory still is not looked at. Nothing is written back meanwhile, so that what is read
+//! is not overwritten.
+
+use crate::{
+    cache::Cache,
+    recovery::{
+        self,
+        Checked, //
+    },
+    space::RECORD_SECTORS,
+    NAME, //
+};
+use dm::{
+    prelude::*,
+    ratelimit::Ratelimit, //
+};
+use kernel::{
+    alloc::KVVec,
+    prelude::*,
+    sync::atomic::Relaxed, //
+};
+
+/// Goes through the log. `EINTR`: a signal came. Sleeps.
+pub(crate) fn check(this: &Shared<Cache>) -> Result<Checked> {
+    static DAMAGE: Ratelimit = Ratelimit::new();
+    let writer = this.writer.lock();
+    if !writer.loaded {
+        return Err(EAGAIN);
+    }
+    let bytes = 2 * (RECORD_SECTORS as usize) << SECTOR_SHIFT;
+    let mut window = KVVec::from_elem(0u8, bytes, GFP_KERNEL)?;
+    let device = this.disk.device.number();
+    let found = recovery::check(
+        &mut Interruptible(this),
+        &writer.superblock,
+        &mut window,
+        this.written(),
+        |id, extent| {
+            if DAMAGE.allows() {
+                dm::error!(
+                    NAME,
+                    "cache device {}: record {}: data of sectors {} to {} is damaged",
+                    device,
+                    id,
+                    extent.sector,
+                    extent.sector + u64::from(extent.sectors) - 1
+                );
+            }
+        },
+    );
+    let found = found.map_err(|error| match error {
+        recovery::Error::Device(errno) => errno,
+        recovery::Error::Damaged(id) => {
+            dm::error!(NAME, "cache device {}: record {} is damaged", device, id);
+            this.totals.crc_errors.fetch_add(1, Relaxed);
+            dm::compat::eilseq()
+        }
+    })?;
+    this.totals.crc_errors.fetch_add(found.damaged, Relaxed);
+    Ok(found)
+}
+
+/// The cache device, until a signal comes.
+struct Interruptible<'a>(&'a Cache);
+
+impl recovery::Read for Interruptible<'_> {
+    type Error = Error;
+
+    fn read(&mut self, sector: u64, memory: &mut [u8]) -> Result {
+        if kernel::current!().signal_pending() {
+            return Err(EINTR);
+        }
+        let disk = &self.0.disk;
+        disk.io.read(&disk.device, sector, memory)
+    }
+}
