@@ -25,6 +25,9 @@ HUNG_TASK_SECONDS = patience.seconds(40)
 CMDLINE = (
     "console=ttyS0 loglevel=7 panic=-1 root=PARTUUID=646d7273-01 rw rootfstype=ext4 net.ifnames=0"
     f" maxcpus=1 tsc=reliable lab.hung_task={HUNG_TASK_SECONDS}"
+    # As on the stock kernel, whose dm-persistent-data counts on it: a space map that is made looks into the one of
+    # the transaction before, which nothing has set.
+    " init_on_alloc=1"
 )
 
 
