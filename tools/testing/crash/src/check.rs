@@ -326,9 +326,7 @@ pub fn check(log: &Log, plan: &Plan<'_>) -> (Report, Vec<Chosen>) {
         }
         if is_new || random.random_bool(share.min(1.0)) {
             if let Some(metadata) = openable.choose(&mut random) {
-                let Ok(Found::Metadata(hydrated)) =
-                    metadata::read(metadata, &log.dictionary, &log.setup)
-                else {
+                let Ok(Found::Metadata(hydrated)) = read_image(metadata, log) else {
                     unreachable!("it was read before")
                 };
                 let dest = world
@@ -366,6 +364,15 @@ fn thin_out(chosen: Vec<Chosen>, count: usize, random: &mut StdRng) -> Vec<Chose
     thin
 }
 
+/// Reads an image of the metadata device.
+fn read_image(contents: &[Content], log: &Log) -> Result<Found> {
+    let image = metadata::Image {
+        contents,
+        dictionary: &log.dictionary,
+    };
+    metadata::read(&image, (log.setup.region, log.setup.sectors))
+}
+
 /// Reads images, each once.
 struct Reading<'a> {
     log: &'a Log,
@@ -385,7 +392,7 @@ impl Reading<'_> {
         if !seen.insert(hash) {
             return None;
         }
-        let read = || metadata::read(image, &self.log.dictionary, &self.log.setup).into();
+        let read = || read_image(image, self.log).into();
         Some(self.known.entry(hash).or_insert_with(read).clone())
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! `record` runs in a guest and makes a [`log`] with one order of all requests. `check` runs on the host,
 //! goes through the record and judges what may be on the disks after each event ([`check`]). `open` runs in a
-//! guest again, and lets the target itself open some of these states ([`open`]).
+//! guest again, and lets the target itself open some of these states ([`open`]). `audit` reads metadata as
+//! `check` does, from their device.
 
 mod cache;
 mod check;
@@ -23,7 +24,9 @@ use anyhow::{anyhow, bail, ensure, Result};
 use clap::{Parser, Subcommand};
 
 use check::Flushes;
+use iomodel::device::Device;
 use log::{Log, Setup};
+use metadata::{Found, OnDevice};
 use open::{State, States, Worker};
 
 /// Finds out what a power cut would leave of a clone
@@ -87,6 +90,17 @@ enum Command {
         #[arg(required = true)]
         disks: Vec<PathBuf>,
     },
+    /// Accounts for every block of metadata that nobody uses, and prints how many regions are hydrated
+    Audit {
+        metadata: PathBuf,
+        /// How many regions of 4 KiB the clone has
+        regions: u64,
+        /// The area of the device, in sectors
+        #[arg(long, default_value_t = 0)]
+        first: u64,
+        #[arg(long)]
+        sectors: Option<u64>,
+    },
 }
 
 fn main() -> Result<()> {
@@ -138,6 +152,19 @@ fn main() -> Result<()> {
             source,
             disks,
         } => open_all(&States::load(&states)?, source, &disks),
+        Command::Audit {
+            metadata,
+            regions,
+            first,
+            sectors,
+        } => {
+            let device = OnDevice::new(Device::open(&metadata, first, sectors, false)?);
+            match metadata::read(&device, (8, 8 * regions))? {
+                Found::Blank => bail!("{}: is blank", metadata.display()),
+                Found::Metadata(hydrated) => println!("{}", hydrated.count()),
+            }
+            Ok(())
+        }
     }
 }
 

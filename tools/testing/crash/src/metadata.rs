@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reads a clone's metadata from an image of its device, and finds everything that is wrong with it.
+//! Reads a clone's metadata from its device or an image of it, and finds everything that is wrong with it.
 //!
 //! It shares nothing with the kernel's code, which it judges: superblock, space map and bitset are read as
 //! the format says, every block's checksum and number is checked, and the reference counts of the space
 //! map must be those that the blocks have.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use anyhow::{bail, ensure, Context, Result};
+use iomodel::device::{Buffer, Device};
 use iomodel::stamp::SECTOR;
 
-use crate::log::{Content, Dictionary, Setup};
+use crate::log::{Content, Dictionary};
 
 const BLOCK: usize = 4096;
 const SECTORS_IN_BLOCK: usize = BLOCK / SECTOR;
@@ -76,18 +78,74 @@ pub enum Found {
     Metadata(Hydrated),
 }
 
-/// Reads an image of the metadata device: the content of each sector.
-pub fn read(image: &[Content], dictionary: &Dictionary, setup: &Setup) -> Result<Found> {
+/// Where metadata are read from.
+pub trait Blocks {
+    /// How many blocks there are.
+    fn count(&self) -> u64;
+
+    /// The bytes of a block below `count`.
+    fn read(&self, number: u64) -> Result<Vec<u8>>;
+}
+
+/// An image of the metadata device: the content of each sector.
+pub struct Image<'a> {
+    pub contents: &'a [Content],
+    pub dictionary: &'a Dictionary,
+}
+
+impl Blocks for Image<'_> {
+    fn count(&self) -> u64 {
+        (self.contents.len() / SECTORS_IN_BLOCK) as u64
+    }
+
+    fn read(&self, number: u64) -> Result<Vec<u8>> {
+        let sectors = &self.contents[number as usize * SECTORS_IN_BLOCK..][..SECTORS_IN_BLOCK];
+        let sectors = sectors
+            .iter()
+            .map(|&content| self.dictionary.sector(content));
+        Ok(sectors.flatten().copied().collect())
+    }
+}
+
+/// A metadata device that nobody uses.
+pub struct OnDevice {
+    device: Device,
+    buffer: RefCell<Buffer>,
+}
+
+impl OnDevice {
+    pub fn new(device: Device) -> Self {
+        OnDevice {
+            device,
+            buffer: RefCell::default(),
+        }
+    }
+}
+
+impl Blocks for OnDevice {
+    fn count(&self) -> u64 {
+        self.device.sectors() / SECTORS_IN_BLOCK as u64
+    }
+
+    fn read(&self, number: u64) -> Result<Vec<u8>> {
+        let mut buffer = self.buffer.borrow_mut();
+        let first = number * SECTORS_IN_BLOCK as u64;
+        let bytes = buffer.part(&(0..SECTORS_IN_BLOCK as u64));
+        self.device.read(first, bytes)?;
+        Ok(bytes.to_vec())
+    }
+}
+
+/// Reads all metadata. `shape`: the sizes in sectors of a region and of the clone, which the superblock must say.
+pub fn read(blocks: &dyn Blocks, shape: (u64, u64)) -> Result<Found> {
     let mut reader = Reader {
-        image,
-        dictionary,
-        counts: Vec::new(),
+        blocks,
+        counts: vec![0; blocks.count() as usize],
     };
     let superblock = reader.bytes(0)?;
     if superblock.iter().all(|&byte| byte == 0) {
         return Ok(Found::Blank);
     }
-    reader.counts = vec![0; image.len() / SECTORS_IN_BLOCK];
     let superblock = reader.block(0, SUPERBLOCK)?;
     let field = |at: usize| u64_at(&superblock, at);
     ensure!(field(32) == MAGIC, "superblock: magic {:#x}", field(32));
@@ -96,8 +154,9 @@ pub fn read(image: &[Content], dictionary: &Dictionary, setup: &Setup) -> Result
         "superblock: version {}",
         u32_at(&superblock, 40)
     );
+    let (region, sectors) = shape;
     ensure!(
-        field(172) == setup.region && field(180) == setup.sectors,
+        (field(172), field(180)) == shape,
         "superblock: regions of {} sectors, {} in all",
         field(172),
         field(180)
@@ -109,11 +168,13 @@ pub fn read(image: &[Content], dictionary: &Dictionary, setup: &Setup) -> Result
         counts: field(68),
     };
     ensure!(
-        space_map.blocks as usize <= reader.counts.len(),
+        space_map.blocks <= blocks.count(),
         "superblock: a space map of {} blocks",
         space_map.blocks
     );
-    let hydrated = reader.bitset(field(188), setup).context("bitset")?;
+    let hydrated = reader
+        .bitset(field(188), sectors.div_ceil(region))
+        .context("bitset")?;
     reader.check_space_map(&space_map).context("space map")?;
     Ok(Found::Metadata(hydrated))
 }
@@ -130,23 +191,18 @@ struct SpaceMap {
 type Leaf<'a, R> = dyn FnMut(&mut R, u64, &[u8]) -> Result<()> + 'a;
 
 struct Reader<'a> {
-    image: &'a [Content],
-    dictionary: &'a Dictionary,
+    blocks: &'a dyn Blocks,
     /// How often each block has been read, that is, is referred to.
     counts: Vec<u32>,
 }
 
 impl Reader<'_> {
     fn bytes(&self, number: u64) -> Result<Vec<u8>> {
-        let first = usize::try_from(number)?.saturating_mul(SECTORS_IN_BLOCK);
-        let sectors = self
-            .image
-            .get(first..first.saturating_add(SECTORS_IN_BLOCK))
-            .with_context(|| format!("block {number}: beyond the end of the device"))?;
-        let sectors = sectors
-            .iter()
-            .map(|&content| self.dictionary.sector(content));
-        Ok(sectors.flatten().copied().collect())
+        ensure!(
+            number < self.blocks.count(),
+            "block {number}: beyond the end of the device"
+        );
+        self.blocks.read(number)
     }
 
     /// A block that something refers to.
@@ -194,15 +250,22 @@ impl Reader<'_> {
             let value = &node[32 + room * 8 + entry * size..][..size];
             if is_leaf {
                 leaf(self, key, value)?;
-            } else {
-                self.btree(u64_at(value, 0), value_size, leaf)?;
+                continue;
             }
+            let mut first = None;
+            self.btree(u64_at(value, 0), value_size, &mut |reader, below, value| {
+                first.get_or_insert(below);
+                leaf(reader, below, value)
+            })?;
+            ensure!(
+                first == Some(key),
+                "block {root}: key {key}, below which the first is {first:?}"
+            );
         }
         Ok(())
     }
 
-    fn bitset(&mut self, root: u64, setup: &Setup) -> Result<Hydrated> {
-        let regions = setup.regions();
+    fn bitset(&mut self, root: u64, regions: u64) -> Result<Hydrated> {
         let wanted = regions.div_ceil(64);
         let mut words = Vec::with_capacity(wanted as usize);
         self.btree(root, 8, &mut |reader, key, value| {
@@ -238,7 +301,8 @@ impl Reader<'_> {
         let mut bitmaps = Vec::new();
         for bitmap in 0..map.blocks.div_ceil(COUNTS) as usize {
             let entry = &index[16 + bitmap * 16..][..16];
-            bitmaps.push((self.block(u64_at(entry, 0), BITMAP)?, u32_at(entry, 8)));
+            let bitmap = self.block(u64_at(entry, 0), BITMAP)?;
+            bitmaps.push((bitmap, u32_at(entry, 8), u32_at(entry, 12)));
         }
         let mut high = Vec::new();
         self.btree(map.counts, 4, &mut |_, key, value| {
@@ -248,7 +312,7 @@ impl Reader<'_> {
         ensure!(high.is_empty(), "blocks that are shared: {high:?}");
 
         let mut allocated = 0;
-        for (bitmap, (bytes, free)) in bitmaps.iter().enumerate() {
+        for (bitmap, (bytes, free, none_before)) in bitmaps.iter().enumerate() {
             let first = bitmap as u64 * COUNTS;
             let mut used = 0;
             for block in first..map.blocks.min(first + COUNTS) {
@@ -259,6 +323,10 @@ impl Reader<'_> {
                 ensure!(
                     count == u64::from(wanted),
                     "block {block}: counted {count} times, referred to {wanted} times"
+                );
+                ensure!(
+                    count != 0 || place >= *none_before as usize,
+                    "bitmap {bitmap}: block {block} is free, the first that is said to be is {none_before}"
                 );
                 used += u64::from(count != 0);
             }

@@ -10,6 +10,7 @@ import pytest
 from lab import modules
 from lab.udev import without_udev
 from tests.clone import images
+from tests.clone.damage import damaged_images
 from tests.clone.tables import run_script, try_tables
 
 REGIONS = 40000  # two blocks of the bitset, and so a tree above them
@@ -33,15 +34,15 @@ def test_damaged_images(guest, dm, disks):
     assert f" {REGIONS // 2}/{REGIONS} " in half
     clone.remove()
 
-    copies = " ".join(str(worker * METADATA) for worker in range(1, WORKERS + 1))
-    guest.run(f"""
-        for offset in {copies}; do
-            dd if={metadata} of={ram} bs=512 seek=$offset count={METADATA} iflag=direct oflag=direct status=none
-        done""")
+    good = base64.b64decode(guest.output(f"dd if={metadata} bs=256k count=1 iflag=direct status=none | base64"))
+    assert len(good) == METADATA * 512
+    for worker in range(1, WORKERS + 1):
+        guest.run(f"dd of={ram} bs=256k seek={worker} iflag=fullblock oflag=direct status=none", stdin=good)
+        images = damaged_images(good, worker, IMAGES // WORKERS)
+        guest.run(f"cat > /tmp/images.{worker}", stdin=json.dumps(images).encode())
     with without_udev(guest):
-        said = run_script(guest, "try_images.py", "$worker", IMAGES // WORKERS, LENGTH, ram,
-                          f"$((worker * {METADATA}))", METADATA, dest, source,
-                          parallel=range(1, WORKERS + 1))
+        said = run_script(guest, "try_images.py", "$worker", LENGTH, ram, f"$((worker * {METADATA}))", METADATA,
+                          dest, source, "< /tmp/images.$worker", parallel=range(1, WORKERS + 1))
     results = [json.loads(line) for line in said.splitlines()]
     outcomes = sum((collections.Counter(result["outcomes"]) for result in results), collections.Counter())
     print(dict(outcomes))

@@ -4,7 +4,7 @@
 import pytest
 
 from lab import modules
-from tests.clone.tables import run_script, try_tables
+from tests.clone.tables import try_tables
 
 OURS = pytest.mark.parametrize("clone_module", ["rs"], indirect=True)
 BLOCK = 8  # sectors
@@ -59,7 +59,7 @@ def test_commits_everything_at_once_on_the_smallest_device(clone_module, guest, 
         assert int(guest.output(writes)) - before <= ARRAYS + 1 + 1 + 1 + 1
     assert "full" not in guest.console(where)
     clone.remove()
-    print(run_script(guest, "audit.py", metadata, REGIONS))
+    print(guest.output(f"crash audit {metadata} {REGIONS}"))
 
 
 @OURS
@@ -80,4 +80,4 @@ def test_uses_what_the_stock_module_formatted_too_small(clone_module, guest, dm,
     args = clone.status()[0].args
     assert (args[3], args[-1]) == (f"{REGIONS - 1}/{REGIONS}", "rw")
     clone.remove()
-    print(run_script(guest, "audit.py", metadata, REGIONS))
+    print(guest.output(f"crash audit {metadata} {REGIONS}"))
