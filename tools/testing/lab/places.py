@@ -34,9 +34,13 @@ def cache():
 
 @functools.cache
 def kernel():
-    """The kernel that guests boot: KERNEL of the environment, else the lock file's default."""
-    if os.environ.get("KERNEL"):
-        return os.environ["KERNEL"]
+    """The kernel that guests boot: KERNEL of the environment, else the default."""
+    return os.environ.get("KERNEL") or default_kernel()
+
+
+@functools.cache
+def default_kernel():
+    """The first of the stock kernels that we build for."""
     for line in (TOP / "tools/setup/versions").read_text().splitlines():
         if line.startswith("KERNEL_DEFAULT="):
             return line.partition("=")[2].strip("\"'")
