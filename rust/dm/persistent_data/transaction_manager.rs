@@ -59,6 +59,10 @@ impl TransactionManager {
     /// Begins the first transaction on a device, whatever was on it. Sleeps.
     ///
     /// The block `superblock` is never allocated; it is the one that commits write.
+    ///
+    /// Until the first commit the kernel's space map asks a map of the transaction before, in memory that it
+    /// allocates and never sets, what is in use: nothing, where the kernel zeroes what it allocates
+    /// (`init_on_alloc`, which Debian's has on).
     pub fn create(blocks: BlockManager, superblock: u64) -> Result<Self> {
         let mut tm = core::ptr::null_mut();
         let mut sm = core::ptr::null_mut();
