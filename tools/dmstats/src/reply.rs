@@ -60,7 +60,7 @@ impl<'a> ListRow<'a> {
         let (span, rest) = cut(rest.strip_prefix(b" ")?, b' ')?;
         let (step, rest) = cut(rest, b' ')?;
         let (start, len) = range(span)?;
-        start.checked_add(len)?;
+        start.checked_add(len).filter(|_| len > 0)?;
         let id = u32::try_from(number(id)?)
             .ok()
             .filter(|id| *id <= crate::ids::MAX_ID)?;
@@ -198,6 +198,7 @@ mod tests {
             "0: 0+8 8 dmstats",
             "x: 0+8 8 a -",
             "0: 0+8 0 a -",
+            "0: 0+0 8 a -",
             "0: 0-8 8 a -",
             "-1: 0+8 8 a -",
             "2147483648: 0+8 8 a -",
@@ -243,7 +244,7 @@ mod tests {
 
         #[test]
         fn what_the_kernel_writes_is_read(
-            id in 0..=crate::ids::MAX_ID, start in 0u64..1 << 60, len in 0u64..1 << 60, step in 1u64..1 << 60,
+            id in 0..=crate::ids::MAX_ID, start in 0u64..1 << 60, len in 1u64..1 << 60, step in 1u64..1 << 60,
             program in "[!-~]{1,8}", aux in "[!-~]{1,12}", precise: bool,
             gaps in proptest::collection::vec(1u64..100, 0..4),
         ) {
