@@ -10,7 +10,7 @@ from tests.dmstats.filemaps import both
 
 SCRIPT = pathlib.Path(__file__).parent / "in_guest/random_files.py"
 # `make test-files` has more of both.
-STEPS = int(os.environ.get("DM_STEPS", "25"))
+STEPS = int(os.environ.get("DM_STEPS", "40"))
 SEED = int(os.environ.get("DM_SEED", "1"))
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""random_files.py FOLDER DEVICE PROGRAM SEED STEPS: changes a file at random while dmfilemapd follows its path, and
-another program takes and frees region ids. After every few steps the group must come to be where filefrag sees the
-file, and no region of the other program may have changed. Ends with a line of what was done."""
+"""random_files.py FOLDER DEVICE PROGRAM SEED STEPS: changes files at random while a dmfilemapd for each follows its
+path, and another program takes and frees region ids. From time to time each group must come to be where filefrag sees
+its file, and no region of the other program may have changed. There are the more files the more steps there are, as
+the daemons take their time while files change. Ends with a line of what was done."""
 
 import collections
 import mmap
@@ -14,7 +15,9 @@ import time
 
 BLOCK = 4096
 LARGEST = 64
-LIMIT = 60
+LIMIT = 300
+# How many steps of a file there are between two looks, about.
+UNSEEN = 15
 
 
 def run(*words, check=True):
@@ -37,14 +40,17 @@ def places(path):
 
 
 class Walk:
-    def __init__(self, folder, device, program, seed):
-        self.path, self.device, self.program = f"{folder}/f", device, program
+    def __init__(self, folder, device, program, seed, files):
+        self.device, self.program = device, program
+        self.paths = [f"{folder}/f{number}" for number in range(files)]
+        self.path = self.paths[0]
         self.random = random.Random(seed)
         self.rivals = {}
         self.done = collections.Counter()
         self.users = []
-        with open(self.path, "wb") as file:
-            file.write(os.urandom(8 * BLOCK))
+        for path in self.paths:
+            with open(path, "wb") as file:
+                file.write(os.urandom(8 * BLOCK))
         os.sync()
 
     def message(self, *words):
@@ -88,7 +94,7 @@ class Walk:
     def unlink_while_open(self):
         user = self.file()
         self.users.append(user)
-        if len(self.users) > 3:
+        if len(self.users) > 3 * len(self.paths):
             self.users.pop(0).close()
         os.unlink(self.path)
         with open(self.path, "wb") as file:
@@ -114,54 +120,78 @@ class Walk:
         if self.rivals and self.random.random() < 0.5:
             number = self.random.choice(list(self.rivals))
             del self.rivals[number]
-            self.message("@stats_delete", number)
+            self.message("@stats_delete", str(number))
         else:
             start = self.random.randrange(1000)
-            number = self.message("@stats_create", f"{start}+8", "/1", "0", "rival", "-").strip()
+            number = int(self.message("@stats_create", f"{start}+8", "/1", "0", "rival", "-"))
             self.rivals[number] = f"{start}+8"
 
     def listed(self):
-        """The regions of ours, merged, and those of the rival; none while a list is being changed."""
-        ours, rivals = [], {}
+        """Our regions by the files of their groups, as lists of ranges, and those of the rival."""
+        ours, groups, rivals = {}, {}, {}
         for line in self.message("@stats_list").splitlines():
-            number, span, _, program = line.split()[:4]
+            number, span, _, program, aux = line.split()
             start, length = map(int, span.split("+"))
-            if program == self.program:
-                ours.append((start, start + length))
-            else:
-                rivals[number.rstrip(":")] = span
-        return merged(ours), sum(end - start for start, end in ours), rivals
+            number = int(number.rstrip(":"))
+            if program != self.program:
+                rivals[number] = span
+                continue
+            ours[number] = (start, start + length)
+            if group := re.match(r'DMS_GROUP="(.*)":(.*)#', aux):
+                groups[group[1]] = group[2]
+        files = collections.defaultdict(list)
+        for name, members in groups.items():
+            for item in members.split(","):
+                first, _, last = item.partition("-")
+                for number in range(int(first), int(last or first) + 1):
+                    files[name].append(ours.pop(number, None))
+        # What is in no group belongs to nobody.
+        files[None] = list(ours.values())
+        return files, rivals
+
+    def wrong(self):
+        """What is not as it should be, now."""
+        files, rivals = self.listed()
+        if rivals != self.rivals:
+            sys.exit(f"regions of another program: {rivals}, should be {self.rivals}")
+        if files[None]:
+            return f"regions of no group: {files[None]}"
+        for path in self.paths:
+            wanted, regions = places(path), files[os.path.basename(path)]
+            # The sum tells of regions that lie over each other.
+            if None in regions or merged(regions) != wanted or (
+                    sum(end - start for start, end in regions) != sum(end - start for start, end in wanted)):
+                return f"{path}: regions {regions}, file {wanted}"
+        return None
 
     def settle(self, step):
         end = time.monotonic() + LIMIT
-        while True:
-            os.sync()
-            wanted = places(self.path)
-            ours, sectors, rivals = self.listed()
-            if rivals != self.rivals:
-                sys.exit(f"{step}: regions of another program: {rivals}, should be {self.rivals}")
-            # The sum tells of regions that lie over each other.
-            if ours == wanted and sectors == sum(last - first for first, last in wanted):
-                return
+        os.sync()
+        while wrong := self.wrong():
             if time.monotonic() > end:
-                sys.exit(f"{step}: regions {ours}, file {wanted}")
-            time.sleep(0.02)
+                sys.exit(f"{step}: {wrong}")
+            time.sleep(0.1)
+            os.sync()
 
     def step(self, number):
         names = ["append", "write", "punch", "allocate", "truncate", "rename_over", "unlink_while_open", "reflink",
                  "map_memory", "defragment", "rival", "rival", "rival"]
         name = self.random.choice(names)
+        self.path = self.random.choice(self.paths)
         self.done[name] += 1
         getattr(self, name)()
         # Several in a row may be too fast to be seen one by one.
-        if self.random.random() < 0.2:
+        if self.random.random() < 1 / (UNSEEN * len(self.paths)):
             self.settle(f"step {number}, {name}")
+            if number > 1000:
+                print(f"{number} steps", file=sys.stderr, flush=True)
 
 
 def main():
     folder, device, program, seed, steps = sys.argv[1:]
-    walk = Walk(folder, device, program, int(seed))
-    run("dmstats", "create", "--filemap", "--follow", "path", "--perextent", "--programid", program, walk.path)
+    walk = Walk(folder, device, program, int(seed), 1 + min(int(steps) // 500, 19))
+    for path in walk.paths:
+        run("dmstats", "create", "--filemap", "--follow", "path", "--perextent", "--programid", program, path)
     for number in range(int(steps)):
         walk.step(number)
     walk.settle("the end")
