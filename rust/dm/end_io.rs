@@ -17,11 +17,15 @@
 //! ```
 
 use crate::{
-    bindings,
+    bindings::{
+        self,
+        helpers, //
+    },
     bio::{
         Bio,
         Status, //
     },
+    block_device::SECTOR_SHIFT,
     owned_bio::DoneBio,
     per_bio::Slot,
     target::Target, //
@@ -30,7 +34,10 @@ use core::{
     marker::PhantomData,
     ops::Deref, //
 };
-use kernel::ffi::c_int;
+use kernel::{
+    ffi::c_int,
+    prelude::*, //
+};
 
 /// What `end_io` decided. Made only by consuming its [`EndBio`].
 #[must_use]
@@ -107,6 +114,22 @@ impl<'a, T: Target> EndBio<'a, T> {
     pub fn per_bio(&mut self) -> &mut T::PerBio {
         // SAFETY: By the type invariants, the slot is initialised; `self` is borrowed mutably.
         unsafe { &mut (*self.slot).data }
+    }
+
+    /// The [checksum](crate::crc::crc32c) of `sectors` sectors of its data, from `skip` sectors after
+    /// the start on. Fails with `EINVAL` unless the data was [kept](crate::map::MapBio::keep_data)
+    /// in `map`, and has so much.
+    pub fn crc32c(&self, skip: u32, sectors: u32) -> Result<u32> {
+        // SAFETY: By the type invariants, the slot is initialised.
+        let mut began = unsafe { (*self.slot).began }.ok_or(EINVAL)?;
+        let end = skip.checked_add(sectors).ok_or(EINVAL)?;
+        if end > began.bi_size >> SECTOR_SHIFT {
+            return Err(EINVAL);
+        }
+        let (skip, bytes) = (skip << SECTOR_SHIFT, sectors << SECTOR_SHIFT);
+        // SAFETY: The clone's own iterator was where it is said to have been, and its list of pages
+        // stays as it is until the clone is freed; there is so much data from there on.
+        Ok(unsafe { helpers::bio_crc32c(self.bio, &mut began, skip, bytes) })
     }
 
     /// Lets the bio end as the device did it.

@@ -130,6 +130,25 @@ HELPER void rust_dm_helper_bio_copy_out(struct bio *bio, unsigned int skip,
 	}
 }
 
+/* The bio may be done: it is gone through by where it began. */
+HELPER u32 rust_dm_helper_bio_crc32c(struct bio *bio, struct bvec_iter *began,
+				     unsigned int skip, unsigned int len)
+{
+	struct bvec_iter iter, start = *began;
+	struct bio_vec bv;
+	u32 crc = ~0;
+
+	bio_advance_iter(bio, &start, skip);
+	start.bi_size = len;
+	__bio_for_each_segment(bv, bio, iter, start) {
+		void *data = bvec_kmap_local(&bv);
+
+		crc = crc32c(crc, data, bv.bv_len);
+		kunmap_local(data);
+	}
+	return ~crc;
+}
+
 HELPER void rust_dm_helper_bio_copy_in(struct bio *bio, unsigned int skip,
 				       const void *from, unsigned int len)
 {

@@ -110,6 +110,13 @@ impl<'a, T: Target> MapBio<'a, T> {
         unsafe { &mut (*self.slot).data }
     }
 
+    /// Has the data of the bio, as much of it as is left now, be there for its `end_io` to look at:
+    /// see [`EndBio::crc32c`](crate::end_io::EndBio::crc32c).
+    pub fn keep_data(&mut self) {
+        // SAFETY: By the type invariants, the bio is valid and the slot initialised.
+        unsafe { (*self.slot).began = Some((*self.bio).bi_iter) }
+    }
+
     /// The first sector on the mapped device, which tracing shows.
     pub(crate) fn mapped_sector(&self) -> Sector {
         // SAFETY: By the type invariants, the slot is initialised.

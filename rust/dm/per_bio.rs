@@ -19,6 +19,8 @@ pub(crate) struct Slot<T: Target> {
     pub(crate) from: Sector,
     /// The target ended the bio itself: its `end_io` has nothing to say to it.
     pub(crate) ended: bool,
+    /// Where the data of the bio began, if its target wants to look at it when it is done.
+    pub(crate) began: Option<bindings::bvec_iter>,
 }
 
 impl<T: Target> Slot<T> {
@@ -58,6 +60,7 @@ impl<T: Target> Slot<T> {
                 data: T::PerBio::default(),
                 from,
                 ended: false,
+                began: None,
             })
         }
         slot
