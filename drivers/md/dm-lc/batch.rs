@@ -7,14 +7,19 @@
 //!
 //! Then the tail may pass it, but only when what was superseded in it is durable elsewhere: a newer
 //! copy that is in memory only does not replace one that was acknowledged to a flush.
+//!
+//! What is damaged on the cache device is not written back. Its sectors are lost: the superblock that
+//! moves the tail past them says so, since nothing else will.
 
 use super::{
     format::{
         Due,
+        Lost,
         Superblock, //
     },
     index::{
         parts,
+        Live,
         Part,
         BLOCK_SHIFT, //
     },
@@ -73,7 +78,10 @@ pub trait Store {
     fn read(&mut self, position: u64, memory: &mut [u8]) -> Result<(), Self::Error>;
 
     /// Which sectors of a part of a run at `position` are the newest copy.
-    fn live(&self, part: &Part, position: u64) -> u8;
+    fn live(&self, part: &Part, position: u64) -> Live;
+
+    /// Which sectors of a part are lost.
+    fn lost(&self, part: &Part) -> u8;
 
     /// The position behind all that was appended to the log so far: each copy that is not live
     /// was superseded before it.
@@ -88,8 +96,11 @@ pub trait Store {
     /// Makes the log durable up to a position.
     fn commit_log(&mut self, end: u64) -> Result<(), Self::Error>;
 
-    /// Makes durable that the log begins at `tail`.
-    fn write_tail(&mut self, tail: Due) -> Result<(), Self::Error>;
+    /// Makes durable that the log begins at `tail`, and what is lost.
+    fn write_tail(&mut self, tail: Due, lost: Lost) -> Result<(), Self::Error>;
+
+    /// Notes that the copy of a part of a run at `position` is lost.
+    fn lose(&mut self, part: &Part, position: u64);
 
     /// Forgets the copy of a part of a run at `position`: the backing device has it.
     fn remove(&mut self, part: &Part, position: u64);
@@ -101,19 +112,25 @@ pub trait Store {
 /// Runs in the order of the backing device.
 pub struct Batch {
     runs: Array<Run>,
+    /// Parts that are damaged, with the position of their run.
+    damaged: Array<(Part, u64)>,
 }
+
+/// How many damaged parts a batch has at most.
+const DAMAGED: usize = 1 << 10;
 
 impl Batch {
     /// An empty batch. May sleep.
     pub fn new() -> Result<Self, NoMemory> {
         Ok(Batch {
             runs: with_room(RUNS)?,
+            damaged: with_room(DAMAGED)?,
         })
     }
 
     /// How many bytes of memory it has.
     pub fn bytes() -> usize {
-        RUNS * size_of::<Run>()
+        RUNS * size_of::<Run>() + DAMAGED * size_of::<(Part, u64)>()
     }
 
     /// The runs.
@@ -225,7 +242,7 @@ pub fn write_back<S: Store>(
     }
     store.read(tail.position, window).map_err(Error::Cache)?;
 
-    let next = collect(store, batch, window, written).map_err(Error::Damaged)?;
+    let (next, lost) = collect(store, batch, window, written).map_err(Error::Damaged)?;
     // Whatever is not live was superseded by now.
     let superseded_before = store.end();
 
@@ -235,7 +252,10 @@ pub fn write_back<S: Store>(
         store.flush_backing().map_err(Error::Backing)?;
     }
     store.commit_log(superseded_before).map_err(Error::Cache)?;
-    store.write_tail(next).map_err(Error::Cache)?;
+    store.write_tail(next, lost).map_err(Error::Cache)?;
+    for (part, position) in &batch.damaged {
+        store.lose(part, *position);
+    }
     // They were gone through before, and are as they were.
     let _ = records(window, tail, next.position, &superblock, |record, _| {
         for (extent, position, _) in record.extents() {
@@ -253,47 +273,58 @@ pub fn write_back<S: Store>(
 }
 
 /// Fills a batch with what is live in a window that begins at the tail. Returns what follows the
-/// last record of the batch, or the id of a damaged one.
+/// last record of the batch, and all that is lost then; or the id of a record that is damaged too
+/// much to say what is lost.
 fn collect<S: Store>(
     store: &S,
     batch: &mut Batch,
     window: &[u8],
     written: u64,
-) -> Result<Due, u64> {
+) -> Result<(Due, Lost), u64> {
     let superblock = store.superblock();
     let tail = superblock.tail;
-    let mut damaged = None;
     batch.runs.clear();
+    batch.damaged.clear();
+    let lost = superblock.lost.filtered(|part| store.lost(part));
+    let mut lost = lost.ok_or(tail.id)?;
+    let mut too_many = None;
     let next = records(window, tail, written, superblock, |record, due| {
         let before = (batch.runs.len(), batch.runs.last().copied());
+        let (damaged_before, lost_before) = (batch.damaged.len(), lost);
         for (extent, position, data) in record.extents() {
             if extent.discarded {
                 continue;
             }
-            let mut any = false;
             for part in parts(extent.sector, extent.sectors) {
                 let live = store.live(&part, position);
-                any |= live != 0;
-                if !batch.add_live(&part, position - tail.position, live) {
+                if live.mask == 0 {
+                    continue;
+                }
+                if crc32c(part.of(data)) != live.crc {
+                    let noted = lost.add_part(&part, live.mask)
+                        && push(&mut batch.damaged, (part, position)).is_ok();
+                    if !noted {
+                        too_many = Some(due.id);
+                        return false;
+                    }
+                } else if !batch.add_live(&part, position - tail.position, live.mask) {
                     // The batch is full: this record belongs to the next one.
                     batch.runs.truncate(before.0);
                     if let (Some(last), Some(run)) = (batch.runs.last_mut(), before.1) {
                         *last = run;
                     }
+                    batch.damaged.truncate(damaged_before);
+                    lost = lost_before;
                     return false;
                 }
-            }
-            if any && crc32c(data) != extent.crc {
-                damaged = Some(due.id);
-                return false;
             }
         }
         true
     })?;
-    match damaged {
+    match too_many {
         Some(id) => Err(id),
         None if next == tail => Err(tail.id),
-        None => Ok(next),
+        None => Ok((next, lost)),
     }
 }
 

@@ -10,6 +10,7 @@
 //! | writeback | writes the log back, see [`crate::writeback`] | the log item, `map`, messages |
 //! | retry timer | the writeback, after the backing device failed | the writeback |
 //! | barrier timer | as log, for flushes that may wait for others | the first of them |
+//! | verify | reads whose checksum is that of more than they ask for, see [`crate::verify`] | `map` |
 //! | clock | what is to be done every second, see [`crate::clock`] | settings that want it |
 //!
 //! Locks, in the order in which they are taken:
@@ -30,6 +31,7 @@ use crate::{
     format::{
         Due,
         Found,
+        Lost,
         Superblock,
         Uuid, //
     },
@@ -41,6 +43,7 @@ use crate::{
         SHARDS, //
     },
     log::Log,
+    platform::crc32c,
     readers::Readers,
     recovery,
     registry::Devices,
@@ -57,12 +60,14 @@ use crate::{
         Settings, //
     },
     target::LcTarget,
+    verify::Verifier,
     writeback::Writer,
     NAME, //
 };
 use dm::{
     once_flag::OnceFlag,
     prelude::*,
+    ratelimit::Ratelimit,
     shared_memory::SharedMemory, //
 };
 use kernel::{
@@ -100,6 +105,7 @@ const LOG_TIMER: u64 = 3;
 const RETRY_TIMER: u64 = 4;
 const BARRIER_TIMER: u64 = 5;
 const CLOCK: u64 = 6;
+const VERIFY: u64 = 7;
 
 /// The window of the writeback, in sectors: as many full records as there may be.
 pub(crate) const WINDOW_SECTORS: u64 = 2 * BUFFERS as u64 * RECORD_SECTORS;
@@ -111,6 +117,8 @@ pub(crate) struct Head {
     pub(crate) waiting: BioList<OwnedBio<LcTarget>>,
     /// Whether the admit item has some of them: what comes now must not overtake them.
     pub(crate) admitting: bool,
+    /// Reads that are to be compared with a checksum of more than they ask for.
+    pub(crate) to_verify: BioList<OwnedBio<LcTarget>>,
     /// Flushes, and FUA writes that are in the log but not durable.
     pub(crate) flushes: BioList<OwnedBio<LcTarget>>,
 }
@@ -198,6 +206,12 @@ pub(crate) struct Cache {
     batches: Atomic<u64>,
     /// The batch that may be writing what was discarded meanwhile.
     discarded_in: Atomic<u64>,
+    /// [`Knob::VerifyReads`], for bios.
+    verify_reads: Atomic<u32>,
+    /// Something damaged was found that user space was not told of.
+    damage: Atomic<u32>,
+    /// How many sectors are lost, by the superblock.
+    pub(crate) lost_sectors: Atomic<u64>,
     /// How busy the backing device was lately, in percent.
     pub(crate) backing_load: Atomic<u32>,
     /// What is before this position is to be written back at any rate.
@@ -210,6 +224,8 @@ pub(crate) struct Cache {
     pub(crate) writer: Mutex<Writer>,
     #[pin]
     pub(crate) clock: Mutex<Clock>,
+    #[pin]
+    pub(crate) verifier: Mutex<Verifier>,
     pub(crate) totals: Totals,
 
     queue: OwnedQueue,
@@ -219,6 +235,8 @@ pub(crate) struct Cache {
     admit_work: Work<Cache, ADMIT>,
     #[pin]
     writeback_work: Work<Cache, WRITEBACK>,
+    #[pin]
+    verify_work: Work<Cache, VERIFY>,
     #[pin]
     log_timer: DelayedWork<Cache, LOG_TIMER>,
     #[pin]
@@ -233,6 +251,7 @@ impl_has_work! {
     impl HasWork<Cache, 0> for Cache { self.log_work }
     impl HasWork<Cache, 1> for Cache { self.admit_work }
     impl HasWork<Cache, 2> for Cache { self.writeback_work }
+    impl HasWork<Cache, 7> for Cache { self.verify_work }
 }
 impl_has_delayed_work! {
     impl HasDelayedWork<Cache, 3> for Cache { self.log_timer }
@@ -290,13 +309,17 @@ impl Cache {
             log: Log::new(space).map_err(|e| no_memory(e.into()))?,
             waiting: BioList::new(),
             admitting: false,
+            to_verify: BioList::new(),
             flushes: BioList::new(),
         };
         let committer = Committer::new(&superblock).map_err(no_memory)?;
         let writer = Writer::new(superblock).map_err(no_memory)?;
+        let verifier = Verifier::new().map_err(no_memory)?;
         let queue = OwnedQueue::new(c"dm-lc").map_err(no_memory)?;
         let settings = options.settings;
         let mode = settings.mode;
+        let verify_reads = settings.get(Knob::VerifyReads);
+        let lost_sectors = superblock.lost.sectors();
         let uuid = superblock.uuid;
 
         Owner::pin_init(try_pin_init!(Cache {
@@ -325,17 +348,22 @@ impl Cache {
             paused: Atomic::new(0),
             batches: Atomic::new(0),
             discarded_in: Atomic::new(0),
+            verify_reads: Atomic::new(verify_reads),
+            damage: Atomic::new(0),
+            lost_sectors: Atomic::new(lost_sectors),
             backing_load: Atomic::new(0),
             drain_to: Atomic::new(0),
             readers <- Readers::new(),
             committer <- new_mutex!(committer, "dm_lc_committer"),
             writer <- new_mutex!(writer, "dm_lc_writer"),
             clock <- new_mutex!(Clock::default(), "dm_lc_clock"),
+            verifier <- new_mutex!(verifier, "dm_lc_verifier"),
             totals: Totals::new(),
             queue,
             log_work <- new_work!("dm_lc_log"),
             admit_work <- new_work!("dm_lc_admit"),
             writeback_work <- new_work!("dm_lc_writeback"),
+            verify_work <- new_work!("dm_lc_verify"),
             log_timer <- new_delayed_work!("dm_lc_log_timer"),
             retry_timer <- new_delayed_work!("dm_lc_retry_timer"),
             barrier_timer <- new_delayed_work!("dm_lc_barrier_timer"),
@@ -352,7 +380,10 @@ impl Cache {
             return Ok(());
         }
         let Writer {
-            superblock, loaded, ..
+            superblock,
+            block,
+            loaded,
+            ..
         } = &mut *writer;
         if !*loaded {
             let due = self.recover(superblock)?;
@@ -375,27 +406,46 @@ impl Cache {
             self.backing_written.store(1, Relaxed);
         }
         superblock.clean = false;
-        self.disk.write_superblock(superblock)?;
+        self.disk.write_superblock(superblock, block)?;
         *loaded = true;
         Ok(())
     }
 
-    fn recover(&self, superblock: &Superblock) -> Result<Due> {
+    fn recover(&self, superblock: &mut Superblock) -> Result<Due> {
         let window = 2 * (RECORD_SECTORS as usize) << SECTOR_SHIFT;
         let mut window = KVVec::from_elem(0u8, window, GFP_KERNEL)?;
         // After an attempt that failed some of it may be here already, which does no harm.
         let mut has_room = true;
+        let mut lost = superblock.lost;
+        for (sector, sectors) in superblock.lost.runs() {
+            for part in parts(sector, sectors) {
+                let mut shard = self.shards[shard_of(part.block)].lock();
+                if shard.reserve() {
+                    shard.insert_lost(&part);
+                } else {
+                    has_room = false;
+                }
+            }
+        }
         let due = recovery::walk(
             &mut &self.disk,
             superblock,
             &mut window,
-            |extent, position| {
+            |extent, position, data| {
+                if data.is_none() {
+                    has_room &= lost.add(extent.sector, extent.sectors);
+                    self.found_damage(extent.sector, extent.sectors, "");
+                }
                 for part in parts(extent.sector, extent.sectors) {
                     let mut shard = self.shards[shard_of(part.block)].lock();
                     if extent.discarded {
                         shard.forget(&part, position);
                     } else if shard.reserve() {
-                        shard.insert(&part, position, u64::MAX);
+                        let crc = data.map_or(0, |data| crc32c(part.of(data)));
+                        shard.insert(&part, position, crc, u64::MAX);
+                        if data.is_none() {
+                            shard.lose(&part, position);
+                        }
                     } else {
                         has_room = false;
                     }
@@ -419,10 +469,17 @@ impl Cache {
                 return Err(dm::compat::eilseq());
             }
         };
-        if !has_room {
-            dm::error!(NAME, "cache device {}: its log has too many parts", device);
+        let lost = lost.filtered(|part| self.shards[shard_of(part.block)].lock().lost(part));
+        let Some(lost) = lost.filter(|_| has_room) else {
+            dm::error!(
+                NAME,
+                "cache device {}: its log has too many parts, or too much of it is damaged",
+                device
+            );
             return Err(ENOSPC);
-        }
+        };
+        superblock.lost = lost;
+        self.lost_sectors.store(lost.sectors(), Relaxed);
         for shard in &self.shards {
             shard.lock().clear_counters();
         }
@@ -457,11 +514,13 @@ impl Cache {
 
     /// Writes the superblock as things are. Sleeps.
     fn write_superblock(this: &Shared<Self>, writer: &mut Writer, clean: bool) -> Result {
-        let superblock = &mut writer.superblock;
+        let Writer {
+            superblock, block, ..
+        } = writer;
         superblock.durable_id = this.durable_id.load(Relaxed);
         superblock.clean = clean;
         this.disk
-            .write_superblock(superblock)
+            .write_superblock(superblock, block)
             .inspect_err(|_| Self::fail(this, "its superblock cannot be written"))
     }
 
@@ -540,6 +599,8 @@ impl Cache {
     pub(crate) fn change_settings(this: &Shared<Self>, settings: Settings) {
         let before = core::mem::replace(&mut *this.settings.lock(), settings);
         this.mode.store(settings.mode as u32, Relaxed);
+        this.verify_reads
+            .store(settings.get(Knob::VerifyReads), Relaxed);
         if before.mode != settings.mode {
             this.event();
         }
@@ -553,10 +614,41 @@ impl Cache {
         self.mode.load(Relaxed) == mode as u32
     }
 
-    /// Whether nothing is in the log, nor about to be.
+    /// Whether reads from the cache device are compared with their checksums.
+    #[inline]
+    pub(crate) fn verifies_reads(&self) -> bool {
+        self.verify_reads.load(Relaxed) != 0
+    }
+
+    /// Data on the cache device is not as it was written. Any context.
+    pub(crate) fn found_damage(&self, sector: u64, sectors: u32, what: &str) {
+        static DAMAGE: Ratelimit = Ratelimit::new();
+        self.totals.crc_errors.fetch_add(1, Relaxed);
+        self.damage.store(1, Relaxed);
+        if DAMAGE.allows() {
+            dm::error!(
+                NAME,
+                "cache device {}: data of sectors {} to {} is damaged{}",
+                self.disk.device.number(),
+                sector,
+                sector + u64::from(sectors).saturating_sub(1),
+                what
+            );
+        }
+    }
+
+    /// Sends the event for damage that was found. May sleep.
+    pub(crate) fn tell_of_damage(&self) {
+        if self.damage.load(Relaxed) != 0 && self.damage.xchg(0, Full) != 0 {
+            self.event();
+        }
+    }
+
+    /// Whether nothing is in the log, nor about to be, and nothing is lost.
     pub(crate) fn is_clean(&self) -> bool {
         let head = self.head.lock();
-        head.log.used() == 0 && head.waiting.is_empty() && !head.admitting
+        let is_empty = head.log.used() == 0 && head.waiting.is_empty() && !head.admitting;
+        is_empty && self.lost_sectors.load(Relaxed) == 0
     }
 
     /// How many batches have begun or ended.
@@ -653,6 +745,11 @@ impl Cache {
     /// Lets the admit item try again. Any context.
     pub(crate) fn kick_admit(this: &Shared<Self>) {
         let _ = this.queue.enqueue::<_, ADMIT>(this.clone());
+    }
+
+    /// Lets the verify item look at the reads that wait for it. Any context.
+    pub(crate) fn kick_verify(this: &Shared<Self>) {
+        let _ = this.queue.enqueue::<_, VERIFY>(this.clone());
     }
 
     /// Lets the writeback see whether there is something to do. Any context.
@@ -788,6 +885,7 @@ fn new_superblock(disk: &Disk, backing_sectors: u64) -> Result<Superblock, CtrEr
         },
         durable_id: 1,
         clean: false,
+        lost: Lost::NONE,
     })
 }
 
@@ -796,6 +894,14 @@ impl WorkItem<LOG> for Cache {
 
     fn run(this: Shared<Cache>) {
         crate::commit::serve(&this, false);
+    }
+}
+
+impl WorkItem<VERIFY> for Cache {
+    type Pointer = Shared<Cache>;
+
+    fn run(this: Shared<Cache>) {
+        crate::verify::run(&this);
     }
 }
 

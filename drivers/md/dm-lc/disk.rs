@@ -45,14 +45,13 @@ impl Disk {
         Ok(format::find([one, other]))
     }
 
-    /// Writes both copies of the superblock, durably, with the next sequence number. Sleeps.
-    pub(crate) fn write_superblock(&self, superblock: &mut Superblock) -> Result {
-        let mut bytes = KVec::from_elem(0u8, SUPERBLOCK_BYTES, GFP_KERNEL)?;
+    /// Writes both copies of the superblock, durably, with the next sequence number. `block` is
+    /// memory of the size of one. Sleeps.
+    pub(crate) fn write_superblock(&self, superblock: &mut Superblock, block: &mut [u8]) -> Result {
         superblock.sequence += 1;
-        let block = bytes.as_mut_slice().try_into().map_err(|_| EINVAL)?;
-        superblock.encode(block);
+        superblock.encode((&mut *block).try_into().map_err(|_| EINVAL)?);
         for sector in SUPERBLOCK_SECTORS {
-            self.io.write(&self.device, sector, &bytes, Barrier::Fua)?;
+            self.io.write(&self.device, sector, block, Barrier::Fua)?;
         }
         Ok(())
     }

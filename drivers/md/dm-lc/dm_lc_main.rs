@@ -11,7 +11,8 @@
 //!
 //! - What device-mapper calls: [`target`]; the words it is given: [`table_line`], [`message`]; what
 //!   it is told: [`status`].
-//! - The way of a bio: [`read`], [`write`](mod@write). What all share: [`cache`], one for all tables
+//! - The way of a bio: [`read`], which is [compared](verify) with its checksum if that is wanted,
+//!   [`write`](mod@write). What all share: [`cache`], one for all tables
 //!   of a device: [`registry`].
 //! - What runs in the background: [`commit`] makes the log durable, [`writeback`] writes it back,
 //!   also [by the clock](clock) while the backing device is idle; when nobody [reads](readers) it any
@@ -31,6 +32,7 @@ use kernel::prelude::*;
 pub mod batch;
 mod cache;
 mod check;
+pub mod checksum;
 mod clock;
 mod commit;
 mod disk;
@@ -47,6 +49,7 @@ pub mod space;
 mod status;
 pub mod table_line;
 mod target;
+mod verify;
 mod write;
 mod writeback;
 

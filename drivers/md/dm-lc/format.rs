@@ -5,6 +5,11 @@
 //! The tables are in Documentation/admin-guide/device-mapper/dm-lc-rs-format.rst.
 
 use super::{
+    index::{
+        parts,
+        Part,
+        BLOCK_SHIFT, //
+    },
     platform::crc32c,
     space::{
         Space,
@@ -26,6 +31,11 @@ const SUPERBLOCK_USED: usize = 512;
 const SUPERBLOCK_MAGIC: &[u8; 8] = b"dm-lc-rs";
 const VERSION: u32 = 1;
 const CLEAN: u32 = 1;
+const LOST_AT: usize = 112;
+/// How many runs of lost sectors a superblock has room for.
+const LOST_RUNS: usize = (SUPERBLOCK_USED - LOST_AT) / 8;
+const LOST_LENGTH: u64 = 1 << 48;
+const LOST_LONGEST: u64 = u16::MAX as u64;
 
 const RECORD_MAGIC: &[u8; 4] = b"lcRR";
 const EXTENTS_AT: usize = 64;
@@ -65,10 +75,90 @@ pub struct Superblock {
     pub durable_id: u64,
     /// Whether the cache was shut down in order.
     pub clean: bool,
+    /// What was damaged before it could be written back.
+    pub lost: Lost,
+}
+
+/// Sectors of which the only copy was damaged: neither the log nor the backing device has what they
+/// should hold, until they are written or discarded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lost {
+    /// The first sector of each run, and above it how many there are.
+    runs: [u64; LOST_RUNS],
+    count: usize,
+}
+
+impl Lost {
+    /// Nothing is lost.
+    pub const NONE: Lost = Lost {
+        runs: [0; LOST_RUNS],
+        count: 0,
+    };
+
+    /// The runs: the first sector, and how many.
+    pub fn runs(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
+        self.runs.iter().take(self.count).map(|run| {
+            let sector = run & (LOST_LENGTH - 1);
+            (sector, (run / LOST_LENGTH) as u32)
+        })
+    }
+
+    /// How many sectors that are.
+    pub fn sectors(&self) -> u64 {
+        self.runs().map(|(_, sectors)| u64::from(sectors)).sum()
+    }
+
+    /// Adds a run. False if there is no room.
+    pub fn add(&mut self, sector: u64, sectors: u32) -> bool {
+        let last = self.count.checked_sub(1).and_then(|n| self.runs.get_mut(n));
+        let (first, before) = match &last {
+            Some(run) => (**run & (LOST_LENGTH - 1), **run / LOST_LENGTH),
+            None => (0, 0),
+        };
+        let together = before + u64::from(sectors);
+        match last {
+            Some(run) if first + before == sector && together <= LOST_LONGEST => {
+                *run = first | together * LOST_LENGTH;
+                true
+            }
+            _ => {
+                let Some(run) = self.runs.get_mut(self.count) else {
+                    return false;
+                };
+                *run = sector | u64::from(sectors) * LOST_LENGTH;
+                self.count += 1;
+                true
+            }
+        }
+    }
+
+    /// Adds the sectors of a block that `mask` names. False if there is no room.
+    pub fn add_part(&mut self, part: &Part, mask: u8) -> bool {
+        let mut bits = (0..8u32).filter(|bit| mask >> bit & 1 != 0);
+        let block = part.block << BLOCK_SHIFT;
+        bits.all(|bit| self.add(block + u64::from(bit), 1))
+    }
+
+    /// Those that are lost still: which of a part are, `still` says. None if that are too many runs.
+    pub fn filtered(&self, still: impl Fn(&Part) -> u8) -> Option<Lost> {
+        let mut lost = Lost::NONE;
+        for (sector, sectors) in self.runs() {
+            for part in parts(sector, sectors) {
+                if !lost.add_part(&part, still(&part)) {
+                    return None;
+                }
+            }
+        }
+        Some(lost)
+    }
 }
 
 /// What one copy of the superblock is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are two of them, for a moment"
+)]
 pub enum Copy {
     /// Nothing but zeroes.
     Blank,
@@ -95,6 +185,10 @@ pub enum Damage {
 
 /// What the superblocks of a device say together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are two of them, for a moment"
+)]
 pub enum Found {
     /// Nothing: it may be formatted.
     Blank,
@@ -177,6 +271,10 @@ impl Superblock {
         put(block, 96, &self.tail.chain.to_le_bytes());
         put(block, 100, &self.space.header_sectors().to_le_bytes());
         put(block, 104, &u32::from(self.clean).to_le_bytes());
+        put(block, 108, &(self.lost.count as u32).to_le_bytes());
+        for (number, run) in self.lost.runs.iter().take(self.lost.count).enumerate() {
+            put(block, LOST_AT + 8 * number, &run.to_le_bytes());
+        }
         let crc = crc32c(&block[4..SUPERBLOCK_USED]);
         put(block, 0, &crc.to_le_bytes());
     }
@@ -228,13 +326,20 @@ impl Superblock {
             },
             durable_id: u64_at(block, 88),
             clean: u32_at(block, 104) & CLEAN != 0,
+            lost: Lost {
+                runs: core::array::from_fn(|number| u64_at(block, LOST_AT + 8 * number)),
+                count: (u32_at(block, 108) as usize).min(LOST_RUNS),
+            },
         };
         let counters = [superblock.sequence, superblock.epoch, superblock.tail.id];
         // Nobody counts so far: what is added to these numbers never overflows.
         let in_range = counters.iter().all(|&count| count < u64::MAX / 2)
             && (space.first_position()..u64::MAX / 2).contains(&superblock.tail.position)
             && (1..=MAX_SECTORS).contains(&superblock.backing_sectors)
-            && (superblock.tail.id..u64::MAX / 2).contains(&superblock.durable_id);
+            && (superblock.tail.id..u64::MAX / 2).contains(&superblock.durable_id)
+            && superblock.lost.runs().all(|(sector, sectors)| {
+                sectors > 0 && sector + u64::from(sectors) <= superblock.backing_sectors
+            });
         in_range.then_some(superblock)
     }
 }
@@ -252,7 +357,7 @@ pub struct Extent {
     pub sector: u64,
     /// How many; at least 1.
     pub sectors: u32,
-    /// The checksum of the data.
+    /// The [checksum](super::checksum) of the data.
     pub crc: u32,
     /// The sectors were discarded: there is no data.
     pub discarded: bool,

@@ -47,6 +47,19 @@ impl Part {
         self.mask.trailing_zeros()
     }
 
+    /// How many sectors it has.
+    #[inline]
+    pub fn sectors(&self) -> u32 {
+        self.mask.count_ones()
+    }
+
+    /// What a run with this data has for the part; nothing if it has less.
+    pub fn of<'a>(&self, data: &'a [u8]) -> &'a [u8] {
+        let from = (self.offset as usize) << 9;
+        let to = from + ((self.sectors() as usize) << 9);
+        data.get(from..to).unwrap_or(&[])
+    }
+
     /// Where sector 0 of the block would be if the run began at `position`. Positions begin far
     /// above 0.
     #[inline]
@@ -109,15 +122,73 @@ pub struct Look {
     pub position: Option<u64>,
     /// How many sectors of the part it holds for, from its first on.
     pub sectors: u32,
+    /// Where the part that they belong to was written.
+    base: u64,
+    written: u8,
+    crc: u32,
 }
 
-/// One entry: `mask` of `block` is in the log; sector 0 of the block would be at `base`.
+/// A part of a block as it was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stored {
+    /// Its first sector in the log.
+    pub position: u64,
+    /// How many sectors it has.
+    pub sectors: u32,
+    /// The checksum of its data.
+    pub crc: u32,
+}
+
+impl Look {
+    /// The sectors were lost: their only copy was damaged.
+    #[inline]
+    pub fn is_lost(&self) -> bool {
+        self.position
+            .is_some_and(|position| position < BLOCK_SECTORS)
+    }
+
+    /// The part that they belong to.
+    #[inline]
+    pub fn stored(&self) -> Stored {
+        Stored {
+            position: self.base.wrapping_add(self.written.trailing_zeros().into()),
+            sectors: self.written.count_ones(),
+            crc: self.crc,
+        }
+    }
+
+    /// The checksum of the sectors, if they are all that was written with it.
+    #[inline]
+    pub fn crc(&self) -> Option<u32> {
+        (self.sectors == self.written.count_ones()).then_some(self.crc)
+    }
+}
+
+/// Sectors of a part that are the newest copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Live {
+    /// Which of them.
+    pub mask: u8,
+    /// The checksum of all of the part.
+    pub crc: u32,
+}
+
+/// One entry: `mask` of `block` is in the log; sector 0 of the block would be at `base`. No part is
+/// written there in front of position 8: with a base of 0 the sectors are lost.
 #[derive(Clone, Copy)]
 struct Entry {
-    /// The block, and in the low 8 bits the mask.
+    /// The block; below it 8 bits for the sectors that were written together, and 8 for the mask:
+    /// those of them that are the newest copy.
     key: u64,
     base: u64,
+    /// The checksum of what was written together.
+    crc: u32,
+    /// The next entry in its chain, or in the list of the free ones.
+    next: u32,
 }
+
+/// The base of what was lost.
+const LOST: u64 = 0;
 
 impl Entry {
     #[inline]
@@ -126,8 +197,25 @@ impl Entry {
     }
 
     #[inline]
+    fn written(&self) -> u8 {
+        (self.key >> 8) as u8
+    }
+
+    #[inline]
     fn is_of(&self, block: u64) -> bool {
-        self.key >> 8 == block
+        self.key >> 16 == block
+    }
+
+    /// Whether it is of a part as it was written with its run at `position`. The base alone does not
+    /// tell: it is the same for two parts that were written one behind the other.
+    fn is_copy(&self, part: &Part, position: u64) -> bool {
+        self.base == part.base(position) && self.written() == part.mask
+    }
+
+    /// Takes sectors from the mask.
+    #[inline]
+    fn clear(&mut self, sectors: u8) {
+        self.key &= !u64::from(sectors);
     }
 }
 
@@ -140,8 +228,6 @@ pub type Counters = [u64; 16];
 /// A part of the index.
 pub struct Shard {
     entries: Array<Entry>,
-    /// For each entry the next one in its chain, or in the list of the free ones.
-    next: Array<u32>,
     /// The first entry of each chain.
     heads: Array<u32>,
     /// The first of the free entries that were in use before.
@@ -159,7 +245,6 @@ impl Shard {
         let capacity = capacity.clamp(64, 1 << 30) as usize;
         Ok(Shard {
             entries: with_room(capacity)?,
-            next: with_room(capacity)?,
             heads: array(capacity.next_power_of_two(), NONE)?,
             free: NONE,
             capacity: capacity as u32,
@@ -171,9 +256,7 @@ impl Shard {
 
     /// How many bytes of memory it has.
     pub fn bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>()
-            + self.next.capacity() * size_of::<u32>()
-            + self.heads.capacity() * size_of::<u32>()
+        self.entries.capacity() * size_of::<Entry>() + self.heads.capacity() * size_of::<u32>()
     }
 
     /// How many entries are in use, and how many there are.
@@ -212,23 +295,21 @@ impl Shard {
 
     /// Calls `visit` with each entry of `block`; removes those whose mask becomes empty.
     #[inline]
-    fn visit(&mut self, block: u64, mut visit: impl FnMut(&mut u8, u64)) {
+    fn visit(&mut self, block: u64, mut visit: impl FnMut(&mut Entry)) {
         let bucket = self.bucket(block);
         let mut before = NONE;
         let mut at = self.heads[bucket];
         while at != NONE {
-            let next = self.next[at as usize];
             let entry = &mut self.entries[at as usize];
+            let next = entry.next;
             if entry.is_of(block) {
-                let mut mask = entry.mask();
-                visit(&mut mask, entry.base);
-                entry.key = block << 8 | u64::from(mask);
-                if mask == 0 {
+                visit(entry);
+                if entry.mask() == 0 {
+                    entry.next = self.free;
                     match before {
                         NONE => self.heads[bucket] = next,
-                        before => self.next[before as usize] = next,
+                        before => self.entries[before as usize].next = next,
                     }
-                    self.next[at as usize] = self.free;
                     self.free = at;
                     self.used -= 1;
                     at = next;
@@ -241,22 +322,22 @@ impl Shard {
     }
 
     /// Notes that a part of a run is in the log, with the run at `position`, for which an entry was
-    /// reserved. What is there at a higher position already stays.
+    /// reserved. What is there at a higher position already stays. `crc` is the checksum of the part.
     ///
     /// `in_memory`: the position from which on the log is in memory, for the counters.
     #[inline]
-    pub fn insert(&mut self, part: &Part, position: u64, in_memory: u64) {
+    pub fn insert(&mut self, part: &Part, position: u64, crc: u32, in_memory: u64) {
         let base = part.base(position);
         let (mut mine, mut hit, mut buffered) = (part.mask, false, false);
-        self.visit(part.block, |mask, other| {
-            let overlap = *mask & mine;
+        self.visit(part.block, |entry| {
+            let overlap = entry.mask() & mine;
             if overlap == 0 {
                 return;
             }
             hit = true;
-            buffered |= other.wrapping_add(BLOCK_SECTORS) > in_memory;
-            if other < base {
-                *mask &= !overlap;
+            buffered |= entry.base.wrapping_add(BLOCK_SECTORS) > in_memory;
+            if entry.base < base {
+                entry.clear(overlap);
             } else {
                 mine &= !overlap;
             }
@@ -264,33 +345,31 @@ impl Shard {
         self.count(true, hit, buffered, part.mask);
         self.reserved = self.reserved.saturating_sub(1);
         if mine != 0 {
-            self.add(part.block, mine, base);
+            self.add(part, mine, base, crc);
         }
     }
 
     #[inline]
-    fn add(&mut self, block: u64, mask: u8, base: u64) {
+    fn add(&mut self, part: &Part, mask: u8, base: u64, crc: u32) {
+        let bucket = self.bucket(part.block);
         let entry = Entry {
-            key: block << 8 | u64::from(mask),
+            key: part.block << 16 | u64::from(part.mask) << 8 | u64::from(mask),
             base,
+            crc,
+            next: self.heads[bucket],
         };
-        let bucket = self.bucket(block);
-        let head = self.heads[bucket];
         let at = match self.free {
             NONE => {
                 let at = self.entries.len() as u32;
-                // Both have room: no more than the capacity are reserved and in use.
-                if super::platform::push(&mut self.entries, entry).is_err()
-                    || super::platform::push(&mut self.next, head).is_err()
-                {
+                // There is room: no more than the capacity are reserved and in use.
+                if super::platform::push(&mut self.entries, entry).is_err() {
                     return;
                 }
                 at
             }
             at => {
-                self.free = self.next[at as usize];
+                self.free = self.entries[at as usize].next;
                 self.entries[at as usize] = entry;
-                self.next[at as usize] = head;
                 at
             }
         };
@@ -312,15 +391,21 @@ impl Shard {
                     return Look {
                         position: Some(entry.base.wrapping_add(first.into())),
                         sectors: run_of(entry.mask() & part.mask).count_ones(),
+                        base: entry.base,
+                        written: entry.written(),
+                        crc: entry.crc,
                     };
                 }
                 others |= entry.mask();
             }
-            at = self.next[at as usize];
+            at = entry.next;
         }
         Look {
             position: None,
             sectors: run_of(part.mask & !others).count_ones(),
+            base: LOST,
+            written: 0,
+            crc: 0,
         }
     }
 
@@ -340,38 +425,83 @@ impl Shard {
         self.counters[number & 15] += 1;
     }
 
-    /// Which sectors of a part are in the log where they are if its run is at `position`.
-    pub fn live(&self, part: &Part, position: u64) -> u8 {
-        let base = part.base(position);
-        let mut live = 0;
-        let mut at = self.heads[self.bucket(part.block)];
+    /// Which sectors of a part are in the log where they are if its run, as it was written, is at
+    /// `position`.
+    pub fn live(&self, part: &Part, position: u64) -> Live {
+        let mut live = Live::default();
+        self.look_at(part.block, |entry| {
+            if entry.is_copy(part, position) {
+                live = Live {
+                    mask: entry.mask(),
+                    crc: entry.crc,
+                };
+            }
+        });
+        live
+    }
+
+    /// Calls `look` with each entry of `block`.
+    fn look_at(&self, block: u64, mut look: impl FnMut(&Entry)) {
+        let mut at = self.heads[self.bucket(block)];
         while at != NONE {
             let entry = &self.entries[at as usize];
-            if entry.is_of(part.block) && entry.base == base {
-                live |= entry.mask() & part.mask;
+            if entry.is_of(block) {
+                look(entry);
             }
-            at = self.next[at as usize];
+            at = entry.next;
         }
-        live
+    }
+
+    /// Notes that the sectors of a part that are in the log where they are if its run, as it was
+    /// written, is at `position` are lost: until they are written or discarded.
+    pub fn lose(&mut self, part: &Part, position: u64) {
+        self.visit(part.block, |entry| {
+            if entry.is_copy(part, position) {
+                entry.base = LOST;
+            }
+        });
+    }
+
+    /// Notes that the sectors of a part are lost, as far as nothing is known of them. An entry was
+    /// reserved.
+    pub fn insert_lost(&mut self, part: &Part) {
+        let mut mine = part.mask;
+        self.look_at(part.block, |entry| mine &= !entry.mask());
+        self.reserved = self.reserved.saturating_sub(1);
+        if mine != 0 {
+            self.add(part, mine, LOST, 0);
+        }
+    }
+
+    /// Which sectors of a part are lost.
+    pub fn lost(&self, part: &Part) -> u8 {
+        let mut lost = 0;
+        self.look_at(part.block, |entry| {
+            if entry.base == LOST {
+                lost |= entry.mask() & part.mask;
+            }
+        });
+        lost
     }
 
     /// Forgets the sectors of a part that are in the log where they are if its run is at
     /// `position`.
     pub fn remove(&mut self, part: &Part, position: u64) {
         let base = part.base(position);
-        self.visit(part.block, |mask, other| {
-            if other == base {
-                *mask &= !part.mask;
+        self.visit(part.block, |entry| {
+            if entry.base == base {
+                entry.clear(part.mask);
             }
         });
     }
 
     /// Forgets the sectors of a part that are in the log before `position`.
     pub fn forget(&mut self, part: &Part, position: u64) {
-        self.visit(part.block, |mask, base| {
+        self.visit(part.block, |entry| {
             // A discard is between two runs, so that one sector tells for all of an entry.
-            if base.wrapping_add(mask.trailing_zeros().into()) < position {
-                *mask &= !part.mask;
+            let first = entry.mask().trailing_zeros();
+            if entry.base.wrapping_add(first.into()) < position {
+                entry.clear(part.mask);
             }
         });
     }

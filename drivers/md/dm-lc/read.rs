@@ -5,13 +5,20 @@
 
 use crate::{
     cache::Cache,
+    checksum::Sum,
     index::{
         parts,
         shard_of,
         Look,
-        Part, //
+        Part,
+        Stored, //
     },
-    target::LcTarget, //
+    readers::Turn,
+    target::LcTarget,
+    verify::{
+        self,
+        Check, //
+    }, //
 };
 use dm::prelude::*;
 use kernel::prelude::*;
@@ -20,33 +27,57 @@ use kernel::prelude::*;
 enum Place {
     /// On the backing device, so many sectors.
     Backing(u32),
-    /// On the cache device, at a position of the log, so many sectors; counted as a read there.
-    Cache(u64, u32, crate::readers::Turn),
+    /// On the cache device, at a position of the log, so many sectors; counted as a read there. With
+    /// their checksum, if that is wanted.
+    Cache(u64, u32, Turn, Option<u32>),
+    /// The same, but the checksum is that of more.
+    Part(u64, u32, Turn, Stored),
+    /// Nowhere any more.
+    Lost,
     /// In memory; so many sectors were copied. 0: none could be.
     Memory(u32),
 }
 
 /// Sends a read where it belongs.
 #[inline]
-pub(crate) fn map<'a>(cache: &Cache, mut bio: MapBio<'a, LcTarget>) -> Mapped<'a> {
+pub(crate) fn map<'a>(
+    cache: &Cache,
+    handle: impl Fn() -> Shared<Cache>,
+    mut bio: MapBio<'a, LcTarget>,
+) -> Mapped<'a> {
     let sector = bio.sector();
     let place = find(cache, &bio);
     let sectors = match &place {
-        Place::Backing(sectors) | Place::Cache(_, sectors, _) | Place::Memory(sectors) => *sectors,
+        Place::Backing(sectors)
+        | Place::Cache(_, sectors, ..)
+        | Place::Part(_, sectors, ..)
+        | Place::Memory(sectors) => *sectors,
+        Place::Lost => return bio.end(dm::compat::eilseq()),
     };
     if sectors < bio.sectors() && bio.accept_partial(sectors).is_err() {
-        if let Place::Cache(_, _, turn) = place {
+        if let Place::Cache(_, _, turn, _) | Place::Part(_, _, turn, _) = place {
             cache.readers.end(turn);
         }
         return bio.kill();
     }
     match place {
         Place::Backing(_) => bio.remap(&cache.backing, sector),
-        Place::Cache(position, _, turn) => {
+        Place::Cache(position, sectors, turn, sum) => {
             bio.per_bio().reads = Some(turn);
+            if let Some(sum) = sum {
+                bio.per_bio().check = Some(Check::whole(sector, sectors, sum));
+                bio.keep_data();
+            }
             bio.remap(&cache.disk.device, cache.space.sector(position))
         }
-        Place::Memory(_) => bio.end(Status::OK),
+        Place::Part(position, _, turn, stored) => {
+            bio.per_bio().reads = Some(turn);
+            bio.per_bio().check = Some(Check::part(sector, position, stored));
+            let (mapped, bio) = bio.take();
+            verify::wait(&handle(), bio);
+            mapped
+        }
+        Place::Memory(_) | Place::Lost => bio.end(Status::OK),
     }
 }
 
@@ -63,13 +94,23 @@ fn find(cache: &Cache, bio: &Bio) -> Place {
     match look.position {
         None => {
             drop(shard);
-            Place::Backing(extend(cache, &first, look, parts, None))
+            Place::Backing(extend(cache, &first, look, parts, None, None).0)
         }
+        Some(_) if look.is_lost() => Place::Lost,
         Some(position) if position < in_memory => {
             let turn = cache.readers.begin();
             drop(shard);
-            let sectors = extend(cache, &first, look, parts, Some(position));
-            Place::Cache(position, sectors, turn)
+            let sum = match look.crc() {
+                _ if !cache.verifies_reads() => None,
+                None => return Place::Part(position, look.sectors, turn, look.stored()),
+                Some(crc) => {
+                    let mut sum = Sum::default();
+                    sum.add(crc);
+                    Some(sum)
+                }
+            };
+            let (sectors, sum) = extend(cache, &first, look, parts, Some(position), sum);
+            Place::Cache(position, sectors, turn, sum.map(|sum| sum.value()))
         }
         Some(position) => {
             let copied = copy(cache, bio, 0, position, look.sectors);
@@ -83,7 +124,7 @@ fn find(cache: &Cache, bio: &Bio) -> Place {
 }
 
 /// How many sectors, beginning with those of the first part, are missing; or in the log, one behind
-/// the other from a position on.
+/// the other from a position on; and their checksum, if `sum` is that of the first part.
 #[inline]
 fn extend(
     cache: &Cache,
@@ -91,10 +132,11 @@ fn extend(
     look: Look,
     rest: impl Iterator<Item = Part>,
     position: Option<u64>,
-) -> u32 {
+    mut sum: Option<Sum>,
+) -> (u32, Option<Sum>) {
     let mut sectors = look.sectors;
     if sectors < first.mask.count_ones() {
-        return sectors;
+        return (sectors, sum);
     }
     for part in rest {
         let mut shard = cache.shards[shard_of(part.block)].lock();
@@ -102,13 +144,19 @@ fn extend(
         if look.position != position.map(|position| position + u64::from(sectors)) {
             break;
         }
+        if let Some(sum) = &mut sum {
+            let Some(crc) = look.crc() else {
+                break;
+            };
+            sum.add(crc);
+        }
         shard.count_read(&look, u64::MAX, part.mask);
         sectors += look.sectors;
         if look.sectors < part.mask.count_ones() {
             break;
         }
     }
-    sectors
+    (sectors, sum)
 }
 
 /// Copies the parts behind the first, as long as they are in memory; returns how many sectors were

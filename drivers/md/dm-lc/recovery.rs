@@ -5,13 +5,13 @@
 //! The rules are those of Documentation/admin-guide/device-mapper/dm-lc-rs-format.rst.
 
 use super::{
+    checksum::checksum,
     format::{
         Due,
         Extent,
         RecordHeader,
         Superblock, //
     },
-    platform::crc32c,
     space::{
         BUFFERS,
         RECORD_SECTORS, //
@@ -99,21 +99,28 @@ impl<'a> Record<'a> {
     /// Whether all data is as it was written.
     pub fn is_whole(&self) -> bool {
         self.extents()
-            .all(|(extent, _, data)| extent.discarded || crc32c(data) == extent.crc)
+            .all(|(extent, _, data)| is_whole(&extent, data))
     }
 }
 
+/// Whether the data of an extent is as it was written.
+fn is_whole(extent: &Extent, data: &[u8]) -> bool {
+    extent.discarded || checksum(extent.sector, data) == extent.crc
+}
+
 /// Goes through the log from the tail that the superblock names, and calls `apply` with each extent
-/// in it and the position of its data. Returns what follows the last record.
+/// in it, the position of its data, and the data; None if that was durable and is damaged. Returns
+/// what follows the last record.
 ///
 /// `window` is memory for twice [`RECORD_SECTORS`] at least.
 pub fn walk<R: Read>(
     device: &mut R,
     superblock: &Superblock,
     window: &mut [u8],
-    mut apply: impl FnMut(&Extent, u64),
+    mut apply: impl FnMut(&Extent, u64, Option<&[u8]>),
 ) -> Result<Due, Error<R::Error>> {
     let mut due = superblock.tail;
+    let mut durable_id = superblock.durable_id;
     let mut epoch = 0;
     let mut filled = Filled::default();
     loop {
@@ -123,12 +130,21 @@ pub fn walk<R: Read>(
         let Some(record) = Record::parse(bytes, &due, superblock) else {
             break;
         };
-        let is_durable = due.id < superblock.durable_id;
-        if record.epoch < epoch || !is_durable && !record.is_whole() {
+        if record.epoch < epoch {
             break;
         }
-        for (extent, position, _) in record.extents() {
-            apply(&extent, position);
+        if due.id >= durable_id && !record.is_whole() {
+            // Torn, or damaged: what comes later may know.
+            if !was_durable(device, superblock, window, &due)? {
+                break;
+            }
+            durable_id = due.id + 1;
+            filled = Filled::default();
+            continue;
+        }
+        for (extent, position, data) in record.extents() {
+            let data = is_whole(&extent, data).then_some(data);
+            apply(&extent, position, data);
         }
         epoch = record.epoch;
         due = record.next();
@@ -183,7 +199,7 @@ pub fn check<R: Read>(
         let record = Record::parse(bytes, &due, superblock).ok_or(Error::Damaged(due.id))?;
         for (extent, _, data) in record.extents().filter(|(extent, ..)| !extent.discarded) {
             checked.sectors += u64::from(extent.sectors);
-            if crc32c(data) != extent.crc {
+            if !is_whole(&extent, data) {
                 checked.damaged += 1;
                 report(due.id, &extent);
             }

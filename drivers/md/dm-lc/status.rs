@@ -66,6 +66,7 @@ pub(crate) fn write_info(cache: &Cache, out: &mut StatusWriter<'_>) -> fmt::Resu
         ("cache_errors", totals.cache_errors.load(Relaxed)),
         ("backing_errors", totals.backing_errors.load(Relaxed)),
         ("crc_errors", totals.crc_errors.load(Relaxed)),
+        ("lost_sectors", cache.lost_sectors.load(Relaxed)),
         ("stalls", totals.stalls.load(Relaxed)),
         ("epoch", cache.epoch.load(Relaxed)),
         ("log_used", log_used),

@@ -82,10 +82,12 @@ pub enum Knob {
     FlushCurrentBufferInterval,
     /// The superblock is written every so many seconds; 0: when there is need to.
     CommitSuperBlockInterval,
+    /// 1: compare what is read from the cache device with its checksums.
+    VerifyReads,
 }
 
 /// How many there are.
-const KNOBS: usize = 10;
+const KNOBS: usize = 11;
 
 /// What there is to know of a setting.
 struct About {
@@ -126,6 +128,7 @@ const ABOUT: [About; KNOBS] = [
         3600,
         0,
     ),
+    About::new("verify_reads", None, 0, 1, 0),
 ];
 
 impl About {
@@ -159,6 +162,7 @@ impl Knob {
         Knob::BarrierDeadlineMs,
         Knob::FlushCurrentBufferInterval,
         Knob::CommitSuperBlockInterval,
+        Knob::VerifyReads,
     ];
 
     fn about(self) -> &'static About {
@@ -280,7 +284,7 @@ fn unknown<'a>(word: &Arg<'a>) -> ArgError<'a> {
     word.invalid(
         "mode, allow_migrate, force_migrate, migrate_threshold, update_interval, \
          nr_max_batched_migration, high_watermark, low_watermark, barrier_deadline_ms, \
-         flush_current_buffer_interval, commit_super_block_interval or format",
+         flush_current_buffer_interval, commit_super_block_interval, verify_reads or format",
     )
 }
 

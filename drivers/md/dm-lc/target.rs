@@ -19,6 +19,10 @@ use crate::{
         Options,
         Settings, //
     },
+    verify::{
+        self,
+        Check, //
+    },
     write::{
         self,
         Outcome,
@@ -69,6 +73,8 @@ pub(crate) struct PerBio {
     pub(crate) reads: Option<ReadTurn>,
     /// How many sectors of a write that waits are in the log.
     pub(crate) done: u32,
+    /// What the data of a read is compared with.
+    pub(crate) check: Option<Check>,
 }
 
 #[vtable]
@@ -133,7 +139,7 @@ impl Target for LcTarget {
             return self.map_flush(bio);
         }
         match bio.op() {
-            Op::Read => read::map(&self.cache, bio),
+            Op::Read => read::map(&self.cache, || self.cache.share(), bio),
             Op::Write => self.map_write(bio),
             Op::Discard => self.map_discard(bio),
             _ => bio.end(Status::NOTSUPP),
@@ -141,10 +147,13 @@ impl Target for LcTarget {
     }
 
     fn end_io<'a>(&self, mut bio: EndBio<'a, Self>) -> Ended<'a> {
-        if let Some(turn) = bio.per_bio().reads {
+        let PerBio { reads, check, .. } = *bio.per_bio();
+        if let Some(turn) = reads {
             self.cache.readers.end(turn);
             if bio.outcome() != Status::OK {
                 self.cache.totals.read_errors.fetch_add(1, Relaxed);
+            } else if let Some(check) = check {
+                return verify::end_io(&self.cache, bio, &check);
             }
         }
         bio.done()

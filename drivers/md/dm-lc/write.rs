@@ -12,6 +12,7 @@
 
 use crate::{
     cache::Cache,
+    checksum::Sum,
     index::{
         parts,
         shard_of,
@@ -80,15 +81,19 @@ pub(crate) fn append(
         };
         let memory = &cache.memory[place.buffer];
         let at = (place.offset as usize) << SECTOR_SHIFT;
-        let copied = memory.copy_from_bio(at, bio, *done, sectors);
-        let crc = copied.and_then(|()| memory.crc32c(at, (sectors as usize) << SECTOR_SHIFT));
+        // A write has so much data, and a buffer so much memory: neither fails.
+        let _ = memory.copy_from_bio(at, bio, *done, sectors);
         let in_memory = cache.written();
+        let mut sum = Sum::default();
         for part in parts(sector, sectors) {
+            let from = at + ((part.offset as usize) << SECTOR_SHIFT);
+            let bytes = (part.sectors() as usize) << SECTOR_SHIFT;
+            let crc = memory.crc32c(from, bytes).unwrap_or(0);
+            sum.add(crc);
             let mut shard = cache.shards[shard_of(part.block)].lock();
-            shard.insert(&part, place.position, in_memory);
+            shard.insert(&part, place.position, crc, in_memory);
         }
-        // A write has so much data, and a buffer so much memory: there is a checksum.
-        finish(cache, &handle, &place, crc.unwrap_or(0));
+        finish(cache, &handle, &place, sum.value());
         *done += sectors;
     }
     Outcome::Done

@@ -20,11 +20,15 @@ use crate::{
     },
     format::{
         Due,
-        Superblock, //
+        Lost,
+        Superblock,
+        SUPERBLOCK_BYTES, //
     },
     index::{
         shard_of,
-        Part, //
+        Live,
+        Part,
+        BLOCK_SHIFT, //
     },
     platform::array,
     space::RECORD_SECTORS,
@@ -49,6 +53,8 @@ const LONGEST_PAUSE_MS: u32 = 64_000;
 pub(crate) struct Writer {
     /// As it is on the cache device, once it is loaded.
     pub(crate) superblock: Superblock,
+    /// Memory for writing it.
+    pub(crate) block: KVec<u8>,
     /// Whether the log was read, and a session begun.
     pub(crate) loaded: bool,
     batch: Batch,
@@ -65,6 +71,7 @@ impl Writer {
         let window = (WINDOW_SECTORS as usize) << SECTOR_SHIFT;
         Ok(Writer {
             superblock,
+            block: KVec::from_elem(0, SUPERBLOCK_BYTES, GFP_KERNEL)?,
             loaded: false,
             batch: Batch::new()?,
             window: array(window, 0)?,
@@ -122,6 +129,7 @@ fn is_wanted(cache: &Cache, busy: &mut bool) -> bool {
 
 /// Writes back as long as there is a reason to. Sleeps.
 pub(crate) fn run(this: &Shared<Cache>) {
+    this.tell_of_damage();
     let mut writer = this.writer.lock();
     while writer.loaded && is_wanted(this, &mut writer.busy) {
         if !one_batch(this, &mut writer) {
@@ -151,6 +159,7 @@ fn one_batch(this: &Shared<Cache>, writer: &mut Writer) -> bool {
             writer.pause_ms = 0;
             this.totals.written_back.fetch_add(sectors, Relaxed);
             let is_clean = this.head.lock().log.used() == 0;
+            this.tell_of_damage();
             if is_clean {
                 this.event();
             }
@@ -199,6 +208,7 @@ fn pause(this: &Shared<Cache>, writer: &mut Writer, errno: Error) {
 fn step(this: &Shared<Cache>, writer: &mut Writer) -> Result<Option<u64>, BatchError<Error>> {
     let Writer {
         superblock,
+        block,
         batch,
         window,
         staging,
@@ -207,6 +217,7 @@ fn step(this: &Shared<Cache>, writer: &mut Writer) -> Result<Option<u64>, BatchE
     let mut devices = Devices {
         cache: this,
         superblock,
+        block,
         staging,
     };
     let records = this.settings().get(Knob::NrMaxBatchedMigration) as usize;
@@ -218,6 +229,7 @@ fn step(this: &Shared<Cache>, writer: &mut Writer) -> Result<Option<u64>, BatchE
 struct Devices<'a> {
     cache: &'a Shared<Cache>,
     superblock: &'a mut Superblock,
+    block: &'a mut [u8],
     /// Where runs that follow each other on the backing device are joined.
     staging: &'a mut [u8],
 }
@@ -239,9 +251,14 @@ impl Store for Devices<'_> {
         disk.io.read(&disk.device, sector, memory)
     }
 
-    fn live(&self, part: &Part, position: u64) -> u8 {
+    fn live(&self, part: &Part, position: u64) -> Live {
         let shard = self.cache.shards[shard_of(part.block)].lock();
         shard.live(part, position)
+    }
+
+    fn lost(&self, part: &Part) -> u8 {
+        let shard = self.cache.shards[shard_of(part.block)].lock();
+        shard.lost(part)
     }
 
     fn end(&self) -> u64 {
@@ -293,11 +310,23 @@ impl Store for Devices<'_> {
         crate::commit::commit(self.cache)
     }
 
-    fn write_tail(&mut self, tail: Due) -> Result {
+    fn write_tail(&mut self, tail: Due, lost: Lost) -> Result {
         self.superblock.tail = tail;
+        self.superblock.lost = lost;
+        self.cache.lost_sectors.store(lost.sectors(), Relaxed);
         self.superblock.durable_id = self.cache.durable_id.load(Relaxed).max(tail.id);
         self.cache.tail_id.store(tail.id, Relaxed);
-        self.cache.disk.write_superblock(self.superblock)
+        let disk = &self.cache.disk;
+        disk.write_superblock(self.superblock, self.block)
+    }
+
+    fn lose(&mut self, part: &Part, position: u64) {
+        let cache = self.cache;
+        cache.shards[shard_of(part.block)]
+            .lock()
+            .lose(part, position);
+        let sector = (part.block << BLOCK_SHIFT) + u64::from(part.first());
+        cache.found_damage(sector, part.sectors(), ", and lost");
     }
 
     fn remove(&mut self, part: &Part, position: u64) {
@@ -340,6 +369,10 @@ pub(crate) fn flush(this: &Shared<Cache>) -> Result {
         if this.tail_moved.wait_interruptible(&mut head) {
             return Err(EINTR);
         }
+    }
+    if this.lost_sectors.load(Relaxed) != 0 {
+        // The backing device does not have everything.
+        return Err(dm::compat::eilseq());
     }
     Ok(())
 }

@@ -4,6 +4,8 @@
 
 #[path = "../../../../drivers/md/dm-lc/batch.rs"]
 pub mod batch;
+#[path = "../../../../drivers/md/dm-lc/checksum.rs"]
+pub mod checksum;
 #[path = "../../../../drivers/md/dm-lc/format.rs"]
 pub mod format;
 #[path = "../../../../drivers/md/dm-lc/index.rs"]

@@ -6,13 +6,16 @@ mod lc_machine;
 
 use lc_machine::*;
 use pure::lc::{
+    checksum::checksum,
     format::{
         find,
         Damage,
         Found,
+        Lost,
         Refusal,
         SUPERBLOCK_BYTES, //
     },
+    platform::crc32c,
     recovery, //
 };
 
@@ -254,6 +257,111 @@ fn check_finds_each_flipped_bit() {
     flip(&mut machine.disks, LOG + 20, 300);
     let (found, _) = check(&mut machine);
     assert_eq!(found, Err(recovery::Error::Damaged(3)));
+}
+
+fn lost(machine: &Machine) -> Vec<u64> {
+    (0..300).filter(|&sector| machine.is_lost(sector)).collect()
+}
+
+/// A flipped bit is an error for its block: neither silent, nor spread, nor forgotten.
+#[test]
+fn flipped_bit_is_lost_and_nothing_else() {
+    let mut machine = machine();
+    machine.write(0, 40, 1).unwrap();
+    machine.write(100, 3, 2).unwrap();
+    machine.flush().unwrap();
+    // One byte in the second of five blocks, and one in a part.
+    flip(&mut machine.disks, LOG + 1 + 9, 77);
+    flip(&mut machine.disks, LOG + 1 + 41, 5);
+    // Superseded before it is written back, so that the rest of the part is damaged alone.
+    machine.write(101, 1, 3).unwrap();
+    machine.flush().unwrap();
+    while machine.log.used() > 0 {
+        machine.write_back().unwrap();
+    }
+    let expected: Vec<u64> = (8..16).chain([100, 102]).collect();
+    assert_eq!(lost(&machine), expected);
+    assert_eq!(machine.superblock.lost.sectors(), 10);
+    assert!((0..8)
+        .chain(16..40)
+        .all(|sector| tag(&machine, sector) == Some(1)));
+    assert_eq!(tag(&machine, 101), Some(3));
+    // After a crash as well; what is written or discarded is there again, and stays.
+    let mut machine = start(crash(machine));
+    assert_eq!(lost(&machine), expected);
+    machine.write(12, 2, 4).unwrap();
+    machine.discard(100, 1).unwrap();
+    machine.flush().unwrap();
+    let mut machine = start(crash(machine));
+    let expected = [8, 9, 10, 11, 14, 15, 102];
+    assert_eq!(lost(&machine), expected);
+    while machine.log.used() > 0 {
+        machine.write_back().unwrap();
+    }
+    let machine = start(crash(machine));
+    assert_eq!(lost(&machine), expected);
+    assert_eq!(machine.superblock.lost.sectors(), 7);
+    assert_eq!(tag(&machine, 12), Some(4));
+}
+
+/// A start that finds durable data damaged loses that write, and nothing else.
+#[test]
+fn damage_below_what_was_durable_is_lost_at_start() {
+    for known in [true, false] {
+        let mut machine = machine();
+        for number in 0..4 {
+            machine.write(number * 8, 8, number + 1).unwrap();
+            machine.flush().unwrap();
+        }
+        if known {
+            // The superblock knows that they are durable, not only what comes later.
+            machine.disks.power.left = None;
+            machine = start(machine.stop());
+        }
+        let mut disks = crash(machine);
+        flip(&mut disks, LOG + 9 + 4, 200);
+        let mut machine = start(disks);
+        assert_eq!(lost(&machine), (8..16).collect::<Vec<u64>>());
+        for number in [0, 2, 3] {
+            assert_eq!(tag(&machine, number * 8), Some(number + 1));
+        }
+        while machine.log.used() > 0 {
+            machine.write_back().unwrap();
+        }
+        let machine = start(crash(machine));
+        assert_eq!(lost(&machine), (8..16).collect::<Vec<u64>>());
+    }
+}
+
+#[test]
+fn checksum_of_a_run_is_that_of_its_parts() {
+    let data = content(3, 30, 9);
+    assert_eq!(
+        checksum(8, &data[..8 * SECTOR]),
+        crc32c(&data[..8 * SECTOR])
+    );
+    let whole = checksum(3, &data);
+    for byte in (0..data.len()).step_by(97) {
+        let mut other = data.clone();
+        other[byte] ^= 1;
+        assert_ne!(checksum(3, &other), whole, "byte {byte}");
+    }
+    // Blocks that change places are noticed too.
+    let mut other = data.clone();
+    other[5 * SECTOR..21 * SECTOR].rotate_left(8 * SECTOR);
+    assert_ne!(checksum(3, &other), whole);
+}
+
+#[test]
+fn lost_runs_are_joined_and_bounded() {
+    let mut lost = Lost::NONE;
+    assert!(lost.add(8, 8) && lost.add(16, 1) && lost.add(18, 1));
+    assert_eq!(lost.runs().collect::<Vec<_>>(), [(8, 9), (18, 1)]);
+    for number in 2..50 {
+        assert!(lost.add(number * 100, 65535));
+    }
+    assert!(!lost.add(0, 1));
+    assert!(!lost.add(49 * 100 + 65535, 1));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use proptest::{
 use pure::lc::index::{
     parts,
     shard_of,
+    Part,
     Shard,
     SHARDS, //
 };
@@ -44,6 +45,11 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
+/// A checksum by which a part is known again.
+fn crc_of(part: &Part, position: u64) -> u32 {
+    part.sectors() << 16 | (position + part.offset) as u32 & 0xffff
+}
+
 struct Index {
     shards: Vec<Shard>,
     /// Which position each sector has.
@@ -72,7 +78,7 @@ impl Index {
         for part in parts(sector, sectors) {
             let shard = &mut self.shards[shard_of(part.block)];
             assert!(shard.reserve());
-            shard.insert(&part, position, u64::MAX);
+            shard.insert(&part, position, crc_of(&part, position), u64::MAX);
         }
         for number in 0..u64::from(sectors) {
             let newest = self.model.entry(sector + number).or_default();
@@ -100,6 +106,15 @@ impl Index {
                     .unwrap();
                 let look = self.shards[shard_of(part.block)].look(&part);
                 assert!(look.sectors > 0);
+                if look.position.is_some() {
+                    // The checksum is that of the part as it was written, and its place is known.
+                    let stored = look.stored();
+                    let whole =
+                        look.position == Some(stored.position) && look.sectors == stored.sectors;
+                    assert_eq!(look.crc(), whole.then_some(stored.crc));
+                    assert_eq!(stored.crc as u64 & 0xffff, stored.position & 0xffff);
+                    assert_eq!(stored.crc >> 16, stored.sectors);
+                }
                 for number in 0..u64::from(look.sectors) {
                     let expected = self.model.get(&(sector + number)).copied();
                     assert_eq!(look.position.map(|position| position + number), expected);
@@ -134,6 +149,8 @@ proptest! {
                     for part in parts(sector, sectors) {
                         let shard = &mut index.shards[shard_of(part.block)];
                         let live = shard.live(&part, position);
+                        assert!(live.mask == 0 || live.crc == crc_of(&part, position));
+                        let live = live.mask;
                         for bit in 0..8u64 {
                             let sector = part.block * 8 + bit;
                             let at = position + part.offset + bit - u64::from(part.first());
@@ -176,7 +193,7 @@ fn reservations_are_kept() {
         assert_eq!(shard.reserve(), number < 64);
         if number < 64 {
             let part = parts(block * 8, 8).next().unwrap();
-            shard.insert(&part, 1000 + number as u64 * 8, u64::MAX);
+            shard.insert(&part, 1000 + number as u64 * 8, 0, u64::MAX);
         }
     }
     assert_eq!(shard.usage(), (64, 64));
@@ -187,6 +204,33 @@ fn reservations_are_kept() {
     shard.unreserve();
     assert!(shard.reserve());
     assert!(!shard.reserve());
-    shard.insert(&part, 9000, u64::MAX);
+    shard.insert(&part, 9000, 0, u64::MAX);
     assert_eq!(shard.look(&part).position, Some(9000));
+}
+
+/// What is lost is known until it is written or discarded, sector by sector.
+#[test]
+fn lost_sectors() {
+    let mut shard = Shard::new(64).unwrap();
+    let part = |sector, sectors| parts(sector, sectors).next().unwrap();
+    let put = |shard: &mut Shard, sector, sectors, position| {
+        assert!(shard.reserve());
+        shard.insert(&part(sector, sectors), position, 7, u64::MAX);
+    };
+    put(&mut shard, 0, 8, 1000);
+    put(&mut shard, 2, 1, 2000);
+    shard.lose(&part(0, 8), 1000);
+    assert_eq!(shard.lost(&part(0, 8)), 0b1111_1011);
+    assert!(shard.look(&part(0, 8)).is_lost());
+    assert_eq!(shard.look(&part(2, 6)).position, Some(2000));
+    assert_eq!(shard.live(&part(0, 8), 1000).mask, 0);
+    put(&mut shard, 0, 2, 3000);
+    shard.forget(&part(3, 1), 4000);
+    assert_eq!(shard.lost(&part(0, 8)), 0b1111_0000);
+    // After a restart: whatever else is known is newer.
+    let mut shard = Shard::new(64).unwrap();
+    put(&mut shard, 4, 1, 5000);
+    assert!(shard.reserve());
+    shard.insert_lost(&part(3, 5));
+    assert_eq!(shard.lost(&part(0, 8)), 0b1110_1000);
 }

@@ -30,7 +30,7 @@ fn options(words: &[&str]) -> Result<Options, String> {
 }
 
 /// A setting and a value that it may have.
-const VALUES: [(&str, std::ops::RangeInclusive<u32>); 10] = [
+const VALUES: [(&str, std::ops::RangeInclusive<u32>); 11] = [
     ("allow_migrate", 0..=1),
     ("force_migrate", 0..=1),
     ("migrate_threshold", 0..=100),
@@ -41,6 +41,7 @@ const VALUES: [(&str, std::ops::RangeInclusive<u32>); 10] = [
     ("barrier_deadline_ms", 0..=1000),
     ("flush_current_buffer_interval", 0..=3600),
     ("commit_super_block_interval", 0..=3600),
+    ("verify_reads", 0..=1),
 ];
 
 /// What dm-writeboost calls some of them.
@@ -104,8 +105,8 @@ fn wrong_words_are_named() {
             "number of arguments `2': only 1 words follow",
         ),
         (
-            vec!["26"],
-            "number of arguments `26': expected a number from 0 to 24",
+            vec!["28"],
+            "number of arguments `28': expected a number from 0 to 26",
         ),
         (
             vec!["2", "mode", "fast"],

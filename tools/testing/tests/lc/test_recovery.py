@@ -132,10 +132,27 @@ def test_damaged_header_that_was_durable_is_refused(image):
     holds(image.rig)
 
 
-def test_damaged_data_that_was_durable_is_refused(image):
+def test_damaged_data_that_was_durable_is_lost(image):
+    """That write, and nothing else; again when it is written back, and started anew."""
+    rig, guest = image.rig, image.guest
     image.crash()
     image.flip(LOG + 4 * 9 + 2, 7)
-    refused(image, "record 5 was durable, and is damaged")
+    image.open()
+    for again in (False, True):
+        assert rig.status()["lost_sectors"] == 8
+        for block in range(8):
+            read = f"dd if={rig.device} bs=4k skip={block} count=1 iflag=direct status=none > /tmp/block"
+            assert (guest.run(read, check=False).returncode != 0) == (block == 4)
+            if block != 4:
+                guest.run(f"cmp -n 4096 -i 0:{block * 4096} /tmp/block /tmp/data")
+        if not again:
+            assert rig.device.message("flush", check=False).returncode
+            rig.device.remove()
+            image.open()
+    write(rig, 4)
+    rig.device.message("flush")
+    assert rig.status()["lost_sectors"] == 0
+    holds(rig)
 
 
 @pytest.mark.parametrize("byte", [0, 4, 8, 40, 72, 300])

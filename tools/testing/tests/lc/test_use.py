@@ -78,9 +78,9 @@ def test_second_user_is_refused(cache, dm, guest):
 
 def test_table_is_what_makes_it_again(cache):
     words = (
-        "22 mode writearound allow_migrate 0 force_migrate 1 migrate_threshold 70 update_interval 2"
+        "24 mode writearound allow_migrate 0 force_migrate 1 migrate_threshold 70 update_interval 2"
         " nr_max_batched_migration 4 high_watermark 70 low_watermark 20 barrier_deadline_ms 3"
-        " flush_current_buffer_interval 5 commit_super_block_interval 60"
+        " flush_current_buffer_interval 5 commit_super_block_interval 60 verify_reads 1"
     )
     cache.again(words)
     assert cache.device.table()[0].args[2:] == words.split()
@@ -99,7 +99,7 @@ def test_table_is_what_makes_it_again(cache):
 WRONG_WORDS = {
     "1 mode": "number of arguments `1': expected an even number",
     "2 mode": "number of arguments `2': only 1 words follow",
-    "26 mode": "number of arguments `26': expected a number from 0 to 24",
+    "28 mode": "number of arguments `28': expected a number from 0 to 26",
     "2 mode fast": "mode `fast': expected writeback, writethrough, writearound, passthrough or cleaner",
     "2 nr_read_cache_cells 9": "expected to be left out, since reads are not cached",
     "2 speed 3": "key `speed': expected mode, ",
@@ -413,17 +413,86 @@ def test_check_finds_a_flipped_bit(parts):
     assert parts.status()["crc_errors"] == 1
 
 
-def test_flipped_bit_is_not_written_back(parts):
-    """It is noticed, and neither spread nor dropped in silence."""
+def read(rig, block, size=4096, skip=0, check=True):
+    """Reads sectors of a block, and compares them with what was written."""
+    return rig.guest.run(
+        f"bash -o pipefail -c 'dd if={rig.device} bs={size} skip={block * 4096 // size + skip} count=1 iflag=direct"
+        f" status=none | cmp -n {size} -i 0:{block * 4096 + skip * size} - /tmp/data'",
+        check=check,
+    )
+
+
+def fails(rig, *words):
+    return read(rig, *words, check=False).returncode != 0
+
+
+def test_flipped_bit_is_lost_and_nothing_else(parts):
+    """It is noticed, and neither spread, nor written back, nor forgotten; until it is written again."""
     fill(parts)
-    guest = parts.guest
-    flip(parts, 3)
-    assert parts.device.message("flush", check=False).returncode
+    flip(parts, 9 + 3)
+    event = parts.device.events()
+    result = parts.device.message("flush", check=False)
+    assert "multibyte" in result.stderr + result.stdout
+    parts.device.wait(event)
     status = parts.status()
-    assert status["crc_errors"] == 1
-    assert status.state == "fail"
-    assert guest.run(f"dd if={parts.backing} bs=4k count=8 iflag=direct status=none | cmp - /tmp/data",
-                     check=False).returncode
+    assert status.state == "rw"
+    assert (status["log_used"], status["crc_errors"], status["lost_sectors"]) == (0, 1, 8)
+    parts.guest.run(
+        f"dd if={parts.backing} bs=4k count=8 iflag=direct status=none > /tmp/back; cmp -n 4096 /tmp/back /tmp/data"
+        " && cmp -i 8192 /tmp/back /tmp/data && ! cmp -s /tmp/back /tmp/data"
+    )
+    parts.again()
+    assert parts.status()["lost_sectors"] == 8
+    for block in range(8):
+        assert fails(parts, block) == (block == 1)
+    # Half of it is written, whichever way writes go.
+    parts.device.message("mode", "writearound")
+    parts.guest.run(f"dd if=/tmp/data of={parts.device} bs=2k skip=2 seek=2 count=1 oflag=direct conv=notrunc"
+                    " status=none")
+    read(parts, 1, 2048)
+    assert fails(parts, 1, 2048, 1)
+    assert fails(parts, 1)
+    parts.device.message("mode", "writeback")
+    fill(parts)
+    parts.device.message("flush")
+    assert parts.status()["lost_sectors"] == 0
+    for block in range(8):
+        read(parts, block)
+
+
+def test_flipped_bit_is_not_read(parts):
+    """With verify_reads: an error for a read of that block or of a part of it, and for no other."""
+    parts.again("4 flush_current_buffer_interval 0 verify_reads 1")
+    fill(parts)
+    # In memory still, and behind a write that replaces a part of a block.
+    parts.guest.run(f"dd if=/tmp/data of={parts.device} bs=512 skip=34 seek=34 count=1 oflag=direct conv=fsync,notrunc"
+                    " status=none")
+    flip(parts, 9 + 3)
+    event = parts.device.events()
+    for block in range(8):
+        assert fails(parts, block) == (block == 1)
+        assert fails(parts, block, 512, 5) == (block == 1)
+    parts.device.wait(event)
+    assert fails(parts, 0, 32768)
+    # The block of which a sector was replaced: what is left of it has the checksum of all.
+    for skip in range(8):
+        read(parts, 4, 512, skip)
+    assert parts.status()["crc_errors"] == 3
+    # The data itself is as it was: it was wrong on the device only.
+    flip(parts, 9 + 3)
+    read(parts, 0, 32768)
+    parts.device.message("verify_reads", 0)
+    flip(parts, 9 + 3)
+    assert read(parts, 1, check=False).stdout.count("differ") == 1
+
+
+def test_verified_reads_are_as_modelled(cache):
+    cache.again("2 verify_reads 1")
+    for seed in range(2):
+        run(cache, seed)
+    cache.again("2 verify_reads 1")
+    cache.iomodel(f"verify --source 1 --state {STATE}")
+    assert cache.status()["crc_errors"] == cache.status()["read_errors"] == 0
 
 
 # -- the module -------------------------------------------------------------------------------------

@@ -10,10 +10,12 @@ use pure::lc::{
         Batch,
         Store, //
     },
+    checksum::checksum,
     format::{
         find,
         Due,
         Found,
+        Lost,
         Superblock,
         SUPERBLOCK_BYTES,
         SUPERBLOCK_SECTORS, //
@@ -21,6 +23,7 @@ use pure::lc::{
     index::{
         parts,
         shard_of,
+        Live,
         Part,
         Shard,
         SHARDS, //
@@ -265,6 +268,7 @@ impl Machine {
                     },
                     durable_id: 1,
                     clean: true,
+                    lost: Lost::NONE,
                 }
             }
         };
@@ -275,14 +279,29 @@ impl Machine {
         let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::new(entries).unwrap()).collect();
         let mut window = vec![0; 2 * RECORD_SECTORS as usize * SECTOR];
         let found = superblock;
-        let due = walk(disks, &found, &mut window, |extent, position| {
+        let mut lost = superblock.lost;
+        for (sector, sectors) in found.lost.runs() {
+            for part in parts(sector, sectors) {
+                let shard = &mut shards[shard_of(part.block)];
+                assert!(shard.reserve());
+                shard.insert_lost(&part);
+            }
+        }
+        let due = walk(disks, &found, &mut window, |extent, position, data| {
+            if data.is_none() {
+                assert!(lost.add(extent.sector, extent.sectors));
+            }
             for part in parts(extent.sector, extent.sectors) {
                 let shard = &mut shards[shard_of(part.block)];
                 if extent.discarded {
                     shard.forget(&part, position);
-                } else {
-                    assert!(shard.reserve());
-                    shard.insert(&part, position, u64::MAX);
+                    continue;
+                }
+                assert!(shard.reserve());
+                let crc = data.map_or(0, |data| crc32c(part.of(data)));
+                shard.insert(&part, position, crc, u64::MAX);
+                if data.is_none() {
+                    shard.lose(&part, position);
                 }
             }
         })
@@ -290,6 +309,9 @@ impl Machine {
             recovery::Error::Device(PowerCut) => NoStart::PowerCut,
             recovery::Error::Damaged(id) => NoStart::Damaged(id),
         })?;
+        superblock.lost = lost
+            .filtered(|part| shards[shard_of(part.block)].lost(part))
+            .unwrap();
         disks.flush(Disks::cache)?;
         superblock.epoch += 1;
         superblock.durable_id = due.id;
@@ -332,9 +354,10 @@ impl Machine {
             let at = place.offset as usize * SECTOR;
             self.memory[place.buffer][at..at + bytes.len()].copy_from_slice(&bytes);
             for part in parts(sector, place.sectors) {
-                self.shards[shard_of(part.block)].insert(&part, place.position, self.written);
+                let crc = crc32c(part.of(&bytes));
+                self.shards[shard_of(part.block)].insert(&part, place.position, crc, self.written);
             }
-            self.log.complete(&place, crc32c(&bytes));
+            self.log.complete(&place, checksum(sector, &bytes));
             sector += u64::from(place.sectors);
             sectors -= place.sectors;
         }
@@ -411,9 +434,15 @@ impl Machine {
         })
     }
 
+    pub fn is_lost(&self, sector: u64) -> bool {
+        let part = parts(sector, 1).next().unwrap();
+        self.shards[shard_of(part.block)].look(&part).is_lost()
+    }
+
     pub fn read(&self, sector: u64) -> Vec<u8> {
         let mut bytes = vec![0; SECTOR];
         let part = parts(sector, 1).next().unwrap();
+        assert!(!self.is_lost(sector), "sector {sector} is lost");
         match self.shards[shard_of(part.block)].look(&part).position {
             None => self.disks.backing.read(sector, &mut bytes),
             Some(position) => match self.log.find(position) {
@@ -485,8 +514,16 @@ impl Store for Machine {
         Ok(())
     }
 
-    fn live(&self, part: &Part, position: u64) -> u8 {
+    fn live(&self, part: &Part, position: u64) -> Live {
         self.shards[shard_of(part.block)].live(part, position)
+    }
+
+    fn lost(&self, part: &Part) -> u8 {
+        self.shards[shard_of(part.block)].lost(part)
+    }
+
+    fn lose(&mut self, part: &Part, position: u64) {
+        self.shards[shard_of(part.block)].lose(part, position);
     }
 
     fn end(&self) -> u64 {
@@ -520,8 +557,9 @@ impl Store for Machine {
         Ok(())
     }
 
-    fn write_tail(&mut self, tail: Due) -> Result<(), PowerCut> {
+    fn write_tail(&mut self, tail: Due, lost: Lost) -> Result<(), PowerCut> {
         self.superblock.tail = tail;
+        self.superblock.lost = lost;
         self.superblock.durable_id = self.durable_id.max(tail.id);
         write_superblock(&mut self.disks, &mut self.superblock)
     }
