@@ -653,9 +653,24 @@ impl Expected {
         }
     }
 
+    /// What is lost by damage may be anything from now on. Returns how many sectors that are.
+    pub fn accept_lost(&mut self, machine: &Machine) -> usize {
+        let lost = |sector: &u64| machine.is_lost(*sector);
+        let mut count = 0;
+        for tags in self.sectors.iter_mut().filter(|(sector, _)| lost(sector)) {
+            (tags.1.anything, tags.1.discarded) = (true, true);
+            count += 1;
+        }
+        count
+    }
+
     /// After a cut: what is there has to be allowed, and is durable from now on.
     pub fn check_after_cut(&mut self, machine: &Machine) {
         for (&sector, tags) in &mut self.sectors {
+            if machine.is_lost(sector) && tags.anything {
+                tags.since.clear();
+                continue;
+            }
             let got = tag_of(sector, &machine.read(sector));
             if !tags.anything {
                 let got = got.unwrap_or_else(|| panic!("sector {sector} has rubbish"));
