@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::path::PathBuf;
@@ -27,9 +28,11 @@ use std::str::FromStr;
 use std::time::Duration;
 use std::time::Instant;
 
-use rustix::event::PollFd;
-use rustix::event::PollFlags;
+use rustix::event::epoll;
+use rustix::event::epoll::EventData;
+use rustix::event::epoll::EventFlags;
 use rustix::fs::Timespec;
+use rustix::io::Errno;
 
 use crate::extents::Extents;
 use crate::lock;
@@ -55,8 +58,14 @@ use watch::Watches;
 const QUANTUM: Duration = Duration::from_millis(100);
 /// How long a path may name nothing, as when a file is replaced in two steps.
 const GRACE: Duration = Duration::from_secs(1);
-/// At each look of so many, all is asked for anew, whatever the signs.
-const THOROUGH: u64 = 30;
+/// At each look of so many, the groups are asked for, although nothing tells that somebody has changed them: each five
+/// minutes, if it is each ten seconds.
+const GROUPS: u64 = 30;
+/// At each look of so many, files are asked where they are, although nothing tells that they have changed.
+const FILES: u64 = 360;
+/// What is waited for: the end, and signs.
+const STOP: u64 = 0;
+const SIGNS: u64 = 1;
 
 /// What is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,50 +277,48 @@ impl<'a, T: Transport> Follower<'a, T> {
         self.account = self.kernel.memory().map(|memory| memory.used);
         let mut looks = 0;
         let mut routine = Instant::now() + self.interval;
-        let mut hold = Instant::now();
+        let wait_error = |errno: Errno| Error::Io {
+            what: "Cannot wait for files to change".into(),
+            source: io::Error::from(errno),
+        };
+        let signs = EventFlags::IN | EventFlags::ONESHOT;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(wait_error)?;
+        epoll::add(&epoll, &stop, EventData::new_u64(STOP), EventFlags::IN).map_err(wait_error)?;
+        epoll::add(&epoll, &self.watches, EventData::new_u64(SIGNS), signs).map_err(wait_error)?;
+        // When signs are waited for again, after some came.
+        let mut deaf: Option<Instant> = None;
         while !self.files.is_empty() {
             let now = Instant::now();
-            let due = self
-                .files
-                .values()
-                .filter_map(|entry| entry.pace.due())
-                .min();
-            let mut until = due.map_or(routine, |due| due.min(routine));
-            let listen = now >= hold;
-            if !listen {
-                until = until.min(hold);
+            if deaf.is_some_and(|until| until <= now) {
+                epoll::modify(&epoll, &self.watches, EventData::new_u64(SIGNS), signs)
+                    .map_err(wait_error)?;
+                deaf = None;
             }
+            let due = self.files.values().filter_map(|entry| entry.pace.due());
+            let until = due.chain(deaf).fold(routine, Instant::min);
             let wait = until.saturating_duration_since(now);
             let timeout = Timespec {
                 tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
                 tv_nsec: wait.subsec_nanos().into(),
             };
-            let mut fds = [
-                PollFd::new(&stop, PollFlags::IN),
-                PollFd::new(&self.watches, PollFlags::IN),
-            ];
-            let count = if listen { 2 } else { 1 };
-            match rustix::event::poll(&mut fds[..count], Some(&timeout)) {
-                Err(rustix::io::Errno::INTR) => continue,
-                other => other.map_err(|errno| Error::Io {
-                    what: "Cannot wait for files to change".into(),
-                    source: io::Error::from(errno),
-                })?,
+            let mut space = [MaybeUninit::uninit(); 2];
+            let (events, _) = match epoll::wait(&epoll, &mut space, Some(&timeout)) {
+                Err(Errno::INTR) => continue,
+                other => other.map_err(wait_error)?,
             };
-            let (stopped, signs) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
             let now = Instant::now();
-            if stopped {
+            if events.iter().any(|event| event.data.u64() == STOP) {
                 self.stop();
                 return Ok(());
             }
-            if listen && signs {
-                hold = now + QUANTUM;
+            if events.iter().any(|event| event.data.u64() == SIGNS) {
+                deaf = Some(now + QUANTUM);
                 self.signs(now)?;
             }
             if now >= routine {
                 routine = now + self.interval;
                 looks += 1;
-                self.routine(now, looks % THOROUGH == 0);
+                self.routine(now, looks);
             }
             let ready = |entry: &Entry| entry.pace.due().is_some_and(|due| due <= now);
             let due: Vec<usize> = self
@@ -374,13 +381,16 @@ impl<'a, T: Transport> Follower<'a, T> {
         Ok(())
     }
 
-    /// Looks for changes that had no sign.
-    fn routine(&mut self, now: Instant, thorough: bool) {
+    /// Looks for changes that had no sign, for the so-manieth time.
+    fn routine(&mut self, now: Instant, looks: u64) {
         let mut failed = Vec::new();
         for (number, entry) in &mut self.files {
             match entry.view.stamp() {
-                Ok(Look::Here((stamp, _)))
-                    if !thorough && entry.stamp.replace(stamp) == Some(stamp) => {}
+                Ok(Look::Here((stamp, _))) if entry.stamp.replace(stamp) == Some(stamp) => {
+                    if looks % FILES == 0 {
+                        entry.pace.again(now, Duration::ZERO);
+                    }
+                }
                 Ok(_) => entry.pace.touch(now),
                 Err(error) => failed.push((*number, error)),
             }
@@ -389,7 +399,7 @@ impl<'a, T: Transport> Follower<'a, T> {
             .into_iter()
             .for_each(|(number, error)| self.failed(number, now, &error));
         let account = self.kernel.memory().map(|memory| memory.used);
-        if thorough || account.is_none() || account != self.account {
+        if looks % GROUPS == 0 || account.is_none() || account != self.account {
             self.account = account;
             let devices: BTreeSet<Devno> =
                 self.files.values().map(|entry| entry.view.devno).collect();

@@ -80,7 +80,7 @@ impl Pace {
         self.due = Some(now + self.busy);
     }
 
-    /// To be looked at after so long, whatever else there is.
+    /// To be looked at after so long, although nothing was done to it.
     pub fn again(&mut self, now: Instant, after: Duration) {
         self.due = Some(now + after);
     }
@@ -102,6 +102,12 @@ mod tests {
         let mut pace = Pace::new(start, LONG_AGO);
         assert_eq!(pace.due(), Some(start));
         pace.looked(start, false);
+        assert_eq!(pace.due(), None);
+        // So it is if there was no reason for the look.
+        let later = start + LONG_AGO;
+        pace.again(later, Duration::ZERO);
+        assert_eq!(pace.due(), Some(later));
+        pace.looked(later, false);
         assert_eq!(pace.due(), None);
     }
 

@@ -223,7 +223,7 @@ def test_f9_a_group_has_one_daemon(guest, mounted):
 
 def test_f16_nothing_is_asked_while_nothing_happens(guest, mounted):
     new_file(guest, "/mnt/f")
-    # Each 30th look asks for all anew, whatever there was.
+    # Each 30th look asks for the groups, whatever there was.
     daemon = follow(guest, options="--interval 0.5")
     requests = f"timeout 2.5 strace -q -e trace=ioctl,open_by_handle_at -p {daemon.pid} 2>&1"
     said = "ioctl("
