@@ -10,7 +10,7 @@ use crate::Step;
 use crate::Transport;
 
 /// What the kernel accounts for a region, an area of it, and a bin of that, as far as it is known.
-const REGION_BYTES: u64 = 65_664;
+pub(crate) const REGION_BYTES: u64 = 65_664;
 const AREA_BYTES: u64 = 120;
 const AREA_CPU_BYTES: u64 = 104;
 const BIN_BYTES: u64 = 8;

@@ -25,6 +25,10 @@ use crate::Transport;
 const LONGEST_ROW: usize = 4095;
 /// What else may be in a row: numbers, the words of the kernel.
 const ROW_OVERHEAD: usize = 128;
+/// What a row mostly has.
+const ROW: usize = 48;
+/// Of a list that is longer than this the size is not foretold.
+const LONGEST_LIST: usize = 4 << 20;
 /// From so many on, deletes are made cheap first; see [`Device::delete_all`].
 const MANY: usize = 500;
 
@@ -90,7 +94,11 @@ impl<'a, T: Transport> Device<'a, T> {
 
     /// What there is, of all programs.
     pub fn list(&self) -> Result<Snapshot> {
-        let text = self.send(b"@stats_list", 16 << 10)?;
+        // The kernel begins anew if there is no room for its answer, but tells what all regions have of its memory.
+        let memory = self.transport.memory();
+        let most = memory.map_or(0, |memory| memory.used / cost::REGION_BYTES);
+        let most = usize::try_from(most).unwrap_or(0).saturating_mul(ROW);
+        let text = self.send(b"@stats_list", (16 << 10) + most.min(LONGEST_LIST))?;
         Snapshot::parse(&text, Some(&self.program))
     }
 

@@ -5,11 +5,11 @@
 use std::fs::File;
 use std::io;
 
-use rangemap::RangeSet;
 use rustix::fs::FileType;
 
 use crate::ioctl;
 use crate::ioctl::Kind;
+use crate::ranges::Ranges;
 use crate::Devno;
 use crate::Error;
 use crate::Result;
@@ -87,7 +87,7 @@ impl Extents {
     /// system makes of it.
     pub fn new(raw: &[RawExtent]) -> Self {
         let mut extents = Self::default();
-        let mut set = RangeSet::new();
+        let mut places = Vec::with_capacity(raw.len());
         for extent in raw {
             let nowhere = UNKNOWN | DELALLOC | ENCODED | NOT_ALIGNED | INLINE | TAIL;
             let end = extent
@@ -96,7 +96,7 @@ impl Extents {
                 .map(|end| end.div_ceil(SECTOR));
             match end {
                 Some(end) if extent.flags & nowhere == 0 && end > extent.physical / SECTOR => {
-                    set.insert(extent.physical / SECTOR..end);
+                    places.push((extent.physical / SECTOR, end));
                     extents.shared |= extent.flags & SHARED != 0;
                 }
                 _ => {
@@ -105,10 +105,7 @@ impl Extents {
                 }
             }
         }
-        extents.places = set
-            .iter()
-            .map(|range| (range.start, range.end - range.start))
-            .collect();
+        extents.places = places.into_iter().collect::<Ranges>().places();
         extents
     }
 
@@ -149,7 +146,7 @@ fn file_error(what: &str, errno: rustix::io::Errno) -> Error {
 }
 
 fn fetch(file: &File, from: u64, sync: bool) -> Result<Vec<RawExtent>> {
-    let mut buffer = ioctl::buffer(HEADER + BATCH * EXTENT);
+    let mut buffer = vec![0; HEADER + BATCH * EXTENT];
     ioctl::put(&mut buffer, 0, &from.to_ne_bytes());
     ioctl::put(&mut buffer, 8, &(u64::MAX - from).to_ne_bytes());
     ioctl::put(
@@ -191,7 +188,7 @@ pub fn device_of(file: &File) -> Result<Devno> {
     if let Some(why) = refusal(system.f_type as u64 & 0xffff_ffff) {
         return Err(Error::File(why.into()));
     }
-    let mut attributes = ioctl::buffer(28);
+    let mut attributes = vec![0; 28];
     let known = ioctl::call(file, Kind::Attributes, &mut attributes).is_ok();
     if known && ioctl::get_u32(&attributes, 0) & REALTIME != 0 {
         return Err(Error::File(

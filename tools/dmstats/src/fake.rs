@@ -418,7 +418,7 @@ impl Transport for Fake {
         })
     }
 
-    fn targets(&self, devno: Devno) -> Result<Vec<Target>> {
+    fn targets(&self, devno: Devno, _: u32) -> Result<Vec<Target>> {
         let devices = self.devices.borrow();
         devices
             .get(&devno.minor)

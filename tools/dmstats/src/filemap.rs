@@ -14,10 +14,12 @@ use crate::message;
 use crate::projection;
 use crate::projection::Plan;
 use crate::projection::Word;
+use crate::ranges::Ranges;
 use crate::Device;
 use crate::Error;
 use crate::Group;
 use crate::IdSet;
+use crate::Region;
 use crate::RegionSpec;
 use crate::Result;
 use crate::Snapshot;
@@ -57,6 +59,29 @@ fn specs(places: &[(u64, u64)], like: &RegionSpec) -> Vec<RegionSpec> {
     places.iter().map(spec).collect()
 }
 
+/// How many regions a group has, if they all are of one program, and cover these places exactly and once.
+fn unchanged(
+    snapshot: &Snapshot,
+    group: &Group,
+    leader: &Region,
+    places: &[(u64, u64)],
+) -> Option<usize> {
+    let members: Vec<&Region> = group
+        .members
+        .among(&snapshot.regions)
+        .filter_map(|id| snapshot.regions.get(&id))
+        .collect();
+    let ends = members
+        .iter()
+        .map(|region| (region.start, region.start.saturating_add(region.len)));
+    let (covered, twice) = Ranges::counted(ends);
+    let ours = members
+        .iter()
+        .all(|region| region.program == leader.program);
+    (ours && twice == 0 && !members.is_empty() && covered == Ranges::of_places(places))
+        .then_some(members.len())
+}
+
 impl<T: Transport> Device<'_, T> {
     /// Makes a region for each of these places, and a group of them unless `alias` is none. `like` has what
     /// else they are to be.
@@ -76,7 +101,7 @@ impl<T: Transport> Device<'_, T> {
                 group: None,
                 regions,
             }),
-            Some(alias) => self.describe(regions, alias, &like.aux),
+            Some(alias) => self.group_new(regions, alias, &like.aux),
         }
     }
 
@@ -94,11 +119,12 @@ impl<T: Transport> Device<'_, T> {
             ..like.clone()
         };
         let regions = self.create_all(&specs(&plan.regions, &like), |_| ())?;
-        self.describe(regions, alias, &word.format())
+        self.group_new(regions, alias, &word.format())
     }
 
-    /// Makes a group of new regions, or removes them.
-    fn describe(&self, regions: Vec<u32>, alias: &[u8], user: &[u8]) -> Result<FileMap> {
+    /// Makes a group of regions that were just made, or removes them. `user` is what else stands in the word of the
+    /// first.
+    pub fn group_new(&self, regions: Vec<u32>, alias: &[u8], user: &[u8]) -> Result<FileMap> {
         let members: IdSet = regions.iter().copied().collect();
         let group = Group {
             alias: sanitized(alias),
@@ -135,6 +161,13 @@ impl<T: Transport> Device<'_, T> {
     ) -> Result<Update> {
         let group = snapshot.group(id)?;
         let leader = snapshot.region(id)?;
+        if let Some(kept) = unchanged(snapshot, group, leader, places) {
+            return Ok(Update {
+                group: Some(id),
+                kept,
+                ..Update::default()
+            });
+        }
         let wanted: RangeSet<u64> = places
             .iter()
             .filter(|(_, len)| *len > 0)
@@ -304,7 +337,7 @@ impl<T: Transport> Device<'_, T> {
 
     /// The regions that lie over a file at these places, with what memory one file may have; none if it has none.
     pub fn plan(&self, places: &[(u64, u64)], like: &RegionSpec) -> Result<Option<Plan>> {
-        let targets = self.transport.targets(self.devno)?;
+        let targets = self.transport.targets(self.devno, 1)?;
         let ends = targets
             .iter()
             .map(|target| target.start.saturating_add(target.len));

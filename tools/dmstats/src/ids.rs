@@ -97,7 +97,18 @@ fn number(text: &[u8]) -> Option<u32> {
 impl FromIterator<u32> for IdSet {
     fn from_iter<I: IntoIterator<Item = u32>>(ids: I) -> Self {
         let mut set = Self::new();
-        ids.into_iter().for_each(|id| set.insert(id));
+        // Ids mostly come in a row, and the set takes a row as easily as one.
+        let mut row: Option<(u32, u32)> = None;
+        for id in ids {
+            row = match row {
+                Some((first, last)) if last.checked_add(1) == Some(id) => Some((first, id)),
+                ended => {
+                    set.0.extend(ended.map(|(first, last)| first..=last));
+                    Some((id, id))
+                }
+            };
+        }
+        set.0.extend(row.map(|(first, last)| first..=last));
         set
     }
 }

@@ -10,7 +10,7 @@ use rustix::ioctl;
 /// A request whose argument is a buffer.
 struct Request<'a> {
     code: ioctl::Opcode,
-    buffer: &'a mut [u64],
+    buffer: &'a mut [u8],
 }
 
 // SAFETY: the pointer is valid, for reads and writes, for the length of the buffer, which is borrowed as long
@@ -59,23 +59,20 @@ impl Kind {
         }
     }
 
-    /// How many bytes of the buffer the kernel may read or write.
-    fn length(self, buffer: &[u64]) -> usize {
-        let word = |index: usize| buffer.get(index).copied().unwrap_or(u64::MAX).to_ne_bytes();
-        let half = |bytes: [u8; 8], at: usize| {
-            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize
-        };
+    /// How many bytes of the buffer the kernel may read or write. One without a length is never long enough.
+    fn length(self, buffer: &[u8]) -> usize {
+        let told = |at: usize| number(buffer, at).map_or(usize::MAX, |length| length as usize);
         match self {
-            Kind::Dm(_) => half(word(1), 4).max(312),
-            Kind::Fiemap => half(word(3), 0).saturating_mul(56).saturating_add(32),
+            Kind::Dm(_) => told(12).max(312),
+            Kind::Fiemap => told(24).saturating_mul(56).saturating_add(32),
             Kind::Attributes => 28,
         }
     }
 }
 
 /// Makes a request. A buffer that is shorter than the kernel will take it to be is an error.
-pub fn call(fd: impl AsFd, kind: Kind, buffer: &mut [u64]) -> Result<i32> {
-    if kind.length(buffer) > size_of_val(buffer) {
+pub fn call(fd: impl AsFd, kind: Kind, buffer: &mut [u8]) -> Result<i32> {
+    if kind.length(buffer) > buffer.len() {
         return Err(rustix::io::Errno::INVAL);
     }
     let request = Request {
@@ -86,39 +83,37 @@ pub fn call(fd: impl AsFd, kind: Kind, buffer: &mut [u64]) -> Result<i32> {
     unsafe { ioctl::ioctl(fd, request) }
 }
 
-/// A buffer of so many bytes, rounded up, of zeroes.
-pub fn buffer(bytes: usize) -> Vec<u64> {
-    vec![0; bytes.div_ceil(8)]
+/// A number of 32 bits; none beyond the end.
+fn number(buffer: &[u8], at: usize) -> Option<u32> {
+    let bytes = buffer.get(at..)?.first_chunk()?;
+    Some(u32::from_ne_bytes(*bytes))
 }
 
 /// The bytes of a buffer from a place on; fewer, if it ends.
-pub fn get(buffer: &[u64], at: usize, len: usize) -> Vec<u8> {
-    let end = at.saturating_add(len).min(size_of_val(buffer));
-    let words = buffer.get(at / 8..end.div_ceil(8)).unwrap_or_default();
-    let bytes = words.iter().flat_map(|word| word.to_ne_bytes());
-    bytes.skip(at % 8).take(end.saturating_sub(at)).collect()
+pub fn get(buffer: &[u8], at: usize, len: usize) -> &[u8] {
+    let rest = buffer.get(at..).unwrap_or_default();
+    &rest[..len.min(rest.len())]
 }
 
-/// Puts bytes into a buffer; those beyond its end are left out.
-pub fn put(buffer: &mut [u64], at: usize, bytes: &[u8]) {
-    for (offset, byte) in bytes.iter().enumerate() {
-        let place = at + offset;
-        if let Some(word) = buffer.get_mut(place / 8) {
-            let mut all = word.to_ne_bytes();
-            all[place % 8] = *byte;
-            *word = u64::from_ne_bytes(all);
-        }
+/// Puts bytes into a buffer; nothing, if they would reach beyond its end.
+pub fn put(buffer: &mut [u8], at: usize, bytes: &[u8]) {
+    let place = at
+        .checked_add(bytes.len())
+        .and_then(|end| buffer.get_mut(at..end));
+    if let Some(place) = place {
+        place.copy_from_slice(bytes);
     }
 }
 
-/// A number of 32 bits from a buffer.
-pub fn get_u32(buffer: &[u64], at: usize) -> u32 {
-    get(buffer, at, 4).try_into().map_or(0, u32::from_ne_bytes)
+/// A number of 32 bits from a buffer; 0 beyond its end.
+pub fn get_u32(buffer: &[u8], at: usize) -> u32 {
+    number(buffer, at).unwrap_or_default()
 }
 
-/// A number of 64 bits from a buffer.
-pub fn get_u64(buffer: &[u64], at: usize) -> u64 {
-    get(buffer, at, 8).try_into().map_or(0, u64::from_ne_bytes)
+/// A number of 64 bits from a buffer; 0 beyond its end.
+pub fn get_u64(buffer: &[u8], at: usize) -> u64 {
+    let bytes = buffer.get(at..).and_then(|rest| rest.first_chunk());
+    bytes.map_or(0, |bytes| u64::from_ne_bytes(*bytes))
 }
 
 #[cfg(test)]
@@ -127,32 +122,38 @@ mod tests {
 
     #[test]
     fn bytes_go_where_they_should() {
-        let mut words = buffer(20);
-        put(&mut words, 6, b"abcdef");
+        let mut bytes = vec![0; 24];
+        put(&mut bytes, 6, b"abcdef");
+        assert_eq!(get(&bytes, 5, 8), b"\0abcdef\0");
+        assert_eq!((get(&bytes, 22, 9).len(), get(&bytes, 90, 9).len()), (2, 0));
+        put(&mut bytes, 20, b"beyond the end");
+        put(&mut bytes, usize::MAX, b"far beyond");
+        put(&mut bytes, 12, &7u32.to_ne_bytes());
         assert_eq!(
-            (words.len(), get(&words, 5, 8)),
-            (3, b"\0abcdef\0".to_vec())
+            (
+                get_u32(&bytes, 12),
+                get_u32(&bytes, 21),
+                get_u64(&bytes, 999)
+            ),
+            (7, 0, 0)
         );
-        assert_eq!((get(&words, 22, 9).len(), get(&words, 90, 9).len()), (2, 0));
-        put(&mut words, 20, b"beyond the end");
-        put(&mut words, 12, &7u32.to_ne_bytes());
-        assert_eq!((get_u32(&words, 12), get_u32(&words, 999)), (7, 0));
+        assert_eq!(&bytes[16..], [0; 8]);
     }
 
     #[test]
     fn a_buffer_that_is_too_short_never_reaches_the_kernel() {
         let file = std::fs::File::open("/dev/null").unwrap();
-        let mut short = buffer(312);
+        let mut short = vec![0; 312];
         put(&mut short, 12, &4096u32.to_ne_bytes());
         assert_eq!(
             call(&file, Kind::Dm(14), &mut short),
             Err(rustix::io::Errno::INVAL)
         );
         assert_eq!(
-            call(&file, Kind::Dm(0), &mut buffer(100)),
+            call(&file, Kind::Dm(0), &mut [0; 100]),
             Err(rustix::io::Errno::INVAL)
         );
-        let mut extents = buffer(32);
+        let mut extents = vec![0; 32];
         put(&mut extents, 24, &1u32.to_ne_bytes());
         assert_eq!(
             call(&file, Kind::Fiemap, &mut extents),

@@ -22,6 +22,11 @@ use crate::Transport;
 const CONTROL: &str = "/dev/mapper/control";
 const HEADER: usize = 312;
 
+/// What a row of a table mostly has.
+const ROW: usize = 80;
+/// Of a table with more rows the size is not foretold.
+const LONGEST_TABLE: usize = 50_000;
+
 const VERSION: u8 = 0;
 const LIST_DEVICES: u8 = 2;
 const DEV_STATUS: u8 = 7;
@@ -45,14 +50,14 @@ pub struct Kernel {
 
 /// A reply: the header is in it, and data from `start` to `end`.
 struct Reply {
-    buffer: Vec<u64>,
+    buffer: Vec<u8>,
     start: usize,
     end: usize,
     flags: u32,
 }
 
 impl Reply {
-    fn data(&self) -> Vec<u8> {
+    fn data(&self) -> &[u8] {
         ioctl::get(
             &self.buffer,
             self.start,
@@ -61,7 +66,7 @@ impl Reply {
     }
 
     fn text(&self, at: usize, len: usize) -> Vec<u8> {
-        until_zero(&ioctl::get(&self.buffer, at, len)).to_vec()
+        until_zero(ioctl::get(&self.buffer, at, len)).to_vec()
     }
 }
 
@@ -132,7 +137,7 @@ impl Kernel {
         loop {
             let size32 = u32::try_from(size)
                 .map_err(|_| Error::Invalid(format!("{what}: the answer is too long")))?;
-            let mut buffer = ioctl::buffer(size);
+            let mut buffer = vec![0; size];
             ioctl::put(&mut buffer, 0, &4u32.to_ne_bytes());
             ioctl::put(&mut buffer, 12, &size32.to_ne_bytes());
             ioctl::put(&mut buffer, 16, &(HEADER as u32).to_ne_bytes());
@@ -179,12 +184,11 @@ impl Kernel {
 
 impl Transport for Kernel {
     fn devices(&self) -> Result<Vec<(Devno, Vec<u8>)>> {
-        let data = self
-            .request(LIST_DEVICES, "list ioctl", None, 0, &[], 16 << 10)?
-            .data();
+        let reply = self.request(LIST_DEVICES, "list ioctl", None, 0, &[], 16 << 10)?;
+        let data = reply.data();
         let mut devices = Vec::new();
         let mut at = 0;
-        while let (Some(dev), Some(next)) = (u64_at(&data, at), u32_at(&data, at + 8)) {
+        while let (Some(dev), Some(next)) = (u64_at(data, at), u32_at(data, at + 8)) {
             let name = until_zero(data.get(at + 12..).unwrap_or_default());
             if dev == 0 || name.is_empty() {
                 break;
@@ -215,7 +219,7 @@ impl Transport for Kernel {
         })
     }
 
-    fn targets(&self, devno: Devno) -> Result<Vec<Target>> {
+    fn targets(&self, devno: Devno, expect: u32) -> Result<Vec<Target>> {
         let find = Find::Devno(devno);
         let reply = self.request(
             TABLE_STATUS,
@@ -223,16 +227,16 @@ impl Transport for Kernel {
             Some(&find),
             STATUS_TABLE,
             &[],
-            16 << 10,
+            (expect as usize).clamp(256, LONGEST_TABLE) * ROW,
         )?;
         let (data, count) = (reply.data(), ioctl::get_u32(&reply.buffer, 20));
         let mut targets = Vec::new();
         let mut at = 0;
         for _ in 0..count {
             let (Some(start), Some(len), Some(next)) = (
-                u64_at(&data, at),
-                u64_at(&data, at + 8),
-                u32_at(&data, at + 20),
+                u64_at(data, at),
+                u64_at(data, at + 8),
+                u32_at(data, at + 20),
             ) else {
                 break;
             };
@@ -258,7 +262,7 @@ impl Transport for Kernel {
         if reply.flags & DATA_OUT == 0 {
             return Ok(Vec::new());
         }
-        Ok(until_zero(&reply.data()).to_vec())
+        Ok(until_zero(reply.data()).to_vec())
     }
 
     fn memory(&self) -> Option<Memory> {

@@ -47,6 +47,7 @@ mod logged;
 pub mod message;
 pub mod metrics;
 pub mod projection;
+mod ranges;
 pub mod reply;
 mod sample;
 mod snapshot;

@@ -36,8 +36,8 @@ impl Transport for Logged<'_> {
         self.kernel.info(find)
     }
 
-    fn targets(&self, devno: Devno) -> Result<Vec<Target>> {
-        self.kernel.targets(devno)
+    fn targets(&self, devno: Devno, expect: u32) -> Result<Vec<Target>> {
+        self.kernel.targets(devno, expect)
     }
 
     fn message(&self, devno: Devno, text: &[u8], expect: usize) -> Result<Vec<u8>> {

@@ -17,10 +17,9 @@ use std::path::PathBuf;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::ffi::OsStringExt;
 
-use rangemap::RangeSet;
-
 use crate::ffi::Handle;
 use crate::follow::Mode;
+use crate::ranges::Ranges;
 use crate::sample::Count;
 use crate::sample::RegionSample;
 use crate::Region;
@@ -104,28 +103,13 @@ fn unescaped(word: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-fn set(places: &[(u64, u64)]) -> RangeSet<u64> {
-    let places = places.iter().filter(|(_, len)| *len > 0);
-    places
-        .map(|(start, len)| *start..start.saturating_add(*len))
-        .collect()
-}
-
-/// The sectors that two sets have in common, within a range.
-fn common(set: &RangeSet<u64>, start: u64, end: u64) -> u64 {
-    let parts = set.overlapping(start..end);
-    parts
-        .map(|part| part.end.min(end).saturating_sub(part.start.max(start)))
-        .sum()
-}
-
 /// Regions over a file at these places of a device of so many sectors, with so many areas at most in all. None for a
 /// file without places.
 pub fn plan(places: &[(u64, u64)], sectors: u64, areas: u64) -> Option<Plan> {
-    let set = set(places);
+    let set = Ranges::of_places(places);
     let align = set
         .iter()
-        .map(|range| (range.start | range.end).trailing_zeros())
+        .map(|(start, end)| (start | end).trailing_zeros())
         .min()?;
     let exact = 1u64 << align.min(COARSEST.trailing_zeros());
     // The finest step for which there is memory, first with room to grow, then without.
@@ -149,19 +133,19 @@ pub fn plan(places: &[(u64, u64)], sectors: u64, areas: u64) -> Option<Plan> {
 }
 
 /// A few ranges over a set, each a multiple of `room`, which are apart by the widest gaps that there are.
-fn clusters(set: &RangeSet<u64>, room: u64, sectors: u64) -> Vec<(u64, u64)> {
-    let widened: RangeSet<u64> = set
+fn clusters(set: &Ranges, room: u64, sectors: u64) -> Vec<(u64, u64)> {
+    let widened: Ranges = set
         .iter()
-        .map(|range| {
-            let end = range.end.div_ceil(room).saturating_mul(room);
-            range.start / room * room..end.min(sectors.max(range.end))
+        .map(|(start, end)| {
+            let wide = end.div_ceil(room).saturating_mul(room);
+            (start / room * room, wide.min(sectors.max(end)))
         })
         .collect();
     let ranges: Vec<_> = widened.iter().collect();
     let mut gaps: Vec<(u64, usize)> = ranges
         .windows(2)
         .enumerate()
-        .map(|(index, pair)| (pair[1].start - pair[0].end, index + 1))
+        .map(|(index, pair)| (pair[1].0 - pair[0].1, index + 1))
         .collect();
     gaps.sort_unstable_by(|one, other| other.cmp(one));
     let mut cuts: Vec<usize> = gaps
@@ -175,7 +159,7 @@ fn clusters(set: &RangeSet<u64>, room: u64, sectors: u64) -> Vec<(u64, u64)> {
     let mut regions = Vec::new();
     for cut in cuts {
         if let (Some(start), Some(end)) = (ranges.get(first), ranges.get(cut.wrapping_sub(1))) {
-            regions.push((start.start, end.end - start.start));
+            regions.push((start.0, end.1 - start.0));
         }
         first = cut;
     }
@@ -183,21 +167,20 @@ fn clusters(set: &RangeSet<u64>, room: u64, sectors: u64) -> Vec<(u64, u64)> {
 }
 
 /// How many sectors of areas that have some of a file are not its own.
-fn foreign(set: &RangeSet<u64>, regions: &[(u64, u64)], step: u64) -> u64 {
-    let mut touched = RangeSet::new();
+fn foreign(set: &Ranges, regions: &[(u64, u64)], step: u64) -> u64 {
+    let mut touched = Vec::new();
     for (start, len) in regions {
-        for range in set.overlapping(*start..start + len) {
-            let from = range.start.max(*start);
-            let to = range.end.min(start + len);
+        for (from, to) in set.within(*start, start + len) {
             let first = start + (from - start) / step * step;
             let last = start + (to - start).div_ceil(step) * step;
-            touched.insert(first..last.min(start + len));
+            touched.push((first, last.min(start + len)));
         }
     }
-    let all: u64 = touched.iter().map(|range| range.end - range.start).sum();
+    let touched: Ranges = touched.into_iter().collect();
+    let all: u64 = touched.iter().map(|(start, end)| end - start).sum();
     let own: u64 = touched
         .iter()
-        .map(|range| common(set, range.start, range.end))
+        .map(|(start, end)| set.common(start, end))
         .sum();
     all - own
 }
@@ -216,7 +199,7 @@ pub fn project<'a>(
     regions: impl Iterator<Item = (&'a Region, &'a RegionSample)>,
     places: &[(u64, u64)],
 ) -> Projection {
-    let set = set(places);
+    let set = Ranges::of_places(places);
     let mut sum = Count::default();
     let mut estimated = 0u64;
     for (region, sample) in regions {
@@ -225,7 +208,7 @@ pub fn project<'a>(
         }
         for (area, count) in (0..).zip(&sample.areas) {
             let (start, len) = (region.area_start(area), region.area_len(area));
-            let own = common(&set, start, start.saturating_add(len));
+            let own = set.common(start, start.saturating_add(len));
             if own == 0 {
                 continue;
             }
@@ -370,8 +353,8 @@ mod tests {
             let places: Vec<(u64, u64)> = blocks.iter().map(|block| (block * 8, 8)).collect();
             let plan = plan(&places, 40_000, areas).unwrap();
             prop_assert!(!plan.regions.is_empty() && plan.regions.len() <= REGIONS);
-            let covered = set(&plan.regions);
-            prop_assert!(set(&places).iter().all(|range| covered.gaps(range).next().is_none()));
+            let covered = Ranges::of_places(&plan.regions);
+            prop_assert!(Ranges::of_places(&places).iter().all(|(start, end)| covered.common(start, end) == end - start));
             prop_assert!(plan.regions.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0));
             let count: u64 = plan.regions.iter().map(|(_, len)| len.div_ceil(plan.step)).sum();
             prop_assert!(count <= areas.max(REGIONS as u64));

@@ -92,9 +92,10 @@ impl<'a> ListRow<'a> {
 
 /// Takes a histogram off the end of a row.
 fn bounds(row: &[u8]) -> (&[u8], Vec<u64>) {
-    const WORD: &[u8] = b" histogram:";
-    let at = row.windows(WORD.len()).rposition(|window| window == WORD);
-    let found = at.and_then(|at| Some((&row[..at], numbers(&row[at + WORD.len()..], b',')?)));
+    let found = row.iter().rposition(|byte| *byte == b' ').and_then(|at| {
+        let list = row[at..].strip_prefix(b" histogram:")?;
+        Some((&row[..at], numbers(list, b',')?))
+    });
     found
         .filter(|(_, bounds)| rising(bounds))
         .unwrap_or((row, Vec::new()))

@@ -202,7 +202,7 @@ impl Snapshot {
             let missing = first_missing(&described.members, &members);
             self.problems.push(Problem::MissingMember(leader, missing));
         }
-        let mut free = IdSet::new();
+        let mut free = Vec::with_capacity(members.len());
         for id in members {
             let Some(region) = self.regions.get_mut(&id) else {
                 continue;
@@ -211,9 +211,10 @@ impl Snapshot {
                 self.problems.push(Problem::SharedMember(leader, id));
             } else {
                 region.group = Some(leader);
-                free.insert(id);
+                free.push(id);
             }
         }
+        let free: IdSet = free.into_iter().collect();
         if free.first() == Some(leader) {
             let group = Group {
                 alias: described.alias,

@@ -93,8 +93,8 @@ pub trait Transport {
     /// One device.
     fn info(&self, find: &Find) -> Result<DeviceInfo>;
 
-    /// The targets of a device's table.
-    fn targets(&self, devno: Devno) -> Result<Vec<Target>>;
+    /// The targets of a device's table; `expect` is how many these may well be.
+    fn targets(&self, devno: Devno, expect: u32) -> Result<Vec<Target>>;
 
     /// Sends a message and gives back its reply; `expect` is how long that may well be.
     fn message(&self, devno: Devno, text: &[u8], expect: usize) -> Result<Vec<u8>>;

@@ -143,7 +143,9 @@ impl Command<'_> {
     fn create_on(&mut self, subject: &Subject<'_>) -> Result<()> {
         let args = self.args;
         let name = subject.name();
-        let targets = self.kernel.targets(subject.info.devno)?;
+        let targets = self
+            .kernel
+            .targets(subject.info.devno, subject.info.targets)?;
         let size = targets
             .iter()
             .map(|target| target.start.saturating_add(target.len))
@@ -171,7 +173,7 @@ impl Command<'_> {
             }
             vec![RegionSpec {
                 range: Some((start, len)),
-                ..like
+                ..like.clone()
             }]
         };
         if self.plan(&name, &specs)? {
@@ -187,10 +189,11 @@ impl Command<'_> {
         })?;
         let mut group = None;
         if args.segments && !args.nogroup {
-            let members = ids.iter().copied().collect();
-            let snapshot = subject.device.list()?;
             let alias = args.alias.as_deref().unwrap_or_default().as_bytes();
-            group = Some(subject.device.group(&snapshot, &members, alias)?);
+            group = subject
+                .device
+                .group_new(ids.clone(), alias, &like.aux)?
+                .group;
         }
         for (id, spec) in ids.iter().zip(&specs) {
             let areas = cost::areas(spec.range.map_or(0, |(_, len)| len), spec.step);

@@ -11,6 +11,8 @@ use dmstats::Group;
 use dmstats::Region;
 use dmstats::Snapshot;
 
+use super::units::digits;
+use super::units::two_decimals;
 use super::units::Units;
 
 /// What a field's values are, for selections.
@@ -251,6 +253,8 @@ pub struct Row<'a> {
     pub snapshot: &'a Snapshot,
     pub object: Object<'a>,
     pub counters: Counters,
+    /// What the counters mean.
+    pub metrics: Metrics,
     pub bins: &'a [u64],
     pub interval_ns: u64,
 }
@@ -280,14 +284,14 @@ fn text(text: impl Into<Vec<u8>>) -> Cell {
 
 fn number(value: u64) -> Cell {
     Cell {
-        text: value.to_string().into_bytes(),
+        text: digits(value).into_bytes(),
         number: Some(value as f64),
     }
 }
 
 fn rate(value: f64) -> Cell {
     Cell {
-        text: format!("{value:.2}").into_bytes(),
+        text: two_decimals(value).into_bytes(),
         number: Some(value),
     }
 }
@@ -364,11 +368,6 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// What the counters mean.
-    pub fn metrics(&self) -> Metrics {
-        Metrics::new(&self.counters, self.interval_ns)
-    }
-
     /// What stands in a field.
     pub fn cell(&self, field: &Field, style: &Style) -> Cell {
         match field.section {
@@ -388,7 +387,7 @@ impl<'a> Row<'a> {
     }
 
     fn stats_cell(&self, field: &Field, style: &Style) -> Cell {
-        let (counters, metrics) = (&self.counters, self.metrics());
+        let (counters, metrics) = (&self.counters, &self.metrics);
         let ms = |ns: f64| rate(ns / 1e6);
         match field.name {
             "read_count" => number(counters.reads),
@@ -437,7 +436,8 @@ impl<'a> Row<'a> {
         let Some(region) = self.region() else {
             return text("");
         };
-        let (start, len) = self.span();
+        // Of a group it is a sum, which not all fields need.
+        let (start, len) = (|| self.span().0, || self.span().1);
         let size = |sectors: u64| self.size(sectors as f64, style);
         let is_group = matches!(self.object, Object::Group(..));
         let area = match self.object {
@@ -449,15 +449,15 @@ impl<'a> Row<'a> {
                 Object::Group(_, group) => beyond(group.members.to_string()),
                 _ => number(region.id.into()),
             },
-            "region_start" => size(if is_group { start } else { region.start }),
-            "region_len" => size(if is_group { len } else { region.len }),
+            "region_start" => size(if is_group { start() } else { region.start }),
+            "region_len" => size(if is_group { len() } else { region.len }),
             "area_id" => number(area),
-            "area_start" => size(start),
+            "area_start" => size(start()),
             "area_len" => size(match self.object {
-                Object::Area(..) | Object::Group(..) => len,
+                Object::Area(..) | Object::Group(..) => len(),
                 Object::Region(region) => region.step.min(region.len),
             }),
-            "area_offset" => size(start.saturating_sub(region.start)),
+            "area_offset" => size(start().saturating_sub(region.start)),
             "area_count" => number(if is_group { 1 } else { region.areas() }),
             "group_id" => self
                 .group()

@@ -22,6 +22,7 @@ use std::time::Instant;
 
 use clap::CommandFactory;
 use clap::Parser;
+use dmstats::metrics::Metrics;
 use dmstats::Device;
 use dmstats::DeviceInfo;
 use dmstats::Devno;
@@ -836,6 +837,9 @@ impl Shown {
             snapshot,
             object,
             counters: count.map(|count| count.counters).unwrap_or_default(),
+            metrics: count.map_or_else(Metrics::default, |count| {
+                Metrics::new(&count.counters, interval_ns)
+            }),
             bins: count.map_or(&[][..], |count| &count.bins),
             interval_ns,
         };

@@ -262,7 +262,7 @@ fn json_row(row: &Row<'_>, counted: bool) -> Value {
         all.insert("attribution_error".into(), json!(error));
     }
     if counted {
-        let (counters, metrics) = (&row.counters, row.metrics());
+        let (counters, metrics) = (&row.counters, &row.metrics);
         all.insert("histogram".into(), json!(row.bins));
         all.insert(
             "counters".into(),

@@ -291,8 +291,8 @@ impl Transport for Rival<'_> {
         self.0.info(find)
     }
 
-    fn targets(&self, devno: Devno) -> Result<Vec<crate::Target>> {
-        self.0.targets(devno)
+    fn targets(&self, devno: Devno, expect: u32) -> Result<Vec<crate::Target>> {
+        self.0.targets(devno, expect)
     }
 
     fn message(&self, devno: Devno, text: &[u8], expect: usize) -> Result<Vec<u8>> {
