@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """dmstats on files: the regions of a group are where the file is, whatever becomes of it."""
 
+import re
+
 from tests.dmstats.filemaps import LVM2, both, fragmented, places, regions
 
 
@@ -97,14 +99,56 @@ def test_a46_a47_f14_what_cannot_be_mapped_is_refused_each_with_its_reason(guest
     guest.run(f"mkfs.xfs -q -d rtinherit=1 -r rtdev={real} {data} && mount -o rtdev={real} {data} /mnt")
     guest.run("dd if=/dev/urandom of=/mnt/f bs=1M count=1 status=none && sync")
     assert refused("/mnt/f") == "Cannot map file: it is on the realtime device of its XFS, not on its data device."
-    guest.run("umount /mnt")
+    # LVM2 counts what is at the same place of the other device.
+    assert "Created new group" in guest.output(f"{LVM2} create --filemap --nomonitor /mnt/f")
+    guest.run(f"{LVM2} delete --allregions d; umount /mnt")
 
 
 def test_f18_shared_blocks_are_told(guest, dm, disks):
     device = dm.create("d", f"0 819200 linear {disks.ram(400)[0]} 0")
     guest.run(f"mkfs.xfs -q {device} && mount {device} /mnt && dd if=/dev/urandom of=/mnt/f bs=64k count=1 status=none")
     guest.run("sync && cp --reflink=always /mnt/f /mnt/g")
-    assert "shares blocks with other files" in guest.run("dmstats create --filemap --nomonitor /mnt/f").stderr
+    said = "shares blocks with other files"
+    assert said in guest.run("dmstats create --filemap --nomonitor /mnt/f").stderr
+    assert said not in guest.run(f"{LVM2} create --filemap --nomonitor /mnt/f").stderr
+
+
+def test_a29_a30_a31_a34_a_map_without_memory_leaves_nothing_behind(guest, mounted):
+    fragmented(guest, "/mnt/f", 40)
+    limit = int(guest.output("awk '/MemTotal/ { print $2 }' /proc/meminfo")) * 1024 // 4
+
+    def room(create=None):
+        if create:
+            guest.run(f"dmstats create d --programid other {create}")
+        return limit - int(guest.output("cat /sys/module/dm_mod/parameters/stats_current_allocated_bytes"))
+
+    before = room()
+    region = before - room("--areas 1")
+    area = (before - region - room("--areas 1001") - region) // 1000
+    # Others leave it room for twenty regions and a half.
+    rest = 20 * region + region // 2
+    while (left := room() - rest - region) > 0:
+        room(f"--areas {min(800_000, left // area + 1)}")
+    listed = guest.output("dmsetup message d 0 @stats_list")
+    failed = guest.run("dmstats create --filemap --nomonitor -vv /mnt/f", check=False)
+    assert failed.returncode == 1 and "Could not create regions from file /mnt/f." in failed.stderr
+    assert re.search(r"Failed to create region 21 of 40 at \d+", failed.stderr)
+    assert guest.output("dmsetup message d 0 @stats_list") == listed
+    # Each region once to make it and once to remove it; who has the memory is asked for after that.
+    assert int(re.search(r"(\d+) requests to the kernel", failed.stderr)[1]) <= 21 + 20 + 6
+
+
+def test_b1_foreign_regions_below_do_no_harm(guest, mounted):
+    fragmented(guest, "/mnt/f", 5)
+    guest.run("dmstats create --programid other $(yes d | head -300) > /dev/null")
+    guest.run("dmstats create --filemap --nomonitor /mnt/f")
+    fragmented(guest, "/mnt/g", 40)
+    guest.run("dmstats delete --regionid 7 --programid other d; cat /mnt/g >> /mnt/f; sync")
+    guest.run("dmstats update_filemap --nomonitor --groupid 301 /mnt/f")
+    group = guest.output("dmstats list --group --noheadings -o group_id d")
+    assert regions(guest, group) == places(guest, "/mnt/f")
+    others = guest.output("dmstats list --region --programid other --noheadings -o region_id d").splitlines()
+    assert others == [str(number) for number in range(301) if number != 7]
 
 
 def test_b2_lvm2_loses_a_map_whose_first_block_goes(guest, dm, disks):

@@ -59,13 +59,14 @@ def test_reports_are_those_of_lvm2_to_the_byte(guest, device):
 
 
 REFUSED = [
-    "bogus", "", "list nope", "list -o bogus", "list -O bogus", "list -S bogus=1", "list -S region_id=", "list -u nope",
-    "list -j 253", "list --headings bogus", "list --units x", "print d", "clear d", "delete",
-    "delete d", "delete --regionid 99 d", "delete --groupid 99 d", "delete --regionid 0 --allregions d", "create",
-    "create nope", "create d --bounds 3,2", "create d --bounds 0", "create d --programid ''", "create d --start x",
-    "create d --areas 2 --areasize 8", "group d", "group --regions 99 d", "group --regions 2-1 d", "ungroup d",
-    "ungroup --groupid 9 d", "report d --interval 0", "create --filemap /etc/hostname", "create --filemap",
-    "update_filemap /etc/hostname", "create --filemap --segments /etc/hostname", "list --un",
+    "bogus", "", "list nope", "list -o bogus", "list -O bogus", "list -S bogus=1", "list -S region_id=",
+    "list -u nope", "list -j 253", "list -S stats_name=[d,grp]", "list --headings bogus", "list --units x", "print d",
+    "clear d", "delete", "delete d", "delete --regionid 99 d", "delete --groupid 99 d",
+    "delete --regionid 0 --allregions d", "create", "create nope", "create d --bounds 3,2", "create d --bounds 0",
+    "create d --programid ''", "create d --start x", "create d --areas 2 --areasize 8", "group d",
+    "group --regions 99 d", "group --regions 2-1 d", "ungroup d", "ungroup --groupid 9 d", "report d --interval 0",
+    "create --filemap /etc/hostname", "create --filemap", "update_filemap /etc/hostname",
+    "create --filemap --segments /etc/hostname", "list --un",
 ]
 
 
