@@ -115,9 +115,11 @@ impl Bdev {
     }
 
     /// The capacity in sectors.
+    #[inline]
     pub fn sectors(&self) -> Sector {
-        // SAFETY: By the type invariants, the device is valid.
-        unsafe { helpers::bdev_nr_sectors(self.as_ptr()) }
+        // SAFETY: By the type invariants, the device is valid. It may get another size meanwhile: a
+        // volatile load of a word is atomic.
+        unsafe { (&raw const (*self.as_ptr()).bd_nr_sectors).read_volatile() }
     }
 
     /// The smallest unit that the device addresses, in bytes.

@@ -81,6 +81,11 @@ HELPER void rust_dm_helper_cond_resched(void)
 	cond_resched();
 }
 
+HELPER bool rust_dm_helper_fatal_signal_pending(void)
+{
+	return fatal_signal_pending(current);
+}
+
 /* Bios. */
 
 HELPER void rust_dm_helper_bio_send(struct bio *bio, struct block_device *bdev,
@@ -189,11 +194,6 @@ HELPER void rust_dm_helper_bio_send_remapped(struct bio *bio,
 
 /* Block devices. */
 
-HELPER sector_t rust_dm_helper_bdev_nr_sectors(struct block_device *bdev)
-{
-	return bdev_nr_sectors(bdev);
-}
-
 HELPER unsigned int
 rust_dm_helper_bdev_logical_block_size(struct block_device *bdev)
 {
@@ -292,13 +292,14 @@ HELPER void rust_dm_helper_dm_internal_resume(struct mapped_device *md)
 	dm_internal_resume(md);
 }
 
-/* Counting, on each processor for itself, and being told of the last one. */
+/* Counting, on each processor for itself. */
 
 HELPER void rust_dm_helper_this_cpu_inc(u64 __percpu *count)
 {
 	this_cpu_inc(*count);
 }
 
+/* What comes before an addition that is in the sum has happened. */
 HELPER u64 rust_dm_helper_percpu_sum(u64 __percpu *count)
 {
 	u64 sum = 0;
@@ -306,27 +307,14 @@ HELPER u64 rust_dm_helper_percpu_sum(u64 __percpu *count)
 
 	for_each_possible_cpu(cpu)
 		sum += READ_ONCE(*per_cpu_ptr(count, cpu));
+	smp_mb();
 	return sum;
 }
 
-HELPER u64 __percpu *rust_dm_helper_percpu_alloc(void)
+/* Zeroed numbers of 64 bits, so many bytes for each processor. */
+HELPER void __percpu *rust_dm_helper_percpu_alloc(size_t size)
 {
-	return alloc_percpu(u64);
-}
-
-HELPER void rust_dm_helper_percpu_ref_get(struct percpu_ref *ref)
-{
-	percpu_ref_get(ref);
-}
-
-HELPER void rust_dm_helper_percpu_ref_put(struct percpu_ref *ref)
-{
-	percpu_ref_put(ref);
-}
-
-HELPER void rust_dm_helper_init_completion(struct completion *completion)
-{
-	init_completion(completion);
+	return __alloc_percpu(size, __alignof__(u64));
 }
 
 /* The tracepoint of a bio's end. */

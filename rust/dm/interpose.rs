@@ -20,8 +20,8 @@
 //!            |
 //!   submit_bio_noacct   <------ entry hook: marked, let through
 //!            |
-//!   submit_bio_noacct_nocheck < second hook: a bio for the original that is not marked was
-//!            |                  under way before there was a top
+//!     __submit_bio       <---- second hook: a bio for the original that is not marked was
+//!            |                 under way before there was a top
 //!        original
 //! ```
 //!
@@ -31,8 +31,8 @@
 //!   device that is interposed, [`Top`]s by the device that is led to.
 //! - An [`Original`] that leads to a [`Top`] holds a reference to it. Taking it away
 //!   ([`Original::unlead`]) waits for an RCU grace period, so no hook is left that has seen it.
-//! - A [`Top`] counts each bio from the hook that led it there until it has ended, and its drop
-//!   waits for that count to be zero before it closes the device.
+//! - A [`Top`] counts the bios that the hooks lead there, and those of them that have ended; its drop
+//!   waits for as many of these before it closes the device.
 //! - The hooks are in place as long as there is a [`Top`]: with none, no bio of the system runs
 //!   through any code of the module.
 //! - All hold the [`Interposer`], which belongs to the module.

@@ -30,7 +30,7 @@
 //!    does not wait for writes.
 //! 7. A detach is never undone: once bios go to the original directly, no later one goes through
 //!    the top again, since that may have remembered what it has seen last.
-//! 8. `presuspend` waits for the message under way before device-mapper stops I/O, and refuses
+//! 8. `presuspend` waits for the step under way before device-mapper stops I/O, and refuses
 //!    those that follow; else a freeze would wait for I/O that waits for the message.
 //! 9. The module can be unloaded when nothing is attached and no table is left, and then no thread
 //!    is in any code of it.

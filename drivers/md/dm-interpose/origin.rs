@@ -23,9 +23,12 @@
 //! In the order in which they are taken:
 //!
 //! 1. `Registry::open`
-//! 2. `steps`: one step at a time; held while it sleeps. `presuspend` takes it, see the crate.
-//! 3. `shown`, `listener`: leaves.
-//! 4. those of [`dm::interpose`]; of [`Hold`], which any context takes.
+//! 2. `steps`, `shown`, `listener`: leaves, held for a moment.
+//! 3. those of [`dm::interpose`]; of [`Hold`], which any context takes.
+//!
+//! One step is taken at a time: whoever takes one has the [`Turn`]. That is no lock, since the step
+//! waits for a mapped device to be suspended if the original is one, and device-mapper has such
+//! devices suspended while `presuspend` waits for the step under way.
 
 use crate::{
     fit::{
@@ -59,14 +62,21 @@ use dm::{
     prelude::*, //
 };
 use kernel::{
+    new_condvar,
     new_mutex,
     prelude::*,
     sync::{
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        },
         Arc,
+        CondVar,
         Mutex, //
     },
     time::{
         msecs_to_jiffies,
+        Delta,
         Instant,
         Monotonic, //
     },
@@ -81,9 +91,9 @@ use kernel::{
 /// How long the original may take to finish what it was given, in milliseconds.
 const DRAIN_MS: u32 = 10_000;
 /// How long a top may take to finish what it was given before the message fails, in milliseconds.
-const LEAVE_MS: u32 = 10_000;
+const LEAVE_MS: i64 = 10_000;
 /// The same where there is no message that could fail.
-const LEAVE_UNASKED_MS: u32 = 500;
+const LEAVE_UNASKED_MS: i64 = 500;
 /// How often it is looked whether a top has left, in milliseconds.
 const LOOK_MS: u32 = 100;
 
@@ -177,6 +187,8 @@ impl fmt::Display for Failure {
 
 struct Steps {
     state: State<Arc<Top>>,
+    /// Whether somebody has the [`Turn`].
+    taken: bool,
     /// Set when no table is left that would keep the module while a top leaves.
     module: Option<ModuleRef>,
 }
@@ -190,6 +202,9 @@ pub(crate) struct Origin {
     hold: Hold,
     #[pin]
     steps: Mutex<Steps>,
+    /// The turn has been given back.
+    #[pin]
+    given_back: CondVar,
     #[pin]
     shown: Mutex<Shown>,
     /// The table whose events tell of what happens by itself, and its number.
@@ -215,7 +230,11 @@ impl Origin {
         let origin = try_pin_init!(Origin {
             original <- original,
             hold <- Hold::new(),
-            steps <- new_mutex!(Steps { state: State::new(), module: None }, "Origin::steps"),
+            steps <- new_mutex!(
+                Steps { state: State::new(), taken: false, module: None },
+                "Origin::steps"
+            ),
+            given_back <- new_condvar!("Origin::given_back"),
             shown <- new_mutex!(
                 Shown { state: Name::Idle, top: None, freeze_us: 0, drain_us: 0 },
                 "Origin::shown"
@@ -236,6 +255,12 @@ impl Origin {
     #[inline]
     pub(crate) fn hold(&self) -> &Hold {
         &self.hold
+    }
+
+    /// The device itself.
+    #[inline]
+    pub(crate) fn original(&self) -> &Original {
+        &self.original
     }
 
     /// How many bios went which way.
@@ -267,23 +292,26 @@ impl Origin {
         }
     }
 
+    /// Waits until no step is under way, and begins one. Sleeps.
+    fn turn(&self) -> Turn<'_> {
+        let mut steps = self.steps.lock();
+        while steps.taken {
+            self.given_back.wait(&mut steps);
+        }
+        steps.taken = true;
+        Turn { origin: self }
+    }
+
     /// Waits for the step under way, and allows none from now on, or again. Sleeps.
     pub(crate) fn suspend(&self, suspended: bool) {
-        self.steps.lock().state.suspend(suspended);
+        self.turn().steps().state.suspend(suspended);
     }
 
-    /// Shows the state that the steps are in, and tells of it.
-    fn show(&self, steps: &Steps) {
-        self.show_as(
-            steps.state.name(),
-            steps.state.leaving().or(steps.state.current()),
-        );
-    }
-
-    fn show_as(&self, state: Name, top: Option<&Arc<Top>>) {
+    /// Shows a state, and tells of it.
+    fn show_as(&self, state: Name, top: Option<DevNumber>) {
         let mut shown = self.shown.lock();
         shown.state = state;
-        shown.top = top.map(|top| top.number());
+        shown.top = top;
         drop(shown);
         self.event();
     }
@@ -292,20 +320,14 @@ impl Origin {
 
     /// Leads bios to the mapped device of this number. Sleeps.
     pub(crate) fn attach(&self, device: DevNumber, freeze: bool) -> Result<(), Failure> {
-        let mut steps = self.steps.lock();
-        steps.state.check(Step::Attach).map_err(Failure::Refused)?;
+        let turn = self.turn();
+        turn.check(Step::Attach)?;
         let top = self.open(device)?;
-        self.show_as(Name::Attaching, Some(&top));
+        self.show_as(Name::Attaching, Some(top.number()));
 
         let _noio = NoIo::enter();
-        let frozen = match self.freeze(freeze) {
-            Ok(frozen) => frozen,
-            Err(failure) => {
-                self.show(&steps);
-                return Err(failure);
-            }
-        };
-        let mut drained = self.lead_and_drain(&mut steps, &top);
+        let frozen = self.freeze(freeze).inspect_err(|_| turn.show())?;
+        let mut drained = self.lead_and_drain(&turn, &top);
         drop(frozen);
         if drained.is_ok() {
             self.original.wait_for_submitters();
@@ -313,29 +335,29 @@ impl Origin {
         }
         if let Err(error) = drained {
             drop(self.original.unlead());
-            steps.state.leave();
+            turn.steps().state.leave();
             drop(top);
             // Where the original does not finish either, the top goes on leaving.
-            let left = self.wait_for_leaving(&steps, LEAVE_UNASKED_MS);
-            let _ = self.settle(&mut steps, left);
+            let left = turn.wait_for_leaving(LEAVE_UNASKED_MS);
+            let _ = turn.settle(left);
             return Err(Failure::Drain(error));
         }
-        self.show(&steps);
+        turn.show();
         Ok(())
     }
 
     /// Leads bios to another mapped device. Sleeps.
     pub(crate) fn switch(&self, device: DevNumber, freeze: bool) -> Result<(), Failure> {
-        let mut steps = self.steps.lock();
-        steps.state.check(Step::Switch).map_err(Failure::Refused)?;
+        let turn = self.turn();
+        turn.check(Step::Switch)?;
         let top = self.open(device)?;
         let _noio = NoIo::enter();
         let frozen = self.freeze(freeze)?;
         drop(self.original.lead(top.clone()));
-        steps.state.lead(top);
-        let left = self.wait_for_leaving(&steps, LEAVE_MS);
+        turn.steps().state.lead(top);
+        let left = turn.wait_for_leaving(LEAVE_MS);
         drop(frozen);
-        self.settle(&mut steps, left)
+        turn.settle(left)
     }
 
     /// Leads bios nowhere any more. Sleeps.
@@ -343,44 +365,42 @@ impl Origin {
     /// When it fails with [`Failure::InFlight`] it is done but for waiting, and may be asked for
     /// again.
     pub(crate) fn detach(&self, freeze: bool) -> Result<(), Failure> {
-        let mut steps = self.steps.lock();
-        steps.state.check(Step::Detach).map_err(Failure::Refused)?;
+        let turn = self.turn();
+        turn.check(Step::Detach)?;
         let _noio = NoIo::enter();
-        let frozen = if steps.state.current().is_some() {
-            self.freeze(freeze)?
-        } else {
-            None
-        };
+        let is_attached = turn.steps().state.current().is_some();
+        let frozen = self.freeze(freeze && is_attached)?;
         drop(self.original.unlead());
-        steps.state.leave();
-        let left = self.wait_for_leaving(&steps, LEAVE_MS);
+        turn.steps().state.leave();
+        let left = turn.wait_for_leaving(LEAVE_MS);
         drop(frozen);
-        self.settle(&mut steps, left)
+        turn.settle(left)
     }
 
     /// No table has the original any more: detaches what is attached. What takes longer is left to
     /// the timer. Sleeps, for half a second or so at most.
     pub(crate) fn close(this: &Arc<Self>) {
-        let mut steps = this.steps.lock();
+        let turn = this.turn();
         let _noio = NoIo::enter();
-        if let Some(top) = steps.state.current() {
+        let attached = turn.steps().state.current().map(|top| top.number());
+        if let Some(number) = attached {
             dm::warning!(
                 NAME,
                 "Device {}: its last table is gone, {} is detached",
                 this.number(),
-                top.number()
+                number
             );
         }
         drop(this.original.unlead());
-        steps.state.leave();
-        let left = this.wait_for_leaving(&steps, LEAVE_UNASKED_MS);
-        if this.settle(&mut steps, left).is_ok() {
+        turn.steps().state.leave();
+        let left = turn.wait_for_leaving(LEAVE_UNASKED_MS);
+        if turn.settle(left).is_ok() {
             return;
         }
         // The table that is about to go still has the module, so this does not fail; if it did,
         // the top's own drop would wait here.
-        steps.module = ModuleRef::new(this.registry.module()).ok();
-        drop(steps);
+        turn.steps().module = ModuleRef::new(this.registry.module()).ok();
+        drop(turn);
         this.look_later();
     }
 
@@ -417,11 +437,11 @@ impl Origin {
 
     /// From a moment on, all that is submitted goes to `top`, and what was submitted before is
     /// done.
-    fn lead_and_drain(&self, steps: &mut Steps, top: &Arc<Top>) -> Result {
+    fn lead_and_drain(&self, turn: &Turn<'_>, top: &Arc<Top>) -> Result {
         let began = Instant::<Monotonic>::now();
         let holding = self.hold.begin(&self.original);
         drop(self.original.lead(top.clone()));
-        steps.state.lead(top.clone());
+        turn.steps().state.lead(top.clone());
         let drained = self.original.drain(DRAIN_MS);
         drop(holding);
         self.shown.lock().drain_us = micros(began);
@@ -431,31 +451,6 @@ impl Origin {
     fn drain_held(&self) -> Result {
         let _holding = self.hold.begin(&self.original);
         self.original.drain(DRAIN_MS)
-    }
-
-    /// Waits until nothing is in flight in the top that leaves, for `limit_ms` at most; then true.
-    fn wait_for_leaving(&self, steps: &Steps, limit_ms: u32) -> bool {
-        let Some(top) = steps.state.leaving() else {
-            return true;
-        };
-        let began = Instant::<Monotonic>::now();
-        let left = top.wait_idle(msecs_to_jiffies(limit_ms));
-        self.shown.lock().drain_us = micros(began);
-        left
-    }
-
-    /// Lets the top go that has left. Nothing is frozen: the last one to go takes the hooks away,
-    /// which takes a while.
-    fn settle(&self, steps: &mut Steps, left: bool) -> Result<(), Failure> {
-        if left {
-            drop(steps.state.gone());
-        }
-        self.show(steps);
-        if left {
-            Ok(())
-        } else {
-            Err(Failure::InFlight)
-        }
     }
 
     /// Has the timer look whether a top has left.
@@ -473,21 +468,85 @@ impl Origin {
     }
 }
 
+/// The right to take a step; nobody else changes the state meanwhile. Given back when it is dropped.
+struct Turn<'a> {
+    origin: &'a Origin,
+}
+
+impl Turn<'_> {
+    /// The steps so far, for a moment: the caller does not sleep with the lock held.
+    fn steps(&self) -> Guard<'_, Steps, MutexBackend> {
+        self.origin.steps.lock()
+    }
+
+    fn check(&self, step: Step) -> Result<(), Failure> {
+        self.steps().state.check(step).map_err(Failure::Refused)
+    }
+
+    /// Shows the state that the steps are in, and tells of it.
+    fn show(&self) {
+        let steps = self.steps();
+        let state = steps.state.name();
+        let top = steps.state.leaving().or(steps.state.current());
+        let top = top.map(|top| top.number());
+        drop(steps);
+        self.origin.show_as(state, top);
+    }
+
+    /// Waits until nothing is in flight in the top that leaves, for `limit_ms` at most; then true.
+    fn wait_for_leaving(&self, limit_ms: i64) -> bool {
+        let leaving = self.steps().state.leaving().cloned();
+        let Some(top) = leaving else {
+            return true;
+        };
+        let began = Instant::<Monotonic>::now();
+        let left = top.wait_idle(Delta::from_millis(limit_ms));
+        self.origin.shown.lock().drain_us = micros(began);
+        left
+    }
+
+    /// Lets the top go that has left. Nothing is frozen: the last one to go takes the hooks away,
+    /// which takes a while.
+    fn settle(&self, left: bool) -> Result<(), Failure> {
+        if left {
+            let gone = self.steps().state.gone();
+            drop(gone);
+        }
+        self.show();
+        if left {
+            Ok(())
+        } else {
+            Err(Failure::InFlight)
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.steps().taken = false;
+        self.origin.given_back.notify_all();
+    }
+}
+
 impl WorkItem for Origin {
     type Pointer = Arc<Origin>;
 
     fn run(this: Arc<Self>) {
-        let mut steps = this.steps.lock();
-        if let Some(top) = steps.state.leaving() {
-            if !top.wait_idle(0) {
-                drop(steps);
+        let turn = this.turn();
+        let leaving = turn.steps().state.leaving().cloned();
+        if let Some(top) = leaving {
+            let left = top.wait_idle(Delta::ZERO);
+            // The last reference is that of the state, or else this one would be dropped later.
+            drop(top);
+            if !left {
+                drop(turn);
                 this.look_later();
                 return;
             }
-            let _ = this.settle(&mut steps, true);
+            let _ = turn.settle(true);
         }
-        let module = steps.module.take();
-        drop(steps);
+        let module = turn.steps().module.take();
+        drop(turn);
         // The module goes last: its exit waits for this item, by way of the registry's queue.
         drop(this);
         drop(module);

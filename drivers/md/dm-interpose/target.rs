@@ -115,7 +115,7 @@ impl Target for InterposeTarget {
         if self.origin.hold().is_on() {
             return self.keep(bio);
         }
-        bio.pass(&self.device)
+        bio.pass(self.origin.original())
     }
 
     fn presuspend(&self) {
@@ -186,7 +186,7 @@ impl InterposeTarget {
         }
         let (mapped, bio) = bio.take();
         if let Some(bio) = self.origin.hold().keep(bio) {
-            bio.pass(&self.device);
+            bio.pass(self.origin.original());
         }
         mapped
     }

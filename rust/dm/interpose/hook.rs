@@ -5,8 +5,13 @@
 //! | hook | where | what it does |
 //! |---|---|---|
 //! | entry | `submit_bio_noacct` | leads a bio to the top of its device, if that has one |
-//! | second | `submit_bio_noacct_nocheck` | leads what was past the first, in a throttle for instance |
+//! | second | `__submit_bio` | leads what was past the first: in a throttle, or in the list of a thread that sleeps |
 //! | end | tracepoint `block_bio_complete` | stops counting a bio that was led |
+//!
+//! The second is the last function before a bio enters the queue of its device. A bio can be
+//! between the two for long: a cgroup's throttle keeps it, or it is one of several that a thread
+//! has submitted and that it hands on one after the other, while it waits for a free request of
+//! another device.
 //!
 //! The first two are one callback of the function tracer, called where the functions begin. It is a
 //! plain one: it does not change where a function goes, so it gets along with other tracers,
@@ -148,8 +153,8 @@ impl Interposer {
         // SAFETY: `ended` takes a pointer to an interposer, which lives until `uninstall`: every
         // top has a reference to it.
         to_result(unsafe { helpers::trace_bio_complete(Some(ended), this.cast_mut().cast()) })?;
-        // SAFETY: As above.
-        unsafe { self.hook.install(this) }.inspect_err(|_| self.unhook_end())
+        // SAFETY: As above; the caller holds `tops`, and there was no top.
+        unsafe { self.hook.install() }.inspect_err(|_| self.unhook_end())
     }
 
     /// Takes the hooks away: when this returns none is running. Under `tops`; sleeps.
@@ -164,38 +169,13 @@ impl Interposer {
         unsafe { helpers::untrace_bio_complete(Some(ended), this.cast_mut().cast()) }
     }
 
-    /// The entry hook, for a bio whose device may be an original.
+    /// Leads a bio whose device may be an original, if it has a top. `straggler` in the second hook.
     ///
     /// # Safety
     ///
     /// `bio` must be one that is being submitted by this thread.
     #[inline(never)]
-    unsafe fn at_entry(&self, bio: *mut bindings::bio) {
-        let guard = rcu::read_lock();
-        // SAFETY: The caller's promise.
-        let (device, flags) = unsafe { ((*bio).bi_bdev, (*bio).bi_flags) };
-        let Some(fork) = self.originals.find(device, &guard) else {
-            return;
-        };
-        // With a sector that counts from the start of the disk it has been here before: it was
-        // passed to the original, or is a clone of one that was.
-        if flags & REMAPPED != 0 {
-            fork.counts.passed.add();
-            return;
-        }
-        if let Some(lane) = fork.lane(&guard) {
-            // SAFETY: The caller's promise, and the section is that of `fork.lane`.
-            unsafe { lead(bio, lane) };
-        }
-    }
-
-    /// The second hook, for a bio whose device may be an original.
-    ///
-    /// # Safety
-    ///
-    /// As for [`at_entry`](Self::at_entry).
-    #[inline(never)]
-    unsafe fn at_second(&self, bio: *mut bindings::bio) {
+    unsafe fn redirect(&self, bio: *mut bindings::bio, straggler: bool) {
         let guard = rcu::read_lock();
         // SAFETY: The caller's promise.
         let (device, flags) = unsafe { ((*bio).bi_bdev, (*bio).bi_flags) };
@@ -205,55 +185,64 @@ impl Interposer {
         let Some(lane) = fork.lane(&guard) else {
             return;
         };
-        if flags & PASSED != 0 {
-            return;
-        }
-        if flags & REMAPPED != 0 {
-            // Of a whole disk: a clone of a bio that was passed. Of a partition: it has been found
-            // on its disk, which is to be undone for the top.
-            let Some(partition) = fork.partition else {
-                return;
-            };
-            // SAFETY: The caller's promise.
-            let iter = unsafe { &mut (*bio).bi_iter };
-            // An empty flush has no position.
-            if iter.bi_size >> crate::block_device::SECTOR_SHIFT != 0 {
-                iter.bi_sector = iter.bi_sector.wrapping_sub(partition.start);
+        if straggler {
+            if flags & REMAPPED != 0 {
+                // Of a whole disk: a clone of a bio that was passed. Of a partition: it has been
+                // found on its disk, which is to be undone for the top.
+                let Some(partition) = fork.partition else {
+                    return;
+                };
+                // SAFETY: The caller's promise.
+                let iter = unsafe { &mut (*bio).bi_iter };
+                // An empty flush has no position.
+                if iter.bi_size >> crate::block_device::SECTOR_SHIFT != 0 {
+                    iter.bi_sector = iter.bi_sector.wrapping_sub(partition.start);
+                }
             }
+            lane.counts.stragglers().add();
         }
-        fork.counts.stragglers.add();
-        // SAFETY: As above.
-        unsafe { lead(bio, lane) };
+        // From here on the lane's device stays open until the bio has ended.
+        lane.counts.led().add();
+        // SAFETY: The caller promises a bio that is this thread's to change.
+        unsafe {
+            // What fails the checks that follow has to come to the end hook as well.
+            (*bio).bi_flags |= COUNTED | TRACE_COMPLETION;
+            // A top completes bios by itself. One that is polled for would occupy its thread, which
+            // may have to submit what the bio needs.
+            (*bio).bi_opf &= !bindings::REQ_POLLED;
+            if (*bio).bi_opf & bindings::REQ_NOWAIT != 0 && !helpers::bdev_nowait(lane.device) {
+                // Only a wish: the original would have met it, so the user does not expect an error.
+                (*bio).bi_opf &= !bindings::REQ_NOWAIT;
+            }
+            helpers::bio_set_dev(bio, lane.device);
+        }
     }
-}
 
-/// Makes a bio one for the top, and counts it.
-///
-/// # Safety
-///
-/// `bio` must be one that is being submitted by this thread, for an original that leads to `lane`;
-/// both in the RCU section in which the lane was found.
-#[inline(always)]
-unsafe fn lead(bio: *mut bindings::bio, lane: &Lane) {
-    lane.enter();
-    // SAFETY: The caller promises a bio that is this thread's to change, and the lane's device is
-    // open as long as the bio is counted, which began just now.
-    unsafe {
-        // What fails the checks that follow has to come to the end hook as well.
-        (*bio).bi_flags |= COUNTED | TRACE_COMPLETION;
-        // A top completes bios by itself. One that is polled for would occupy its thread, which may
-        // have to submit what the bio needs.
-        (*bio).bi_opf &= !bindings::REQ_POLLED;
-        if (*bio).bi_opf & bindings::REQ_NOWAIT != 0 && !helpers::bdev_nowait(lane.device) {
-            // Only a wish: the original would have met it, so the user does not expect an error.
-            (*bio).bi_opf &= !bindings::REQ_NOWAIT;
+    /// Stops counting a bio that was led and has ended, and makes it one for the original again:
+    /// its submitter may look at its device, or submit it once more.
+    ///
+    /// # Safety
+    ///
+    /// `bio` must be one that was counted and has ended, before its submitter is told.
+    #[inline(never)]
+    unsafe fn leave(&self, bio: *mut bindings::bio) {
+        let guard = rcu::read_lock();
+        // SAFETY: The caller promises a bio that nobody else has now.
+        let bio = unsafe { &mut *bio };
+        bio.bi_flags &= !COUNTED;
+        // The device is still that of the top, which is in the table as long as bios are counted.
+        if let Some(lane) = self.lanes.find(bio.bi_bdev, &guard) {
+            bio.bi_bdev = lane.original;
+            if bio.bi_status != 0 {
+                lane.counts.failed().add();
+            }
+            lane.counts.ended().add();
         }
-        helpers::bio_set_dev(bio, lane.device);
     }
 }
 
 /// The function where the second hook is, which is not exported; with the NUL that ends a name.
-const SECOND: [u8; 26] = *b"submit_bio_noacct_nocheck\0";
+const SECOND: [u8; 13] = *b"__submit_bio\0";
 
 /// The function where the entry hook is.
 fn entry_address() -> usize {
@@ -295,13 +284,12 @@ impl Hook {
     ///
     /// # Safety
     ///
-    /// It must not be installed, and only one thread may do this or the opposite at a time.
-    /// `interposer` must live until [`uninstall`](Self::uninstall) returns.
-    unsafe fn install(&self, interposer: *const Interposer) -> Result {
+    /// It must not be installed, and only one thread may do this or the opposite at a time. It must
+    /// be the field of an [`Interposer`] that lives until [`uninstall`](Self::uninstall) returns.
+    unsafe fn install(&self) -> Result {
         let ops = self.ops.get();
         let fresh = bindings::ftrace_ops {
             func: Some(submitted),
-            private: interposer.cast_mut().cast(),
             // It stays even where an administrator turns tracing off.
             flags: bindings::FTRACE_OPS_FL_PERMANENT as c_ulong,
             ..Default::default()
@@ -349,8 +337,10 @@ unsafe extern "C" fn submitted(
     ops: *mut bindings::ftrace_ops,
     regs: *mut bindings::ftrace_regs,
 ) {
-    // SAFETY: `install` has put it there, and it lives as long as the hook is installed.
-    let interposer = unsafe { &*(*ops).private.cast::<Interposer>() };
+    // SAFETY: The operations are those of an interposer's hook, which lives as long as that is
+    // installed.
+    let interposer =
+        unsafe { &*kernel::container_of!(Opaque::cast_from(ops), Interposer, hook.ops) };
     // SAFETY: The registers that a plain callback gets are those of the C calling convention, in
     // their places of `pt_regs`: the first argument is in `di`. Of both functions it is the bio.
     let bio = unsafe { (*regs.cast::<bindings::pt_regs>()).di } as *mut bindings::bio;
@@ -360,12 +350,14 @@ unsafe extern "C" fn submitted(
     if !interposer.originals.may_have(device) {
         return;
     }
-    if ip.wrapping_sub(entry_address()) < TRACED_WITHIN {
+    let straggler = ip.wrapping_sub(entry_address()) >= TRACED_WITHIN;
+    // Where it has been passed to the original it is let through. At the entry that is seen by the
+    // kernel's own mark, which what is cloned of it has as well.
+    let mark = if straggler { PASSED } else { REMAPPED };
+    // SAFETY: As above.
+    if unsafe { (*bio).bi_flags } & mark == 0 {
         // SAFETY: As above.
-        unsafe { interposer.at_entry(bio) }
-    } else {
-        // SAFETY: As above.
-        unsafe { interposer.at_second(bio) }
+        unsafe { interposer.redirect(bio, straggler) }
     }
 }
 
@@ -378,23 +370,9 @@ unsafe extern "C" fn ended(
     _queue: *mut bindings::request_queue,
     bio: *mut bindings::bio,
 ) {
-    // SAFETY: The caller promises a live bio; nobody else has it now.
-    let flags = unsafe { &mut (*bio).bi_flags };
-    if *flags & COUNTED == 0 {
-        return;
-    }
-    *flags &= !COUNTED;
-    let guard = rcu::read_lock();
-    // SAFETY: It lives as long as the probe is registered.
-    let interposer = unsafe { &*interposer.cast::<Interposer>() };
-    // SAFETY: As above.
-    let (device, status) = unsafe { ((*bio).bi_bdev, (*bio).bi_status) };
-    // The device of a bio is still that of the top, which is in the table as long as bios are
-    // counted there.
-    if let Some(lane) = interposer.lanes.find(device, &guard) {
-        if status != 0 {
-            lane.counts.failed.add();
-        }
-        lane.leave();
+    // SAFETY: The caller promises a live bio.
+    if unsafe { (*bio).bi_flags } & COUNTED != 0 {
+        // SAFETY: The interposer lives as long as the probe is registered; the bio is counted.
+        unsafe { (*interposer.cast::<Interposer>()).leave(bio) }
     }
 }

@@ -17,7 +17,8 @@ use crate::{
     bindings,
     block_device::{
         Bdev,
-        BlockDevice, //
+        BlockDevice,
+        Sector, //
     },
     device::Mode, //
 };
@@ -47,7 +48,6 @@ use kernel::{
 /// pointer has been replaced.
 pub(super) struct Fork {
     to: Atomic<*mut Lane>,
-    pub(super) counts: Arc<Counts>,
     pub(super) partition: Option<Partition>,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Fork {
 #[derive(Clone, Copy)]
 pub(super) struct Partition {
     /// The first sector on its disk.
-    pub(super) start: u64,
+    pub(super) start: Sector,
 }
 
 impl Fork {
@@ -74,6 +74,7 @@ impl Fork {
 struct Listed {
     interposer: Arc<Interposer>,
     fork: Arc<Fork>,
+    counts: Arc<Counts>,
     device: BlockDevice,
 }
 
@@ -103,10 +104,10 @@ impl Original {
     /// Fails with `EBUSY` if it is one already, or if bios are led to it.
     pub fn new(interposer: Arc<Interposer>, device: &Bdev) -> Result<impl PinInit<Self, Error>> {
         let device = BlockDevice::open(device.number(), Mode::Read)?;
+        let counts = Arc::new(Counts::new()?, GFP_KERNEL)?;
         let fork = Arc::new(
             Fork {
                 to: Atomic::new(ptr::null_mut()),
-                counts: Arc::new(Counts::new()?, GFP_KERNEL)?,
                 partition: device.partition_start().map(|start| Partition { start }),
             },
             GFP_KERNEL,
@@ -115,6 +116,7 @@ impl Original {
         let listed = Listed {
             interposer,
             fork,
+            counts,
             device,
         };
         Ok(try_pin_init!(Self {
@@ -127,8 +129,9 @@ impl Original {
         &self.listed.interposer
     }
 
+    #[inline]
     pub(super) fn counts(&self) -> &Arc<Counts> {
-        &self.listed.fork.counts
+        &self.listed.counts
     }
 
     /// Leads the bios that are submitted from now on to `top`, which was opened for this original;
@@ -153,17 +156,22 @@ impl Original {
         self.listed.fork.to.store(lane.cast_mut(), Release);
         // SAFETY: Waits; the caller may sleep.
         unsafe { bindings::synchronize_rcu() };
-        let old = core::mem::replace(&mut *top, new);
-        if let Some(old) = &old {
-            // No hook has seen it that has not counted its bio by now.
-            old.lane.close();
-        }
-        old
+        // No hook has seen the old one that has not counted its bio by now.
+        core::mem::replace(&mut *top, new)
+    }
+
+    /// The first sector on the disk, if it is a partition, else 0.
+    #[inline]
+    pub(super) fn start(&self) -> Sector {
+        self.listed
+            .fork
+            .partition
+            .map_or(0, |partition| partition.start)
     }
 
     /// How many bios went which way.
     pub fn counted(&self) -> Counted {
-        self.listed.fork.counts.sums()
+        self.listed.counts.sums()
     }
 
     /// Waits until each bio that was submitted before has either entered the queue of its device

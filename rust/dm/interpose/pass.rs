@@ -8,20 +8,23 @@
 //! would take a bio that is only remapped for one that was under way to a partition before it had a
 //! top.
 
-use super::hook::{
-    PASSED,
-    REMAPPED, //
+use super::{
+    hook::{
+        PASSED,
+        REMAPPED, //
+    },
+    original::Original, //
 };
 use crate::{
-    bindings::helpers,
+    bindings::{
+        self,
+        helpers, //
+    },
     bio::{
         Bio,
         Status, //
     },
-    block_device::{
-        Bdev,
-        Sector, //
-    },
+    block_device::Sector,
     map::{
         MapBio,
         Mapped, //
@@ -30,62 +33,54 @@ use crate::{
     target::Target, //
 };
 
-/// Where on its disk a bio for `device` belongs. None if the device ends before the bio does: for a
+/// Where on its disk a bio for `original` belongs. None if the device ends before the bio does: for a
 /// bio that is marked as remapped the kernel does not look.
-fn place(bio: &Bio, device: &Bdev) -> Option<Sector> {
+#[inline]
+fn place(bio: &Bio, original: &Original) -> Option<Sector> {
     let range = bio.range();
     if range.is_empty() {
         return Some(0);
     }
-    if range.end > device.sectors() {
+    if range.end > original.sectors() {
         return None;
     }
-    range
-        .start
-        .checked_add(device.partition_start().unwrap_or(0))
+    range.start.checked_add(original.start())
+}
+
+/// Counts and sends a clone.
+///
+/// # Safety
+///
+/// The clone must be the caller's to submit, and `sector` be its place on the disk.
+#[inline]
+unsafe fn send(bio: *mut bindings::bio, original: &Original, sector: Sector, from: Sector) {
+    original.counts().passed().add();
+    // SAFETY: The caller's promise; the flags say where the sector counts from.
+    unsafe { helpers::bio_send_remapped(bio, original.as_ptr(), sector, from, REMAPPED | PASSED) };
 }
 
 impl<'a, T: Target> MapBio<'a, T> {
-    /// Sends the bio on to the same sector of `device`, which is an original, past its hooks. It
-    /// ends with an I/O error if the device ends before it.
+    /// Sends the bio on to the same sector of `original`, past its hooks. It ends with an I/O error
+    /// if the device ends before it.
     #[inline]
-    pub fn pass(self, device: &Bdev) -> Mapped<'a> {
-        let Some(sector) = place(&self, device) else {
+    pub fn pass(self, original: &Original) -> Mapped<'a> {
+        let Some(sector) = place(&self, original) else {
             return self.end(Status::IOERR);
         };
-        let from = self.mapped_sector();
-        // SAFETY: The clone is ours to submit, which the verdict says; its place on the disk was
-        // just found, and the flags say so.
-        unsafe {
-            helpers::bio_send_remapped(
-                self.as_ptr(),
-                device.as_ptr(),
-                sector,
-                from,
-                REMAPPED | PASSED,
-            )
-        };
+        // SAFETY: The clone is ours to submit, which the verdict says; its place was just found.
+        unsafe { send(self.as_ptr(), original, sector, self.mapped_sector()) };
         self.submitted()
     }
 }
 
 impl<T: Target> OwnedBio<T> {
     /// As [`MapBio::pass`]. May wait for a free request of the device.
-    pub fn pass(self, device: &Bdev) {
-        let Some(sector) = place(&self, device) else {
+    pub fn pass(self, original: &Original) {
+        let Some(sector) = place(&self, original) else {
             return self.end(Status::IOERR);
         };
         let from = self.mapped_sector();
-        // SAFETY: The clone is ours to submit, and gone with `into_raw`; its place on the disk was
-        // just found, and the flags say so.
-        unsafe {
-            helpers::bio_send_remapped(
-                self.into_raw(),
-                device.as_ptr(),
-                sector,
-                from,
-                REMAPPED | PASSED,
-            )
-        };
+        // SAFETY: The clone is ours to submit, and gone with `into_raw`; its place was just found.
+        unsafe { send(self.into_raw(), original, sector, from) };
     }
 }

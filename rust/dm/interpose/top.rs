@@ -3,7 +3,7 @@
 //! The device that an original's bios are led to.
 
 use super::{
-    counts::Counts,
+    counts::LaneCounts,
     hook::Interposer,
     original::Original, //
 };
@@ -17,108 +17,40 @@ use crate::{
         Claimed,
         DevNumber, //
     },
-    device::Mode,
-    once_flag::OnceFlag, //
+    device::Mode, //
 };
 use core::ops::Deref;
 use kernel::{
     prelude::*,
     sync::Arc,
-    time::Jiffies,
-    types::Opaque, //
+    time::{
+        delay::fsleep,
+        Delta,
+        Instant,
+        Monotonic, //
+    }, //
 };
 
+/// How long to sleep between two looks at whether bios are under way, in microseconds: at first, as
+/// long as the last one mostly takes, and at most.
+const SHORTEST_PAUSE_US: i64 = 100;
+const LONGEST_PAUSE_US: i64 = 10_000;
+
 /// What the hooks have to know of a top.
-///
-/// # Invariants
-///
-/// `users` is initialised. Its first reference is dropped once, by [`Lane::close`]; from the moment
-/// when no other is left either, `idle` is complete.
-#[pin_data(PinnedDrop)]
 pub(super) struct Lane {
     /// The device: open as long as there is a bio that is counted here, and as long as the lane can
     /// be found.
     pub(super) device: *mut bindings::block_device,
-    pub(super) counts: Arc<Counts>,
-    #[pin]
-    users: Opaque<bindings::percpu_ref>,
-    #[pin]
-    idle: Opaque<bindings::completion>,
-    closed: OnceFlag,
+    /// The original, which is what a bio has as its device again when it has ended. Not used here:
+    /// whoever has submitted the bio has it open.
+    pub(super) original: *mut bindings::block_device,
+    pub(super) counts: LaneCounts,
 }
 
-// SAFETY: References and completions are used from any thread; the device is one that stays open.
+// SAFETY: The devices are addresses, or ones that stay open.
 unsafe impl Send for Lane {}
 // SAFETY: As above.
 unsafe impl Sync for Lane {}
-
-impl Lane {
-    fn new(device: *mut bindings::block_device, counts: Arc<Counts>) -> Result<Arc<Self>> {
-        let lane = try_pin_init!(Lane {
-            device,
-            counts,
-            // SAFETY: The slot is ours to initialise.
-            idle <- Opaque::ffi_init(|slot| unsafe { helpers::init_completion(slot) }),
-            // INVARIANT: The first reference is there.
-            users <- Opaque::try_ffi_init(|slot| {
-                // SAFETY: The slot is ours to initialise, and `all_gone` is for this type.
-                kernel::error::to_result(unsafe {
-                    bindings::percpu_ref_init(slot, Some(all_gone), 0, bindings::GFP_KERNEL)
-                })
-            }),
-            closed: OnceFlag::new(),
-        }? Error);
-        Arc::pin_init(lane, GFP_KERNEL)
-    }
-
-    /// Counts a bio that is led here. Any context.
-    ///
-    /// The caller has found the lane where an original leads to it, and is in the same RCU section:
-    /// the first reference is not dropped before that is over.
-    #[inline]
-    pub(super) fn enter(&self) {
-        self.counts.led.add();
-        // SAFETY: By the type invariants, the reference counter is initialised.
-        unsafe { helpers::percpu_ref_get(self.users.get()) }
-    }
-
-    /// The bio has ended. Once for each [`enter`](Self::enter), in an RCU section. Any context.
-    #[inline]
-    pub(super) fn leave(&self) {
-        self.counts.ended.add();
-        // SAFETY: As above; the reference is that of the bio.
-        unsafe { helpers::percpu_ref_put(self.users.get()) }
-    }
-
-    /// No original leads here any more, nor will one: what is under way are the last bios.
-    /// Calls exclude each other.
-    pub(super) fn close(&self) {
-        if !self.closed.is_set() {
-            self.closed.set();
-            // SAFETY: By the type invariants, the first reference is there, and it is dropped only
-            // here, once.
-            unsafe { bindings::percpu_ref_kill_and_confirm(self.users.get(), None) }
-        }
-    }
-}
-
-#[pinned_drop]
-impl PinnedDrop for Lane {
-    fn drop(self: Pin<&mut Self>) {
-        // SAFETY: The counter is initialised, and nobody can use it any more.
-        unsafe { bindings::percpu_ref_exit(self.users.get()) }
-    }
-}
-
-/// # Safety
-///
-/// Called for the `users` of a [`Lane`], when the last reference is gone. Any context.
-unsafe extern "C" fn all_gone(users: *mut bindings::percpu_ref) {
-    // SAFETY: The caller promises it: the counter is a field of a live lane.
-    let lane = unsafe { kernel::container_of!(Opaque::cast_from(users), Lane, users) };
-    // SAFETY: As above; the completion is initialised.
-    unsafe { bindings::complete_all((*lane).idle.get()) }
-}
 
 /// A device that an original's bios can be led to: opened for this alone, and counted.
 ///
@@ -146,7 +78,14 @@ impl Top {
         let device = Claimed::open(device, mode)?;
         // SAFETY: The device is open. What is dirty stays.
         unsafe { bindings::invalidate_bdev(device.as_ptr()) };
-        let lane = Lane::new(device.as_ptr(), original.counts().clone())?;
+        let lane = Arc::new(
+            Lane {
+                device: device.as_ptr(),
+                original: original.as_ptr(),
+                counts: LaneCounts::take(original.counts())?,
+            },
+            GFP_KERNEL,
+        )?;
         interposer.add_top(original, &lane)?;
         // INVARIANT: It was just added.
         Ok(Top {
@@ -159,11 +98,27 @@ impl Top {
     /// Waits until no bio is under way that was led here, `limit` at most; then true.
     ///
     /// Only what is no longer led to becomes idle. Sleeps; a fatal signal ends the wait.
-    pub fn wait_idle(&self, limit: Jiffies) -> bool {
-        // SAFETY: The completion is initialised.
-        let left =
-            unsafe { bindings::wait_for_completion_killable_timeout(self.lane.idle.get(), limit) };
-        left > 0
+    pub fn wait_idle(&self, limit: Delta) -> bool {
+        let began = Instant::<Monotonic>::now();
+        self.sleep_until_idle(|| {
+            // SAFETY: A question about this thread.
+            began.elapsed() >= limit || unsafe { helpers::fatal_signal_pending() }
+        })
+    }
+
+    /// Sleeps until no bio is under way, then true, or until it shall not any more.
+    fn sleep_until_idle(&self, over: impl Fn() -> bool) -> bool {
+        let mut pause = SHORTEST_PAUSE_US;
+        loop {
+            if self.lane.counts.is_idle() {
+                return true;
+            }
+            if over() {
+                return false;
+            }
+            fsleep(Delta::from_micros(pause));
+            pause = (pause * 2).min(LONGEST_PAUSE_US);
+        }
     }
 }
 
@@ -177,10 +132,8 @@ impl Deref for Top {
 
 impl Drop for Top {
     fn drop(&mut self) {
-        // An original that leads here has a reference to us: there is none, and nobody else closes.
-        self.lane.close();
-        // SAFETY: The completion is initialised.
-        unsafe { bindings::wait_for_completion(self.lane.idle.get()) };
+        // An original that leads here has a reference to us: there is none.
+        self.sleep_until_idle(|| false);
         self.interposer.remove_top(&self.lane);
     }
 }
