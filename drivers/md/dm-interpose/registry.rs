@@ -13,6 +13,7 @@ use crate::{
 use core::ops::Deref;
 use dm::{
     block_device::DevNumber,
+    compat,
     interpose::Interposer,
     prelude::*, //
 };
@@ -73,7 +74,8 @@ impl Registry {
     /// The original on `device`, for a table of `owner`. Sleeps.
     ///
     /// Fails with `EBUSY` if another mapped device has it, if a top is still leaving that an
-    /// earlier one has attached, or if the device is a top itself.
+    /// earlier one has attached, or if the device is a top itself; with `ELOOP` if the device is an
+    /// interpose device, or `owner` an original.
     pub(crate) fn open(self: &Arc<Self>, device: &Bdev, owner: DevNumber) -> Result<OriginRef> {
         let mut open = self.open.lock();
         let number = device.number();
@@ -90,6 +92,20 @@ impl Registry {
                 registry: self.clone(),
                 origin: entry.origin.clone(),
             });
+        }
+        // A drain of a mapped device is a suspension that device-mapper resumes without telling its
+        // target: an interpose device would take no step any more.
+        if let Some(lower) = open
+            .iter()
+            .find(|entry| entry.owner == number || entry.origin.number() == owner)
+        {
+            dm::error!(
+                NAME,
+                "{} is interposed by {}: neither may be an interpose device on the other",
+                lower.origin.number(),
+                lower.owner
+            );
+            return Err(compat::eloop());
         }
         open.reserve(1, GFP_KERNEL)?;
         let origin =
