@@ -49,6 +49,10 @@ test-files: modules ## changes files at random ten thousand times while they are
 	@tools/setup/guest >/dev/null
 	@DM_SEED=$(SEED) DM_STEPS=10000 $(enter) tools/testing/run-tests tools/testing/tests/dmstats/test_random_files.py
 
+test-interpose: modules ## attaches and detaches a thousand times under load, beside other tracers
+	@tools/setup/guest >/dev/null
+	@DM_ROUNDS=1000 $(enter) tools/testing/run-tests tools/testing/tests/interpose/test_rounds.py
+
 debug-kernel: ## builds the kernel that checks itself, for `make test KERNEL=debug` (half an hour, once)
 	@tools/setup/kernel debug >/dev/null
 
@@ -78,4 +82,4 @@ clean: ## removes what was built here
 distclean: clean ## removes the cache as well: tool root, kernels, guest
 	rm -rf "$${DM_RS_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/dm-rs}"
 
-.PHONY: help modules run shell test test-crash test-files bench dmstats install-dmstats debug-kernel check fmt doc rust-analyzer clean distclean
+.PHONY: help modules run shell test test-crash test-files test-interpose bench dmstats install-dmstats debug-kernel check fmt doc rust-analyzer clean distclean

@@ -21,7 +21,7 @@ FAULTS = {
     ),
     "no second hook": (
         "rust/dm/interpose/hook.rs",
-        ("if flags & PASSED != 0 {", "if flags & PASSED != 1 {"),
+        ("if unsafe { (*bio).bi_flags } & mark == 0 {", "if !straggler && unsafe { (*bio).bi_flags } & mark == 0 {"),
         test_snapshot.test_snapshot_below_a_throttle,
     ),
 }

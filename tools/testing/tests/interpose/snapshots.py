@@ -4,6 +4,9 @@
 import contextlib
 import pathlib
 
+# Sectors that are copied at a time.
+CHUNK = 64
+
 WRITER = pathlib.Path(__file__).parent / "in_guest/raw_writer.py"
 
 
@@ -15,7 +18,7 @@ class Snapshots:
 
     def make(self, low, store):
         """The snapshot first, then its origin: the latter learns of the former when it is resumed."""
-        low.top("snap", "snapshot", after=f"{store} P 8")
+        low.top("snap", "snapshot", after=f"{store} P {CHUNK}")
         low.top("origin", "snapshot-origin", after="")
 
     def content(self, name="snap"):

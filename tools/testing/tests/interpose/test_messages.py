@@ -3,7 +3,6 @@
 
 import pytest
 
-MIB = 2048  # sectors
 INVALID = "Invalid argument"
 BUSY = "Device or resource busy"
 
@@ -15,13 +14,12 @@ def low(interpose, disks):
     return interpose.low(disk)
 
 
-def test_tables_are_refused(interpose, dm, disks):
+def test_tables_are_refused(interpose, dm, disks, guest):
     """Each with its reason."""
-    assert interpose
-    disks.ram(16)
+    disk, _ = disks.ram(16, 2)
     for table, reason in {
-        "0 32768 interpose": "Invalid argument",
-        "0 32768 interpose /dev/ram0 0": "Invalid argument",
+        "0 32768 interpose": INVALID,
+        "0 32768 interpose /dev/ram0 0": INVALID,
         "0 32768 interpose /dev/nothing": "Device lookup failed",
         "0 32768 interpose 200:5": "Device lookup failed",
         "0 32768 interpose /dev/null": "Device lookup failed",
@@ -31,25 +29,26 @@ def test_tables_are_refused(interpose, dm, disks):
     }.items():
         assert reason in dm.refuse("low", table), table
     assert dm.names() == []
-
-
-def test_own_device_is_refused(interpose, dm, disks, guest):
-    assert interpose
-    (disk,) = disks.ram(16)
+    # Its own device.
     device = dm.create("low", f"0 32768 linear {disk} 0")
     guest.run("! dmsetup load low --table '0 32768 interpose /dev/mapper/low'")
     device.remove()
-
-
-def test_original_belongs_to_one_device(low, dm):
-    """As long as that exists."""
+    # The original of another, as long as that exists.
+    low = interpose.low(disk)
     assert "Cannot use the device" in dm.refuse("other", f"0 32768 interpose {low.disk}")
+    assert "Cannot use the device" in dm.refuse("other", f"0 32768 interpose {low}")
     low.device.remove()
-    dm.create("other", f"0 32768 interpose {low.disk}")
+    low = interpose.low(disk, "other")
+    # What it shows makes the same again.
+    table = guest.output("dmsetup table other")
+    assert table == f"0 32768 interpose {interpose.number(disk)}"
+    low.device.reload(table)
+    assert guest.output("dmsetup table other") == table
 
 
-def test_words_are_refused(low):
-    """With the word that is wrong."""
+def test_words_and_steps_are_refused(low, dm, guest):
+    """With the word that is wrong, or why the step cannot be taken."""
+    top = low.top("top")
     for words, said in {
         "grow": "message `grow': expected attach DEVICE, switch DEVICE or detach",
         "attach": "device: missing",
@@ -60,153 +59,126 @@ def test_words_are_refused(low):
     }.items():
         errno, reason = low.refuse(*words.split())
         assert errno == INVALID and reason.endswith(f": {said}"), words
-
-
-def test_steps_out_of_order_are_refused(low, dm):
     errno, reason = low.refuse("detach")
     assert errno == "No such file or directory" and reason.endswith(": detach: no device is attached")
-    top = low.top("top")
     assert low.refuse("switch", top)[1].endswith("no device is attached")
+    as_nobody = guest.run(f"setpriv --reuid 65534 --clear-groups dmsetup message low 0 attach {top}", check=False)
+    assert as_nobody.returncode
+    low.device.suspend()
+    errno, reason = low.refuse("attach", top)
+    assert errno == BUSY and reason.endswith("suspended; resume first")
+    low.device.resume()
+    assert low.status().state == "idle"
     low.attach(top)
     errno, reason = low.refuse("attach", top)
     assert errno == BUSY and reason.endswith("a device is attached already; `switch' replaces it")
     errno, reason = low.refuse("switch", top)
     assert errno == BUSY and "it is in use" in reason
+    low.device.suspend()
+    assert low.refuse("detach")[0] == BUSY
+    low.device.resume()
     for device in (top, low.device):
-        assert "Device or resource busy" in device.remove(check=False).stderr
-    assert low.dm.guest.run("rmmod dm_interpose_rs", check=False).returncode
-    low.detach()
+        assert BUSY in device.remove(check=False).stderr
+    assert guest.run("rmmod dm_interpose_rs", check=False).returncode
+    # A bio is led once: a top is no original.
+    assert "Cannot use the device" in dm.refuse("second", f"0 32768 interpose {top}")
+    low.detach("NoFreeze")
     assert dm.names() == ["low", "top"]
 
 
-def test_devices_are_refused(low):
-    """What is not a mapped device, or not there."""
-    for what, said in {
-        "/dev/nothing": "there is no such block device",
-        "/dev/null": "there is no such block device",
-        "200:5": "it is not a mapped device",
-        "253:77": "it is not a mapped device",
-        "/dev/ram1": "it is not a mapped device",
-    }.items():
-        _, reason = low.refuse("attach", what)
-        assert said in reason and what in reason
-    assert low.status().state == "idle"
-
-
-def test_misfits_are_refused(low, dm, guest):
-    """Each with both sides."""
+def test_devices_are_refused(low, dm, guest, disks):
+    """What is not a mapped device, does not fit, or is in use."""
+    top = low.top("top")
     dm.create("small", f"0 32760 linear {low} 0")
     dm.create("large", "0 32776 zero")
     dm.create("ro", f"0 32768 linear {low} 0", "--readonly")
-    for top, said in {
-        "/dev/mapper/small": "it has 32760 sectors, the original has 32768",
-        "/dev/mapper/large": "it has 32776 sectors, the original has 32768",
-        "/dev/mapper/ro": "it is read-only, the original is not",
-    }.items():
-        errno, reason = low.refuse("attach", top)
-        assert errno == INVALID and reason.endswith(said), (top, errno, reason)
+    blocks = disks.null("blocks", 16, blocksize=4096)
+    guest.run(f"dd if=/dev/zero of={blocks} bs=4k count=1 oflag=direct status=none")
+    dm.create("blocks", f"0 16384 linear {low} 0\n16384 16384 linear {blocks} 16384")
     guest.run("dmsetup create empty --notable")
-    empty = guest.output("dmsetup info -c --noheadings -o devno empty")
-    errno, reason = low.refuse("attach", empty)
-    assert errno == "No such device or address" and reason.endswith("it has no live table")
-    assert low.status().state == "idle"
-
-
-def test_larger_blocks_are_refused(low, guest, disks, dm):
-    """Of a top whose other device has them."""
-    large = disks.null("large", 16, blocksize=4096)
-    guest.run(f"dd if=/dev/zero of={large} bs=4k count=1 oflag=direct status=none")
-    top = dm.create("top", f"0 16384 linear {low} 0\n16384 16384 linear {large} 16384")
-    errno, reason = low.refuse("attach", top)
-    assert errno == INVALID and reason.endswith("its logical blocks have 4096 bytes, those of the original 512")
-
-
-def test_lost_flushes_are_refused(interpose, disks, dm):
-    """The original has a volatile cache, the top would swallow flushes."""
-    disk = disks.null("nullb", 16, cache_size=1)
-    low = interpose.low(disk)
-    top = dm.create("top", "0 32768 zero")
-    errno, reason = low.refuse("attach", top)
-    assert errno == INVALID and "flushes would be lost" in reason
-
-
-def test_mounted_or_used_top_is_refused(low, guest, dm):
-    top = low.top("top")
+    for what, errno, said in (
+        ("/dev/nothing", "No such file or directory", "there is no such block device"),
+        ("/dev/null", "Block device required", "there is no such block device"),
+        ("200:5", INVALID, "it is not a mapped device"),
+        ("253:77", INVALID, "it is not a mapped device"),
+        ("/dev/ram1", INVALID, "it is not a mapped device"),
+        ("/dev/mapper/small", INVALID, "it has 32760 sectors, the original has 32768"),
+        ("/dev/mapper/large", INVALID, "it has 32776 sectors, the original has 32768"),
+        ("/dev/mapper/ro", INVALID, "it is read-only, the original is not"),
+        ("/dev/mapper/blocks", INVALID, "its logical blocks have 4096 bytes, those of the original 512"),
+        (guest.output("dmsetup info -c --noheadings -o devno empty"), "No such device or address",
+         "it has no live table"),
+    ):
+        refused = low.refuse("attach", what)
+        assert refused[0] == errno and refused[1].endswith(f"{what}: {said}"), refused
     guest.run(f"mkfs.ext4 -q -F {top} && mkdir -p /mnt/x && mount {top} /mnt/x")
     errno, reason = low.refuse("attach", top)
     assert errno == BUSY and "it is in use" in reason
     guest.run("umount /mnt/x")
-    dm.create("above", f"0 32768 linear {top} 0")
+    above = dm.create("above", f"0 32768 linear {top} 0")
     assert low.refuse("attach", top)[0] == BUSY
-
-
-def test_chains_are_refused(interpose, low, dm):
-    """A bio is led once: a top has no top."""
-    top = low.top("top")
+    above.remove()
     second = dm.create("second", f"0 32768 interpose {top}")
     errno, reason = low.refuse("attach", top)
     assert "original itself" in reason and errno == "Too many levels of symbolic links"
     second.remove()
-    low.attach(top)
-    assert "Cannot use the device" in dm.refuse("second", f"0 32768 interpose {top}")
-    low.detach()
-
-
-def test_only_root(low, guest):
-    top = low.top("top")
-    refused = guest.run(
-        f"setpriv --reuid 65534 --clear-groups dmsetup message low 0 attach {top}", check=False
-    )
-    assert refused.returncode
     assert low.status().state == "idle"
 
 
-def test_suspended_is_refused(low):
-    top = low.top("top")
-    low.device.suspend()
-    errno, reason = low.refuse("attach", top)
-    assert errno == BUSY and reason.endswith("suspended; resume first")
-    low.device.resume()
-    low.attach(top)
-    low.device.suspend()
-    assert low.refuse("detach")[0] == BUSY
-    low.device.resume()
-    low.detach()
+def test_lost_features_are_refused(interpose, disks, dm, guest):
+    """The original has a volatile cache, atomic writes or protection information, and the top does not."""
+    cache = disks.null("cached", 16, cache_size=1)
+    cached = interpose.low(cache, "cached")
+    dm.create("zero", "0 32768 zero")
+    assert "flushes would be lost" in cached.refuse("attach", "/dev/mapper/zero")[1]
+    cached.device.remove()
+    dm.create("plain", f"0 32768 linear {cache} 0")
+    for words, said in {
+        "atomic_wr=1": "its atomic writes have at most 0 bytes, those of the original ",
+        "dif=1 dix=1": "its blocks have 0 bytes of protection information, those of the original 8",
+    }.items():
+        disk = disks.scsi_debug(16, **dict(word.split("=") for word in words.split()))
+        low = interpose.low(disk)
+        errno, reason = low.refuse("attach", "/dev/mapper/plain")
+        assert errno == INVALID and said in reason, reason
+        # One that has them is taken.
+        top = low.top("top")
+        low.attach(top)
+        guest.run(f"dd if=/dev/zero of={disk} bs=4k count=4 oflag=direct status=none")
+        low.detach()
+        top.remove()
+        low.device.remove()
+        guest.run("rmmod scsi_debug")
 
 
-def test_table_makes_the_same_again(low, guest):
-    table = guest.output("dmsetup table low")
-    assert table == "0 32768 interpose 1:0"
-    low.device.reload(table)
-    assert guest.output("dmsetup table low") == table
-
-
-def test_tops_may_be_named_by_number(low, interpose):
-    top = low.top("top")
-    low.attach(interpose.number(top))
-    low.detach("NoFreeze")
-
-
-def test_each_change_is_an_event(low):
-    """`dmsetup wait` sees it; a refused message changes nothing."""
+def test_what_tells_of_it(low, guest, interpose):
+    """Counts and times; each change is an event for `dmsetup wait`, a refused message is none."""
     top = low.top("top")
     before = low.device.events()
-    low.attach(top)
+    low.attach(interpose.number(top))
     attached = low.device.events()
     assert attached >= before + 2
     low.refuse("attach", top)
     assert low.device.events() == attached
+    # What looked at the devices when they were made.
+    passed = low.status().bypassed
+    guest.run(f"dd if=/dev/zero of={low.disk} bs=4k count=5 oflag=direct status=none")
+    status = low.status()
+    assert (status.redirected, status.bypassed - passed, status.in_flight, status.errors) == (5, 5, 0, 0)
+    assert status.freeze > 0 and status.drain > 0
     low.detach()
     assert low.device.events() > attached
 
 
-def test_status_of_times_and_counts(low, guest):
-    top = low.top("top")
-    low.attach(top)
-    guest.run(f"dd if=/dev/zero of={low.disk} bs=4k count=5 oflag=direct status=none")
-    status = low.status()
-    assert (status.redirected, status.bypassed, status.in_flight, status.errors) == (5, 5, 0, 0)
-    assert status.freeze > 0 and status.drain > 0
+def test_measurements(low, guest):
+    """IMA, with the policy for it, measures what a table is about when it is loaded."""
+    guest.run("""
+        mount -t securityfs none /sys/kernel/security 2> /dev/null
+        echo 'measure func=CRITICAL_DATA label=device-mapper' > /sys/kernel/security/ima/policy""", check=False)
+    low.attach(low.top("top"))
+    low.device.reload(f"0 32768 interpose {low.disk}")
+    measured = guest.output("awk '/ dm_/ { print $NF }' /sys/kernel/security/ima/ascii_runtime_measurements")
+    lines = [bytes.fromhex(line).decode() for line in measured.split()]
+    assert any("target_name=interpose,target_version=1.0.0,device=1:0,state=attached,top=253:1;" in line
+               for line in lines), lines
     low.detach()
-
-
