@@ -14,7 +14,9 @@ def places(guest, path):
     """Where filefrag sees a file: sectors in all, and the first of each run of extents that are side by side."""
     runs = []
     for line in guest.output(f"filefrag -v -b512 {path}").splitlines():
-        if found := re.match(r"\s*\d+:\s*\d+\.\.\s*\d+:\s*(\d+)\.\.\s*(\d+):", line):
+        found = re.match(r"\s*\d+:\s*\d+\.\.\s*\d+:\s*(\d+)\.\.\s*(\d+):", line)
+        # What has no place yet is said to be at block 0.
+        if found and "unknown_loc" not in line:
             runs.append((int(found[1]), int(found[2]) + 1))
     merged = []
     for start, end in sorted(runs):
