@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Metadata of `clone` as bytes, to be damaged on purpose. Also runs in guests, on a minimal Python."""
+"""Metadata of `clone` as bytes, to be damaged on purpose."""
 
 BLOCK = 4096
 

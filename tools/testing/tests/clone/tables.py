@@ -17,7 +17,7 @@ def run_script(guest, script, *words, stdin=b"", parallel=None):
     """
     with io.BytesIO() as memory:
         with tarfile.open(fileobj=memory, mode="w") as tar:
-            for file in (*FOLDER.glob("in_guest/*.py"), FOLDER / "images.py"):
+            for file in FOLDER.glob("in_guest/*.py"):
                 tar.add(file, file.name)
         guest.run("mkdir -p /tmp/clone && tar -x --no-same-owner -C /tmp/clone", stdin=memory.getvalue())
     command = f"python3 -S -B /tmp/clone/{script} {' '.join(map(str, words))}"
