@@ -6,7 +6,7 @@
 
 include!("common/frame.rs");
 
-fn twice(bio: OwnedBio<Plain>, device: &Bdev) {
-    bio.pass(device);
-    bio.pass(device);
+fn twice(bio: OwnedBio<Plain>, original: &dm::interpose::Original) {
+    bio.pass(original);
+    bio.pass(original);
 }
