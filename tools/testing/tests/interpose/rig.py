@@ -110,7 +110,7 @@ class Rig:
         self.guest.run(f"umount /mnt/x && {check} {disk}")
 
     @contextlib.contextmanager
-    def load(self, path, size="2m", direct=1, name="load", words=("--ioengine=libaio", "--iodepth=8")):
+    def load(self, path, size="1m", direct=1, name="load", words=("--ioengine=libaio", "--iodepth=8")):
         """Reads and writes a file or a disk all the while, and checks every block that comes back.
 
         Ends after a whole pass, of which nothing may have failed or be wrong. It gives a function that returns
@@ -122,15 +122,22 @@ class Rig:
             "--allow_mounted_write=1", "--minimal", *PAUSES,
         ])
         run = self.guest.start(
-            f"rm -f /tmp/{name}.*; n=0;"
+            f"rm -f /tmp/{name}.*; n=0; echo 0 > /tmp/{name}.n;"
             f" until [ -e /tmp/{name}.stop ]; do {job} > /tmp/{name}.out 2>&1 || {{ cat /tmp/{name}.out; exit 1; }};"
-            f" n=$((n + 1)); echo $n; done; echo end"
+            f" n=$((n + 1)); echo $n > /tmp/{name}.n; echo $n; done; echo end"
         )
+        over = 0
 
         def one_pass():
-            """Returns when one more pass is over."""
-            line = run.stdout.readline()
-            assert line.strip().isdigit(), f"the load failed: {line}{run.stdout.read()}"
+            """Returns when the pass under way is over."""
+            nonlocal over
+            if over:
+                over = max(over, int(self.guest.output(f"cat /tmp/{name}.n") or 0))
+            before = over
+            while over <= before:
+                line = run.stdout.readline()
+                assert line.strip().isdigit(), f"the load failed: {line}{run.stdout.read()}"
+                over = int(line)
 
         one_pass()
         try:
