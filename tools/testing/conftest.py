@@ -22,7 +22,6 @@ def pytest_configure(config):
     config.addinivalue_line("markers", f"limit(seconds): the time limit on a stock kernel, {DEFAULT_LIMIT} by default")
     config.addinivalue_line("markers", "kernel_says(pattern...): complaints in the kernel's log that must be there")
     config.addinivalue_line("markers", "debug_kernel: needs the debug kernel, is skipped on others")
-    config.addinivalue_line("markers", "changes_code: changes the kernel's code while it runs, as tracers do")
     config.addinivalue_line("markers", "c_fails(reason): the stock C module must fail this test, by an assertion")
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     config.stash[KEEPER] = lab_keeper.Keeper(lambda text: terminal and terminal.write_line(f"  [{text}]"))
@@ -92,8 +91,7 @@ def limit(item):
 @pytest.fixture
 def guest(request):
     """A running guest, as clean as after boot. What the test leaves in it is taken down afterwards."""
-    changes_code = request.node.get_closest_marker("changes_code") is not None
-    return request.config.stash[KEEPER].lend(request.node.nodeid, in_turns=changes_code)
+    return request.config.stash[KEEPER].lend(request.node.nodeid)
 
 
 @pytest.fixture

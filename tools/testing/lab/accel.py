@@ -7,21 +7,18 @@ import time
 
 from . import places
 
-TCG = "tcg,thread=multi"
-# The guest's CPUs take turns on one thread of the host: what one of them writes into code, no other executes
-# at that moment.
-TCG_IN_TURNS = "tcg,thread=single"
+# The guest's CPUs take turns on one thread of the host. With a thread for each, the emulator does not always survive
+# that the kernel changes its code while it runs, as it does for tracers and for each static key; and for as many
+# guests as there are processors it is a fourth slower.
+TCG = "tcg,thread=single"
+TCG_PARALLEL = "tcg,thread=multi"
 PROBE_SECONDS = 2
 
 
-def choose(in_turns=False):
-    """Returns the value for QEMU's -accel.
-
-    in_turns: the kernel's code is changed while it runs, which the emulator does not always survive with a
-    thread for each CPU. KVM does, as a processor does.
-    """
+def choose():
+    """Returns the value for QEMU's -accel. With $DM_PARALLEL set, emulated CPUs run at the same time."""
     chosen = _choose()
-    return TCG_IN_TURNS if in_turns and chosen == TCG else chosen
+    return TCG_PARALLEL if chosen == TCG and os.environ.get("DM_PARALLEL") else chosen
 
 
 def _choose():

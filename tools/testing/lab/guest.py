@@ -19,12 +19,10 @@ BOOT_SECONDS = patience.seconds(90)
 MEMORY = "3G" if places.is_debug() else "2G"
 HUNG_TASK_SECONDS = patience.seconds(40)
 # The root is the disk of tools/setup/guest, by the id in its MBR, first partition. A panic ends QEMU.
-# The kernel boots on one CPU with a clock that it does not doubt; guest/init starts the second. Between two
-# emulated CPUs a change of the kernel's code can go wrong: each flip of a static key during boot (the clock's
-# is one) would be a chance in some hundred of an "Oops: int3" in code that is not ours.
+# The clock is one that the kernel does not doubt, whatever else the host does.
 CMDLINE = (
     "console=ttyS0 loglevel=7 panic=-1 root=PARTUUID=646d7273-01 rw rootfstype=ext4 net.ifnames=0"
-    f" maxcpus=1 tsc=reliable lab.hung_task={HUNG_TASK_SECONDS}"
+    f" tsc=reliable lab.hung_task={HUNG_TASK_SECONDS}"
     # As on the stock kernel, whose dm-persistent-data counts on it: a space map that is made looks into the one of
     # the transaction before, which nothing has set.
     " init_on_alloc=1"
@@ -53,12 +51,10 @@ class Guest:
     """A virtual machine of the lab.
 
     disks: {name: file}: raw files that appear as /dev/disk/by-id/virtio-NAME.
-    in_turns: its CPUs never run at the same moment, see lab/accel.py.
     The root file system is new at every boot; the disks keep what was written to them.
     """
 
-    def __init__(self, disks=None, cmdline="", serial=None, in_turns=False):
-        self.in_turns = in_turns
+    def __init__(self, disks=None, cmdline="", serial=None):
         self.disks = disks or {}
         self.cmdline = cmdline
         self.serial = serial
@@ -103,7 +99,7 @@ class Guest:
 
     def processor(self):
         """QEMU's words for what runs the guest: how it is executed, its CPUs and its memory."""
-        return ["-accel", accel.choose(self.in_turns), "-cpu", "max", "-smp", "2", "-m", MEMORY]
+        return ["-accel", accel.choose(), "-cpu", "max", "-smp", "2", "-m", MEMORY]
 
     def qemu_command(self):
         """The words that start QEMU."""

@@ -34,18 +34,16 @@ class Keeper:
         self._files = []
         self.logs = None
 
-    def lend(self, name, in_turns=False):
-        """A running guest for the test of this name. in_turns: see lab/accel.py."""
-        if self._guest and self._guest.in_turns != in_turns:
-            self.drop()
+    def lend(self, name):
+        """A running guest for the test of this name."""
         if self._guest is None:
             self._scratch = self._scratch or disks.make_scratch_files()
             try:
-                self._guest = self._boot(in_turns)
+                self._guest = self._boot()
             except GuestDied as error:
                 # Nothing of ours runs before a guest is up, so this is the emulator or the host.
                 self._say(f"{error}\na second try")
-                self._guest = self._boot(in_turns)
+                self._guest = self._boot()
             guest = self._guest
             self._say(f"guest with kernel {places.kernel()} up after {guest.boot_seconds:.1f} s")
         self.logs = log_folder(name)
@@ -104,8 +102,8 @@ class Keeper:
         if self._scratch:
             disks.remove_scratch_files(self._scratch)
 
-    def _boot(self, in_turns):
-        guest = Guest(disks=self._scratch, in_turns=in_turns)
+    def _boot(self):
+        guest = Guest(disks=self._scratch)
         try:
             guest.boot()
         except BaseException:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """dmstats on the targets of this repository, and on the kernel's own."""
 
-import pytest
 
 from lab import modules
 from tests.dmstats.filemaps import places, regions
@@ -61,7 +60,6 @@ def test_a_file_on_a_cache_is_counted_and_followed_while_it_is_written_back(gues
     grows_and_goes(guest)
 
 
-@pytest.mark.changes_code
 def test_a_file_is_counted_once_whatever_is_attached_beneath_it(guest, dm, disks):
     modules.load(guest, "dm_interpose_rs")
     device = dm.create("d", f"0 98304 linear {disks.ram(48)[0]} 0")

@@ -35,7 +35,6 @@ def workshop():
     workshop.close()
 
 
-@pytest.mark.changes_code
 @pytest.mark.limit(300)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_is_noticed(guest, dm, disks, workshop, fault):

@@ -1,17 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Fixtures of the tests of `interpose`, which change the kernel's code each time they attach."""
+"""Fixtures of the tests of `interpose`."""
 
 import pytest
 
 from lab import modules
 from tests.interpose.rig import Rig
-
-
-def pytest_collection_modifyitems(items):
-    """All tests of this folder attach something."""
-    for item in items:
-        if "tests/interpose/" in item.nodeid:
-            item.add_marker(pytest.mark.changes_code)
 
 
 @pytest.fixture
