@@ -36,6 +36,7 @@ use crate::{
 };
 use core::ptr::NonNull;
 use kernel::{
+    alloc::AllocError,
     error::to_result,
     prelude::*, //
 };
@@ -60,6 +61,12 @@ impl CtrError {
             errno: EINVAL,
             message,
         }
+    }
+}
+
+impl From<AllocError> for CtrError {
+    fn from(_: AllocError) -> Self {
+        CtrError::new(ENOMEM, c"Failed to allocate memory")
     }
 }
 

@@ -46,7 +46,7 @@
 //! # Where things are
 //!
 //! - What device-mapper calls: [`target`], [`registration`], [`ctr`], [`args`], [`status`],
-//!   [`limits`], [`table`].
+//!   [`limits`], [`table`]. What the tables of a device share: [`registry`].
 //! - Bios, by who holds them: [`bio`], [`map`], [`owned_bio`], [`bio_list`], [`end_io`].
 //! - Devices: [`block_device`], [`device`].
 //! - Work in the background: [`workqueue`], [`shared`].
@@ -94,6 +94,7 @@ pub mod persistent_data;
 pub mod random;
 pub mod ratelimit;
 pub mod registration;
+pub mod registry;
 pub mod rwsem;
 pub mod shared;
 pub mod shared_memory;

@@ -75,7 +75,7 @@ struct CloneModule {
 impl kernel::InPlaceModule for CloneModule {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
-            let registry = registry::Registry::new()?;
+            let registry = registry::OpenMetadata::new()?;
             Ok(try_pin_init!(CloneModule {
                 _registration <- Registration::new(module, registry),
             }? Error))

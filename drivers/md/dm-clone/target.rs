@@ -20,7 +20,10 @@ use crate::{
         Loaded,
         Mode, //
     },
-    registry::Registry,
+    registry::{
+        self,
+        OpenMetadata, //
+    },
     stats,
     sweep,
     table_line::{
@@ -91,7 +94,7 @@ impl Target for CloneTarget {
     const NAME: &'static CStr = c"clone";
     const VERSION: [u32; 3] = [1, 0, 0];
 
-    type Global = Arc<Registry>;
+    type Global = Arc<OpenMetadata>;
     type PerBio = PerBio;
 
     fn ctr(
@@ -112,9 +115,7 @@ impl Target for CloneTarget {
         check_sizes(&devices, &geometry)?;
 
         let table = ti.table();
-        let metadata = ti
-            .global()
-            .open(&devices, table.device_number(), geometry)
+        let metadata = registry::open(ti.global(), &devices, table.device_number(), geometry)
             .map_err(|errno| CtrError::new(errno, c"Failed to load metadata"))?;
 
         ti.set_flushes(1);

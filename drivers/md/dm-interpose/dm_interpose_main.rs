@@ -70,9 +70,9 @@ struct InterposeModule {
 impl kernel::InPlaceModule for InterposeModule {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
-            let registry = registry::Registry::new(module)?;
+            let originals = registry::Originals::new(module)?;
             Ok(try_pin_init!(InterposeModule {
-                _registration <- Registration::new(module, registry),
+                _registration <- Registration::new(module, originals),
             }? Error))
         })
     }

@@ -22,7 +22,7 @@
 //!
 //! In the order in which they are taken:
 //!
-//! 1. `Registry::open`
+//! 1. that of [`dm::registry`]
 //! 2. `steps`, `shown`, `listener`: leaves, held for a moment.
 //! 3. those of [`dm::interpose`]; of [`Hold`], which any context takes.
 //!
@@ -37,7 +37,7 @@ use crate::{
         Traits, //
     },
     hold::Hold,
-    registry::Registry,
+    registry::Originals,
     state::{
         Name,
         Refusal,
@@ -212,7 +212,7 @@ pub(crate) struct Origin {
     listener: Mutex<Option<(u64, Table)>>,
     #[pin]
     timer: DelayedWork<Origin>,
-    registry: Arc<Registry>,
+    originals: Arc<Originals>,
 }
 
 impl_has_delayed_work! {
@@ -222,7 +222,7 @@ impl_has_delayed_work! {
 impl Origin {
     /// An original with nothing attached. Fails as [`Original::new`]. Sleeps.
     pub(crate) fn new(
-        registry: Arc<Registry>,
+        originals: Arc<Originals>,
         interposer: Arc<Interposer>,
         device: &Bdev,
     ) -> Result<Arc<Self>> {
@@ -241,7 +241,7 @@ impl Origin {
             ),
             listener <- new_mutex!(None, "Origin::listener"),
             timer <- new_delayed_work!("Origin::timer"),
-            registry,
+            originals,
         }? Error);
         Arc::pin_init(origin, GFP_KERNEL)
     }
@@ -399,7 +399,7 @@ impl Origin {
         }
         // The table that is about to go still has the module, so this does not fail; if it did,
         // the top's own drop would wait here.
-        turn.steps().module = ModuleRef::new(this.registry.module()).ok();
+        turn.steps().module = ModuleRef::new(this.originals.module()).ok();
         drop(turn);
         this.look_later();
     }
@@ -457,7 +457,7 @@ impl Origin {
     pub(crate) fn look_later(self: &Arc<Self>) {
         // If it is to look already, it will.
         let _ = self
-            .registry
+            .originals
             .queue()
             .enqueue_delayed(self.clone(), msecs_to_jiffies(LOOK_MS));
     }
@@ -547,7 +547,7 @@ impl WorkItem for Origin {
         }
         let module = turn.steps().module.take();
         drop(turn);
-        // The module goes last: its exit waits for this item, by way of the registry's queue.
+        // The module goes last: its exit waits for this item, by way of their queue.
         drop(this);
         drop(module);
     }

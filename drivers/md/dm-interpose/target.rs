@@ -11,7 +11,7 @@ use crate::{
     origin::Failure,
     registry::{
         OriginRef,
-        Registry, //
+        Originals, //
     },
     state::Step,
     NAME, //
@@ -61,7 +61,7 @@ impl Target for InterposeTarget {
     const VERSION: [u32; 3] = [1, 0, 0];
     const FEATURES: Features = Features::SINGLETON.and(Features::TRANSPARENT);
 
-    type Global = Arc<Registry>;
+    type Global = Arc<Originals>;
     type PerBio = ();
 
     fn ctr(

@@ -15,7 +15,7 @@
 //!
 //! Locks, in the order in which they are taken:
 //!
-//! 0. `Registry::open` (sleeps)
+//! 0. that of [`dm::registry`] (sleeps)
 //! 1. `clock` (sleeps): how busy the backing device is
 //! 2. `writer` (sleeps): writing back, and the superblock
 //! 3. `committer` (sleeps): writing the log

@@ -75,7 +75,7 @@ struct LcModule {
 impl kernel::InPlaceModule for LcModule {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
-            let registry = registry::Registry::new()?;
+            let registry = registry::Caches::new()?;
             Ok(try_pin_init!(LcModule {
                 _registration <- Registration::new(module, registry),
             }? Error))

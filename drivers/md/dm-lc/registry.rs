@@ -2,28 +2,27 @@
 
 //! One [`Cache`] for each cache device.
 //!
-//! While a table is replaced, the old one and the new one are open at the same time: `dmsetup load`
-//! constructs the new table long before `dmsetup resume` ends the old one. Were each to read the
-//! log for itself, the new one would go by a log from before the old one's last writes, and lose
-//! them. So the tables of one mapped device share the cache; any other user is refused.
+//! A new table that read the log for itself would go by a log from before the old table's last
+//! writes, and lose them. So the tables of one mapped device share the cache; any other user is
+//! refused.
 
 use crate::{
     cache::Cache,
     table_line::Options,
     NAME, //
 };
-use core::ops::Deref;
 use dm::{
     block_device::DevNumber,
-    prelude::*, //
+    prelude::*,
+    registry::{
+        Entry,
+        Registry,
+        TableRef, //
+    }, //
 };
 use kernel::{
-    new_mutex,
     prelude::*,
-    sync::{
-        Arc,
-        Mutex, //
-    }, //
+    sync::Arc, //
 };
 
 /// The devices of a table.
@@ -41,115 +40,76 @@ pub(crate) struct User {
 }
 
 /// The caches that are open.
-#[pin_data]
-pub(crate) struct Registry {
-    #[pin]
-    open: Mutex<KVec<Open>>,
-}
+pub(crate) type Caches = Registry<Open>;
 
-struct Open {
+/// A table's share in its cache.
+pub(crate) type CacheRef = TableRef<Open>;
+
+/// A cache that is open.
+pub(crate) struct Open {
     cache: DevNumber,
     backing: DevNumber,
     user: User,
-    /// How many tables of that device.
-    tables: usize,
     opened: Arc<Owner<Cache>>,
 }
 
-impl Registry {
-    /// An empty registry. May sleep.
-    pub(crate) fn new() -> Result<Arc<Self>> {
-        Arc::pin_init(
-            pin_init!(Registry { open <- new_mutex!(KVec::new(), "dm_lc_registry") }),
-            GFP_KERNEL,
-        )
+impl Entry for Open {
+    type Object = Owner<Cache>;
+
+    fn object(&self) -> &Arc<Owner<Cache>> {
+        &self.opened
     }
 
-    /// The cache for a table of `user` with these devices: what its other tables have open, or else
-    /// opened now. Sleeps.
-    ///
-    /// Fails with `EBUSY` if another user, or another cache, is in the way; or as
-    /// [`Cache::open`].
-    pub(crate) fn open(
-        self: &Arc<Self>,
-        devices: &Devices,
-        user: User,
-        options: &Options,
-    ) -> Result<CacheRef, CtrError> {
-        let no_memory = |_| CtrError::new(ENOMEM, c"Failed to allocate memory for the cache");
-        let mut open = self.open.lock();
-        let (cache, backing) = (devices.cache.number(), devices.backing.number());
-        let taken = open.iter_mut().find(|entry| {
-            let theirs = [entry.cache, entry.backing];
-            theirs.contains(&cache) || theirs.contains(&backing)
-        });
-        if let Some(entry) = taken {
-            if entry.cache != cache || entry.backing != backing || entry.user != user {
-                dm::error!(
-                    NAME,
-                    "cache device {}: backing device {} is cached on {} for {}",
-                    cache,
-                    entry.backing,
-                    entry.cache,
-                    entry.user.device
-                );
-                return Err(CtrError::new(EBUSY, c"Device is in use by another cache"));
-            }
-            entry.tables += 1;
-            return Ok(CacheRef {
-                registry: self.clone(),
-                cache: entry.opened.clone(),
-            });
+    /// Whoever opens the devices next finds them at rest.
+    fn close(&self) {
+        Cache::quiesce(&self.opened.share());
+    }
+}
+
+impl Open {
+    /// Whether a table of `user` with these devices shares this, or the error that it may not.
+    fn fits(&self, cache: DevNumber, backing: DevNumber, user: User) -> Result<bool, CtrError> {
+        let theirs = [self.cache, self.backing];
+        if !theirs.contains(&cache) && !theirs.contains(&backing) {
+            return Ok(false);
         }
-        open.reserve(1, GFP_KERNEL).map_err(no_memory)?;
-        let opened = Cache::open(devices, user.sectors, options)?;
-        let opened = Arc::new(opened, GFP_KERNEL).map_err(no_memory)?;
-        open.push(
-            Open {
+        if (self.cache, self.backing, self.user) != (cache, backing, user) {
+            dm::error!(
+                NAME,
+                "cache device {}: backing device {} is cached on {} for {}",
+                cache,
+                self.backing,
+                self.cache,
+                self.user.device
+            );
+            return Err(CtrError::new(EBUSY, c"Device is in use by another cache"));
+        }
+        Ok(true)
+    }
+}
+
+/// The cache for a table of `user` with these devices: what its other tables have open, or else
+/// opened now. Sleeps.
+///
+/// Fails with `EBUSY` if another user, or another cache, is in the way; or as [`Cache::open`].
+pub(crate) fn open(
+    caches: &Arc<Caches>,
+    devices: &Devices,
+    user: User,
+    options: &Options,
+) -> Result<CacheRef, CtrError> {
+    let (cache, backing) = (devices.cache.number(), devices.backing.number());
+    caches.open(
+        |open| open.fits(cache, backing, user),
+        |_| (),
+        || {
+            let opened = Arc::new(Cache::open(devices, user.sectors, options)?, GFP_KERNEL)?;
+            Ok(Open {
                 cache,
                 backing,
                 user,
-                tables: 1,
-                opened: opened.clone(),
-            },
-            GFP_KERNEL,
-        )
-        .map_err(no_memory)?;
-        Ok(CacheRef {
-            registry: self.clone(),
-            cache: opened,
-        })
-    }
-}
-
-/// A table's share in its cache. The last one to go closes it.
-pub(crate) struct CacheRef {
-    registry: Arc<Registry>,
-    cache: Arc<Owner<Cache>>,
-}
-
-impl Deref for CacheRef {
-    type Target = Owner<Cache>;
-
-    #[inline]
-    fn deref(&self) -> &Owner<Cache> {
-        &self.cache
-    }
-}
-
-impl Drop for CacheRef {
-    /// Sleeps.
-    fn drop(&mut self) {
-        let mut open = self.registry.open.lock();
-        let ours = |entry: &Open| Arc::ptr_eq(&entry.opened, &self.cache);
-        let Some(index) = open.iter().position(ours) else {
-            return;
-        };
-        open[index].tables -= 1;
-        if open[index].tables == 0 {
-            // Under the lock: whoever opens the device next finds it at rest.
-            Cache::quiesce(&self.cache.share());
-            let _ = open.remove(index);
-        }
-    }
+                opened,
+            })
+        },
+    )
 }

@@ -8,9 +8,10 @@ use crate::{
     read,
     readers::Turn as ReadTurn,
     registry::{
+        self,
         CacheRef,
+        Caches,
         Devices,
-        Registry,
         User, //
     },
     status,
@@ -82,7 +83,7 @@ impl Target for LcTarget {
     const NAME: &'static CStr = c"lc";
     const VERSION: [u32; 3] = [1, 0, 0];
 
-    type Global = Arc<Registry>;
+    type Global = Arc<Caches>;
     type PerBio = PerBio;
 
     fn ctr(
@@ -125,7 +126,7 @@ impl Target for LcTarget {
             begin: ti.begin(),
             sectors,
         };
-        let cache = ti.global().open(&devices, user, &options)?;
+        let cache = registry::open(ti.global(), &devices, user, &options)?;
         ti.set_flushes(1);
         ti.set_discards();
         let settings = options.settings;
