@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Files and the regions that should be where they are."""
 
-import re
-
 import pytest
+
+from tests.dmstats.in_guest import extents
 
 LVM2 = "/usr/sbin/dmstats"
 
@@ -11,33 +11,15 @@ both = pytest.mark.parametrize("mounted", ["ext4", "xfs"], indirect=True)
 
 
 def places(guest, path):
-    """Where filefrag sees a file: sectors in all, and the first of each run of extents that are side by side."""
-    runs = []
-    for line in guest.output(f"filefrag -v -b512 {path}").splitlines():
-        found = re.match(r"\s*\d+:\s*\d+\.\.\s*\d+:\s*(\d+)\.\.\s*(\d+):", line)
-        # What has no place yet is said to be at block 0.
-        if found and "unknown_loc" not in line:
-            runs.append((int(found[1]), int(found[2]) + 1))
-    merged = []
-    for start, end in sorted(runs):
-        if merged and merged[-1][1] == start:
-            merged[-1][1] = end
-        else:
-            merged.append([start, end])
-    return [tuple(run) for run in merged]
+    """The sectors where filefrag sees a file, side by side extents as one: runs (start, end)."""
+    return extents.places(guest.output(f"filefrag -v -b512 {path}"))
 
 
 def regions(guest, group):
     """The sectors of a group's regions, side by side ones as one, as the kernel has them."""
     words = f"-S group_id={group} --noheadings --units s -o region_start,region_len"
-    text = guest.output(f"dmstats list --region {words} d")
-    merged = []
-    for start, length in sorted(tuple(map(int, line.split(":"))) for line in text.splitlines()):
-        if merged and merged[-1][1] == start:
-            merged[-1][1] += length
-        else:
-            merged.append([start, start + length])
-    return [tuple(run) for run in merged]
+    listed = [map(int, line.split(":")) for line in guest.output(f"dmstats list --region {words} d").splitlines()]
+    return extents.merged((start, start + length) for start, length in listed)
 
 
 def fragmented(guest, path, blocks):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.dmstats.filemaps import both
 
-SCRIPT = pathlib.Path(__file__).parent / "in_guest/random_files.py"
+SCRIPTS = pathlib.Path(__file__).parent / "in_guest"
 # `make test-files` has more of both.
 STEPS = int(os.environ.get("DM_STEPS", "40"))
 SEED = int(os.environ.get("DM_SEED", "1"))
@@ -18,7 +18,8 @@ SEED = int(os.environ.get("DM_SEED", "1"))
 @both
 def test_a1_a9_regions_are_where_the_file_is_whatever_becomes_of_it(guest, mounted):
     guest.run("dmstats delete --allregions --programid other d")
-    guest.put(SCRIPT, "/tmp/random_files.py")
+    for script in SCRIPTS.glob("*.py"):
+        guest.put(script, f"/tmp/{script.name}")
     # What waits in memory has no place yet: it does not wait long here.
     guest.run("cd /proc/sys/vm; echo 20 > dirty_expire_centisecs; echo 20 > dirty_writeback_centisecs")
     said = guest.output(f"python3 /tmp/random_files.py /mnt d dmstats {SEED} {STEPS}")

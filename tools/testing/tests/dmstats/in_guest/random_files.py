@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 
+import extents
+
 BLOCK = 4096
 LARGEST = 64
 LIMIT = 300
@@ -24,22 +26,8 @@ def run(*words, check=True):
     return subprocess.run(words, check=check, capture_output=True, text=True).stdout
 
 
-def merged(runs):
-    out = []
-    for start, end in sorted(runs):
-        if out and out[-1][1] >= start:
-            out[-1][1] = max(out[-1][1], end)
-        else:
-            out.append([start, end])
-    return out
-
-
 def places(path):
-    """Where a file is. What has no place, as XFS keeps it behind the end of a file that grew, is not told from block 0
-    by its numbers."""
-    lines = [line for line in run("filefrag", "-v", "-b512", path).splitlines() if "unknown_loc" not in line]
-    found = re.findall(r"^\s*\d+:\s*\d+\.\.\s*\d+:\s*(\d+)\.\.\s*(\d+):", "\n".join(lines), re.M)
-    return merged((int(start), int(end) + 1) for start, end in found)
+    return extents.places(run("filefrag", "-v", "-b512", path))
 
 
 class Walk:
@@ -161,9 +149,7 @@ class Walk:
             return f"regions of no group: {files[None]}"
         for path in self.paths:
             wanted, regions = places(path), files[os.path.basename(path)]
-            # The sum tells of regions that lie over each other.
-            if None in regions or merged(regions) != wanted or (
-                    sum(end - start for start, end in regions) != sum(end - start for start, end in wanted)):
+            if None in regions or extents.merged(regions) != wanted:
                 return f"{path}: regions {regions}, file {wanted}"
         return None
 
