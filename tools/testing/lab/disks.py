@@ -52,7 +52,7 @@ class Disks:
         """
         attributes = {"size": mib, "memory_backed": 1, "discard": 1, **attributes}
         folder = f"/sys/kernel/config/nullb/{name}"
-        lines = ["set -e", "modprobe null_blk nr_devices=0", f"mkdir {folder}"]
+        lines = ["set -e", f"mkdir {folder}"]
         lines += [f"echo {value} > {folder}/{attribute}" for attribute, value in attributes.items()]
         lines += [f"echo 1 > {folder}/power", "udevadm settle"]
         self.guest.run("\n".join(lines))

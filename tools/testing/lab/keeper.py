@@ -115,8 +115,7 @@ class Keeper:
         """Takes down what the test left; returns what would not go. Then all its log lines are there."""
         mark = f"lab: end of {name}"
         try:
-            left = self._guest.output("/lab/cleanup", timeout=CLEANUP_SECONDS)
-            self._guest.run(f"echo '{mark}' > /dev/kmsg", timeout=ANSWER_SECONDS)
+            left = self._guest.output(f"/lab/cleanup; echo '{mark}' > /dev/kmsg", timeout=CLEANUP_SECONDS)
         except TimeoutError as error:
             self._guest.dump_tasks()
             raise LeftBehind(f"the guest hangs: {error}; see dmesg.log for its tasks") from error

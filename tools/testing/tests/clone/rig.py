@@ -82,7 +82,7 @@ class Rig:
             for name, path, size in zip(("metadata", "dest", "source"), paths, sizes, strict=True)
         )
         parts = (self.metadata, self.dest, self.source)
-        guest.run("set -e; modprobe -a dm_delay dm_flakey\n" + "\n".join(
+        guest.run("set -e\n" + "\n".join(
             f"dmsetup create {part.name} --table '0 {part.sectors} linear {part.disk} 0'" for part in parts
         ) + (f"\nrm -f {MODEL}\niomodel stamp {self.source} --sectors {sectors} {SOURCE_TAG}" if stamp else ""))
 

@@ -145,7 +145,7 @@ def test_file_system(clone_module, guest, dm, disks):
     guest.run(
         f"set -e\nmkfs.ext4 -q {source}\nmkdir -p /mnt/fs\nmount {source} /mnt/fs\n"
         "cp -r /usr/lib/udev/rules.d /mnt/fs/one\n"
-        "umount /mnt/fs\nmodprobe dm_delay"
+        "umount /mnt/fs"
     )
     dm.create("source", f"0 {24 * MIB} delay {source} 0 5")
     clone = dm.create("clone", f"0 {24 * MIB} clone {metadata} {dest} /dev/mapper/source 64 0 2 hydration_threshold 8")
