@@ -47,6 +47,11 @@ def default_kernel():
     raise SetupError("tools/setup/versions names no KERNEL_DEFAULT")
 
 
+def has_controls():
+    """Whether tests run with the stock modules as well, which need to be judged on one kernel only."""
+    return kernel() == default_kernel()
+
+
 def is_debug():
     """Whether this is the kernel of `make debug-kernel`: it checks much, is slow, and can be made to fail."""
     return kernel() == "debug"

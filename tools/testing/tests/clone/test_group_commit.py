@@ -13,7 +13,7 @@ pytestmark = pytest.mark.limit(90)
 
 SECTORS = 131072
 REGION = 8
-FLUSHES = 100
+FLUSHES = 50
 
 
 def commits(bios):

@@ -82,9 +82,9 @@ def test_threshold_0_stops(clone_module, guest, dm, disks):
     clone = dm.create("clone", f"0 {LENGTH} clone {metadata} /dev/mapper/slow {source} 8 0 2 hydration_threshold 1")
     before, after = guest.output(f"""
         hydrated() {{ dmsetup status clone | awk '{{ sub("/.*", "", $7); print $7, $8 }}'; }}
-        until [[ $(hydrated) != "0 "* ]]; do :; done
+        until [[ $(hydrated) != "0 "* ]]; do sleep 0.01; done
         dmsetup message clone 0 hydration_threshold 0
-        until [[ $(hydrated) == *" 0" ]]; do :; done
+        until [[ $(hydrated) == *" 0" ]]; do sleep 0.01; done
         hydrated
         for i in 1 2 3 4 5; do dd if={clone} of=/dev/null bs=512 skip=16000 count=384 iflag=direct status=none; done
         hydrated""").splitlines()

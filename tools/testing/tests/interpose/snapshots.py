@@ -31,7 +31,7 @@ class Snapshots:
         self.guest.put(WRITER, "/tmp/raw_writer.py")
         self.guest.run("rm -f /tmp/writer.*")
         runs = [self.guest.start(f"python3 /tmp/raw_writer.py write {disk} {number}") for number in range(count)]
-        self.guest.run(f"for n in $(seq 0 {count - 1}); do until [ -s /tmp/writer.$n ]; do :; done; done")
+        self.guest.run(f"for n in $(seq 0 {count - 1}); do until [ -s /tmp/writer.$n ]; do sleep 0.01; done; done")
         try:
             yield
             self.guest.run("touch /tmp/writer.stop")
@@ -45,7 +45,7 @@ class Snapshots:
     def wait_for_writes(self, count):
         """Until the first writer has done so many more."""
         self.guest.run(f"n=$(($(wc -c < /tmp/writer.0) + {count}));"
-                       " until [ $(wc -c < /tmp/writer.0) -ge $n ]; do :; done")
+                       " until [ $(wc -c < /tmp/writer.0) -ge $n ]; do sleep 0.01; done")
 
     def check_prefixes(self, count, name="snap"):
         """The snapshot has the first so many writes of each writer and no other."""

@@ -48,7 +48,7 @@ def test_suspended_top(interpose, mounted, guest):
         mounted.attach(top)
         top.suspend("--nolockfs", "--noflush")
         reader = guest.start(f"dd if={mounted.disk} of=/dev/null bs=4k count=1 iflag=direct")
-        guest.run("until dmsetup status low | grep -q 'in_flight 1 '; do :; done")
+        guest.run("until dmsetup status low | grep -q 'in_flight 1 '; do sleep 0.01; done")
         return reader
 
     reader = read_through_suspended()
@@ -67,7 +67,7 @@ def test_suspended_top(interpose, mounted, guest):
     assert guest.run("rmmod dm_interpose_rs", check=False).returncode
     guest.run("dmsetup resume top")
     assert reader.wait() != 0
-    guest.run("until rmmod dm_interpose_rs 2> /dev/null; do :; done", timeout=20)
+    guest.run("until rmmod dm_interpose_rs 2> /dev/null; do sleep 0.01; done", timeout=20)
     assert interpose
 
 

@@ -61,11 +61,11 @@ def test_beside_other_tracers(interpose, disks, guest):
     toggles = guest.start(TOGGLES)
     try:
         with interpose.load(disk) as passes:
-            guest.run("until [ -s /tmp/toggle.n ]; do :; done")
+            guest.run("until [ -s /tmp/toggle.n ]; do sleep 0.01; done")
             attach_and_detach(guest, low, top)
             low.attach(top)
             before = low.status().redirected
-            guest.run("n=$(cat /tmp/toggle.n); until [ $(cat /tmp/toggle.n) -gt $((n + 1)) ]; do :; done")
+            guest.run("n=$(cat /tmp/toggle.n); until [ $(cat /tmp/toggle.n) -gt $((n + 1)) ]; do sleep 0.01; done")
             passes()
             passes()
             assert low.status().redirected > before + 20

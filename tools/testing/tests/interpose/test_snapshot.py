@@ -80,7 +80,8 @@ def test_snapshot_below_a_throttle(snapshots, interpose, guest, disks):
             "echo $$ > /tmp/cg/slow/cgroup.procs; exec fio --name=w --filename=" + disk
             + " --rw=write --bs=4k --size=96k --direct=1 --ioengine=libaio --iodepth=32 --minimal"
         )
-        guest.run(f"until [ $(awk '{{ print $5 }}' /sys/block/{disk.rpartition('/')[2]}/stat) -ge 9 ]; do :; done")
+        stat = f"/sys/block/{disk.rpartition('/')[2]}/stat"
+        guest.run(f"until [ $(awk '{{ print $5 }}' {stat}) -ge 9 ]; do sleep 0.01; done")
         low.attach("/dev/mapper/origin", "nofreeze")
         before = snapshots.content()
         assert writer.wait() == 0, writer.stdout.read()
@@ -99,7 +100,7 @@ def test_snapshot_has_what_the_original_was_given(snapshots, interpose, guest, d
     low = interpose.low(slow)
     snapshots.make(low, store)
     writer = guest.start(f"dd if=/dev/urandom of={slow} bs=64k count=1 oflag=direct status=none")
-    guest.run("until set -- $(dmsetup status slow) && [ $5 = 1 ]; do :; done")
+    guest.run("until set -- $(dmsetup status slow) && [ $5 = 1 ]; do sleep 0.01; done")
     low.attach("/dev/mapper/origin", "nofreeze")
     before = snapshots.content()
     assert writer.wait() == 0

@@ -135,7 +135,7 @@ def test_delay(interpose, guest, disks):
     top = low.top("top", "delay", after=f"0 0 {low} 0 3000")
     low.attach(top)
     writer = guest.start(f"dd if=/dev/zero of={low.disk} bs=4k count=1 oflag=direct")
-    guest.run("until dmsetup status low | grep -q 'in_flight 1 '; do :; done")
+    guest.run("until dmsetup status low | grep -q 'in_flight 1 '; do sleep 0.01; done")
     low.detach()
     assert writer.wait() == 0
 
@@ -150,7 +150,7 @@ def test_writecache_on_the_fly(interpose, mounted, guest):
         assert low.status().errors == 0
         # It writes all through from here on, and has nothing of its own once what it had is written.
         guest.run("dmsetup message top 0 cleaner")
-        guest.run("until set -- $(dmsetup status top) && [ $5 = $6 ]; do :; done", timeout=60)
+        guest.run("until set -- $(dmsetup status top) && [ $5 = $6 ]; do sleep 0.01; done", timeout=60)
         low.detach()
         passes()
     interpose.check_fs(low.disk)

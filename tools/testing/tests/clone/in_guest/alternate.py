@@ -10,6 +10,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 
 from disk import Disk
 from dm_ioctl import Device
@@ -75,10 +76,10 @@ def visit(module, table, length, model, step):
         total = -(-length // 8)
         device.message("enable_hydration")
         while hydrated(device)[0] < min(start + step, total):
-            pass
+            time.sleep(0.001)
         device.message("disable_hydration")
         while hydrated(device)[1]:
-            pass
+            time.sleep(0.001)
     for _ in range(5):
         model.write(disk)
     disk.close()

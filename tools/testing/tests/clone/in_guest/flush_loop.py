@@ -9,6 +9,7 @@ STATISTICS is the file in /sys with those of the destination.
 import os
 import pathlib
 import sys
+import time
 
 from disk import Disk
 
@@ -26,7 +27,7 @@ def main():
     for _ in range(int(count)):
         before = writes(statistics)
         while writes(statistics) < before + 2:
-            pass
+            time.sleep(0.001)
         if how == "write":
             disk.write(int(sector) * 512, bytes(4096))
         if how == "fua":
