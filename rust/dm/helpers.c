@@ -379,6 +379,11 @@ rust_dm_helper_alloc_workqueue(const char *name, unsigned int flags,
 
 /* Logging. */
 
+HELPER void rust_dm_helper_ratelimit_init(struct ratelimit_state *rs)
+{
+	ratelimit_default_init(rs);
+}
+
 HELPER bool rust_dm_helper_ratelimit(struct ratelimit_state *rs)
 {
 	return __ratelimit(rs);

@@ -3,9 +3,16 @@
 //! Keeps a message that may come often from flooding the kernel log.
 //!
 //! ```ignore
-//! static FAILURES: Ratelimit = Ratelimit::new();
-//! if FAILURES.allows() {
-//!     dm::error!("clone", "hydration failed");
+//! #[pin_data]
+//! struct Example {
+//!     #[pin]
+//!     failures: Ratelimit,
+//! }
+//!
+//! pin_init!(Example { failures <- Ratelimit::new() });
+//!
+//! if example.failures.allows() {
+//!     dm::error!("example", "hydration failed");
 //! }
 //! ```
 
@@ -13,29 +20,40 @@ use crate::bindings::{
     self,
     helpers, //
 };
-use kernel::types::Opaque;
+use core::marker::PhantomPinned;
+use kernel::{
+    prelude::*,
+    types::Opaque, //
+};
 
 /// Allows 10 messages in 5 seconds, as the kernel's own `printk_ratelimit()`; says afterwards how
-/// many it has kept back. Kept in a `static` beside the message.
-pub struct Ratelimit(Opaque<bindings::ratelimit_state>);
+/// many it has kept back.
+#[pin_data]
+pub struct Ratelimit {
+    #[pin]
+    state: Opaque<bindings::ratelimit_state>,
+    #[pin]
+    _pin: PhantomPinned,
+}
 
+// SAFETY: The state belongs to no thread.
+unsafe impl Send for Ratelimit {}
 // SAFETY: `___ratelimit` takes the state's own lock.
 unsafe impl Sync for Ratelimit {}
 
 impl Ratelimit {
-    /// A limit of which nothing is used up.
-    #[expect(clippy::new_without_default, reason = "made in constants only")]
-    pub const fn new() -> Self {
-        // SAFETY: All zeroes are a valid state, with an unlocked lock.
-        let mut state: bindings::ratelimit_state = unsafe { core::mem::zeroed() };
-        state.interval = (5 * bindings::HZ) as kernel::ffi::c_int;
-        state.burst = 10;
-        Ratelimit(Opaque::new(state))
+    /// A limit of which nothing is used up. Any context.
+    pub fn new() -> impl PinInit<Self> {
+        pin_init!(Ratelimit {
+            // SAFETY: The place is for a state, and stays where it is. There is nothing to take down.
+            state <- Opaque::ffi_init(|state| unsafe { helpers::ratelimit_init(state) }),
+            _pin: PhantomPinned,
+        })
     }
 
     /// Whether the message may be printed now. Any context.
     pub fn allows(&self) -> bool {
-        // SAFETY: The state is valid, and lives as long as `self`.
-        unsafe { helpers::ratelimit(self.0.get()) }
+        // SAFETY: The state is initialised, and lives as long as `self`.
+        unsafe { helpers::ratelimit(self.state.get()) }
     }
 }

@@ -48,7 +48,8 @@ use dm::{
         Lanesize, //
     },
     mempool::Pool,
-    prelude::*, //
+    prelude::*,
+    ratelimit::Ratelimit, //
 };
 use kernel::{
     new_condvar,
@@ -202,6 +203,9 @@ pub(crate) struct Engine {
     made: Instant<Monotonic>,
     /// Whether user space has been told that the clone is complete.
     pub(crate) announced: Atomic<u32>,
+    /// For what is said of copies that failed.
+    #[pin]
+    pub(crate) failures: Ratelimit,
 
     pub(crate) entries: Pool<Entry>,
     /// For the copies that writes wait for.
@@ -306,6 +310,7 @@ impl Engine {
             stats: Stats::new(),
             made: Instant::now(),
             announced: Atomic::new(0),
+            failures <- Ratelimit::new(),
             entries,
             write_copier,
             sweep_copier,

@@ -38,8 +38,7 @@ use dm::{
         Lane, //
     },
     mempool::PoolBox,
-    prelude::*,
-    ratelimit::Ratelimit, //
+    prelude::*, //
 };
 use kernel::prelude::*;
 
@@ -341,9 +340,7 @@ pub(crate) fn copied(this: &Shared<Engine>, regions: Range<u64>, result: Result<
 
 /// Says which region has failed, on which side, and what becomes of it.
 fn report(this: &Engine, region: u64, side: CopyError, again: u64) {
-    static FAILURES: Ratelimit = Ratelimit::new();
-
-    if FAILURES.allows() {
+    if this.failures.allows() {
         dm::error!(
             log::NAME,
             "{}: hydration failed: region {} cannot be {}; trying again in {} s",

@@ -175,6 +175,9 @@ pub(crate) struct Cache {
     mode: Atomic<u32>,
     /// Nothing is written to the cache device any more.
     failed: OnceFlag,
+    /// For what is said of damaged data.
+    #[pin]
+    pub(crate) damage_told: Ratelimit,
     suspended: Atomic<u32>,
 
     pub(crate) shards: KVec<Pin<KBox<IrqLock<Shard>>>>,
@@ -331,6 +334,7 @@ impl Cache {
             settings <- new_irq_lock!(settings, "dm_lc_settings"),
             mode: Atomic::new(mode as u32),
             failed: OnceFlag::new(),
+            damage_told <- Ratelimit::new(),
             suspended: Atomic::new(1),
             shards,
             head <- new_irq_lock!(head, "dm_lc_head"),
@@ -622,10 +626,9 @@ impl Cache {
 
     /// Data on the cache device is not as it was written. Any context.
     pub(crate) fn found_damage(&self, sector: u64, sectors: u32, what: &str) {
-        static DAMAGE: Ratelimit = Ratelimit::new();
         self.totals.crc_errors.fetch_add(1, Relaxed);
         self.damage.store(1, Relaxed);
-        if DAMAGE.allows() {
+        if self.damage_told.allows() {
             dm::error!(
                 NAME,
                 "cache device {}: data of sectors {} to {} is damaged{}",

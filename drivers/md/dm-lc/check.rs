@@ -14,10 +14,7 @@ use crate::{
     space::RECORD_SECTORS,
     NAME, //
 };
-use dm::{
-    prelude::*,
-    ratelimit::Ratelimit, //
-};
+use dm::prelude::*;
 use kernel::{
     alloc::KVVec,
     prelude::*,
@@ -26,7 +23,6 @@ use kernel::{
 
 /// Goes through the log. `EINTR`: a signal came. Sleeps.
 pub(crate) fn check(this: &Shared<Cache>) -> Result<Checked> {
-    static DAMAGE: Ratelimit = Ratelimit::new();
     let writer = this.writer.lock();
     if !writer.loaded {
         return Err(EAGAIN);
@@ -40,7 +36,7 @@ pub(crate) fn check(this: &Shared<Cache>) -> Result<Checked> {
         &mut window,
         this.written(),
         |id, extent| {
-            if DAMAGE.allows() {
+            if this.damage_told.allows() {
                 dm::error!(
                     NAME,
                     "cache device {}: record {}: data of sectors {} to {} is damaged",
