@@ -43,6 +43,12 @@ def writes(rig, region, sectors=None, flags=DIRECT):
         check=False)
 
 
+def overwrites(rig, region, clone_module):
+    """Whether a region can be written whole. With the stock module, a write fails that meets a copy which fails, and
+    it tries each region again and again: it has several tries."""
+    return any(not writes(rig, region).returncode for _ in range(1 if clone_module == "rs" else 50))
+
+
 def uncache(rig, device):
     """Forgets what somebody, such as udev, has read of a device before it was written to from above."""
     rig.guest.run(f"blockdev --flushbufs {device}")
@@ -95,7 +101,7 @@ def test_source_that_goes_and_comes_back(rig, clone_module):
     assert FAILS in reads(rig, last).stderr
     assert FAILS in writes(rig, last, 8).stderr
     # What needs no source goes on.
-    assert not writes(rig, last).returncode
+    assert overwrites(rig, last, clone_module)
     is_zero(rig, last)
     assert rig.progress()[::3] == (2, "rw")
     # Nobody has to tell the clone.
@@ -192,7 +198,7 @@ def test_server_that_gives_errors(clone_module, guest, dm, disks, export, tmp_pa
         clone.message("enable_hydration")
         says(guest, "hydration failed", where)
         assert FAILS in reads(rig, 1).stderr
-        assert not writes(rig, 5).returncode
+        assert overwrites(rig, 5, clone_module)
         assert rig.progress().mode == "rw"
         errors.unlink()
         all_hydrated(rig)
