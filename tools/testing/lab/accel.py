@@ -17,14 +17,15 @@ PROBE_SECONDS = 2
 
 def choose():
     """Returns the value for QEMU's -accel. With $DM_PARALLEL set, emulated CPUs run at the same time."""
-    chosen = _choose()
-    return TCG_PARALLEL if chosen == TCG and os.environ.get("DM_PARALLEL") else chosen
+    if _has_kvm():
+        return "kvm"
+    return TCG_PARALLEL if os.environ.get("DM_PARALLEL") else TCG
 
 
-def _choose():
-    """KVM or TCG; the answer is remembered for this boot of the host."""
+def _has_kvm():
+    """Whether KVM runs a guest; the answer is remembered for this boot of the host."""
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return TCG
+        return False
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         boot = file.read().strip()
     memory = places.cache() / f"accel-{boot}"
@@ -32,9 +33,9 @@ def _choose():
         for old in places.cache().glob("accel-*"):
             old.unlink()
         part = memory.with_suffix(".part")
-        part.write_text("kvm" if _kvm_boots() else TCG)
+        part.write_text("kvm" if _kvm_boots() else "tcg")
         part.rename(memory)
-    return memory.read_text()
+    return memory.read_text() == "kvm"
 
 
 def _kvm_boots():
