@@ -72,8 +72,8 @@ pub struct Registry<E: Entry> {
 
 /// # Invariants
 ///
-/// `tables` is the number of [`TableRef`]s with the entry's object; it is not 0 while the registry is not
-/// locked.
+/// `tables` is the number of [`TableRef`]s with the entry's object; it is not 0 while the registry
+/// is not locked.
 struct Open<E> {
     entry: E,
     tables: usize,

@@ -19,7 +19,7 @@ class LimitReached(Exception):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", f"limit(seconds): the time limit on a stock kernel, {DEFAULT_LIMIT} by default")
+    config.addinivalue_line("markers", f"limit(seconds): see lab/patience.py; {DEFAULT_LIMIT} by default")
     config.addinivalue_line("markers", "kernel_says(pattern...): complaints in the kernel's log that must be there")
     config.addinivalue_line("markers", "debug_kernel: needs the debug kernel, is skipped on others")
     config.addinivalue_line("markers", "c_fails(reason): the stock C module must fail this test, by an assertion")

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """dmstats on the targets of this repository, and on the kernel's own."""
 
-
 from lab import modules
 from tests.dmstats.filemaps import places, regions
 from tests.interpose.rig import Rig as Interpose
