@@ -2,51 +2,55 @@
 """The host's side of guest/agent, which runs commands in a guest without a connection for each.
 
 A connection costs the emulated processor as much as two programs that start, and a test runs some twenty commands.
-A request is the length of the command and the command; the reply is the exit status, or the negated signal, the
-lengths of what it wrote to stdout and stderr, and both. Numbers have four bytes, the highest first.
+A request is the command and the text that it reads, each with a NUL at its end. What it writes comes as it is; then
+stdout has a mark and the exit status, a line, and stderr the mark.
 """
 
 import os
+import secrets
 import select
-import struct
 import subprocess
 import time
-
-LENGTH = struct.Struct("!I")
-REPLY = struct.Struct("!iII")
 
 
 class Agent:
     """One agent, for one command at a time. words: what runs a program in the guest, up to its name."""
 
     def __init__(self, words):
+        self._mark = secrets.token_hex(8).encode()
         self._process = subprocess.Popen(
-            [*words, "exec /lab/agent"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            [*words, f"exec /lab/agent {self._mark.decode()}"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
         )
 
-    def run(self, command, timeout):
-        """(status, stdout, stderr) of a command; timeout in seconds, or None. After any exception it is of no use."""
+    def run(self, command, text, timeout):
+        """(status, stdout, stderr) of a command that reads a text, whose last line is given its end.
+
+        timeout in seconds, or None. After any exception the agent is of no use.
+        """
         end = timeout and time.monotonic() + timeout
-        command = command.encode()
-        self._process.stdin.write(LENGTH.pack(len(command)) + command)
-        status, out, err = REPLY.unpack(self._read(REPLY.size, end))
-        said = self._read(out + err, end)
-        return status, said[:out], said[out:]
+        request = memoryview(f"{command}\0{text}\0".encode())
+        while request:
+            request = request[os.write(self._process.stdin.fileno(), request):]
+        said = {self._process.stdout: b"", self._process.stderr: b""}
+        open_ones = list(said)
+        while open_ones:
+            left = end and max(0, end - time.monotonic())
+            ready = select.select(open_ones, [], [], left)[0]
+            if not ready:
+                raise TimeoutError
+            for stream in ready:
+                part = os.read(stream.fileno(), 1 << 20)
+                if not part:
+                    raise EOFError
+                said[stream] += part
+                if self._mark in said[stream][-64:] and part.endswith(b"\n"):
+                    open_ones.remove(stream)
+        out, _, status = said[self._process.stdout].rpartition(self._mark)
+        err, _, _ = said[self._process.stderr].rpartition(self._mark)
+        return int(status), out, err
 
     def close(self):
         """Ends it, and not what it runs."""
         self._process.kill()
         self._process.communicate()
-
-    def _read(self, count, end):
-        pipe = self._process.stdout.fileno()
-        parts = []
-        while count:
-            left = end and max(0, end - time.monotonic())
-            if not select.select([pipe], [], [], left)[0]:
-                raise TimeoutError
-            parts.append(os.read(pipe, min(count, 1 << 20)))
-            if not parts[-1]:
-                raise EOFError
-            count -= len(parts[-1])
-        return b"".join(parts)

@@ -28,7 +28,7 @@ class Device:
 
     def load(self, table, check=True):
         """Puts a table into the inactive slot (runs the targets' ctr); resume() makes it active."""
-        return self._dmsetup(f"load {self.name}", stdin=table.encode(), check=check)
+        return self._dmsetup(f"load {self.name}", stdin=table, check=check)
 
     def suspend(self, *options, check=True):
         """suspend("--noflush", "--nolockfs")"""
@@ -95,13 +95,13 @@ class Dm:
 
     def create(self, name, table, *options):
         """Creates an active device: `dmsetup create name options... < table`."""
-        self.guest.run(f"dmsetup create {name} {' '.join(options)}", stdin=table.encode())
+        self.guest.run(f"dmsetup create {name} {' '.join(options)}", stdin=table)
         return Device(self.guest, name)
 
     def refuse(self, name, table, *options):
         """Creates a device that must be refused; returns the kernel's line with the reason."""
         where = self.guest.console_size()
-        result = self.guest.run(f"dmsetup create {name} {' '.join(options)}", stdin=table.encode(), check=False)
+        result = self.guest.run(f"dmsetup create {name} {' '.join(options)}", stdin=table, check=False)
         assert result.returncode, f"the table was accepted: {table}"
         mark = f"lab: {name} refused {where}"
         self.guest.run(f"echo '{mark}' > /dev/kmsg")

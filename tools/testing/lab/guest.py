@@ -18,6 +18,8 @@ from .qmp import Qmp
 BOOT_SECONDS = patience.seconds(90)
 # Its checkers keep accounts of all memory.
 MEMORY = "3G" if places.is_debug() else "2G"
+# It takes one byte at a time.
+AGENT_READS = 16 << 10
 HUNG_TASK_SECONDS = patience.seconds(40)
 # Less than the emulator could: each look at memory takes the longer for them, or each string instruction.
 CPU = "max,-la57,-smap,-smep,-pku,-umip,-erms,-fsrm,-fsrs"
@@ -180,18 +182,20 @@ class Guest:
 
     # -- commands -----------------------------------------------------------------------------
 
-    def run(self, command, *, check=True, timeout=None, stdin=None):
+    def run(self, command, *, check=True, timeout=None, stdin=""):
         """Runs a shell command (or a script of many lines) in the guest and returns its Result.
 
         Other results than 0 raise CommandFailed unless check=False. After timeout seconds:
-        TimeoutError (a test's own time limit holds anyway); see patience.py. stdin: bytes or an open file.
+        TimeoutError (a test's own time limit holds anyway); see patience.py.
+
+        stdin: a text, whose last line is given its end; or bytes or an open file, which take a connection.
         """
         began = time.monotonic()
         timeout = timeout and patience.seconds(timeout)
         self._note(f"$ {command}\n")
         try:
-            if stdin is None:
-                status, out, err = self._ask_agent(command, timeout)
+            if isinstance(stdin, str) and len(stdin) < AGENT_READS:
+                status, out, err = self._ask_agent(command, stdin, timeout)
             else:
                 status, out, err = self._feed(command, timeout, stdin)
         except TimeoutError as error:
@@ -230,11 +234,11 @@ class Guest:
         with open(local, "wb") as file:
             subprocess.run(self._ssh(f"cat '{remote}'"), stdout=file, check=True)
 
-    def _ask_agent(self, command, timeout):
-        """(status, stdout, stderr) of a command that reads nothing; 255 if there is no connection."""
+    def _ask_agent(self, command, text, timeout):
+        """(status, stdout, stderr) of a command that reads a text; 255 if there is no connection."""
         self._agent = self._agent or Agent(self._ssh())
         try:
-            return self._agent.run(command, timeout)
+            return self._agent.run(command, text, timeout)
         except BaseException as error:
             # It may still run the command: the next one needs another agent.
             self._drop_agent()
@@ -243,7 +247,9 @@ class Guest:
             raise
 
     def _feed(self, command, timeout, stdin):
-        """(status, stdout, stderr) of a command that reads stdin."""
+        """(status, stdout, stderr) of a command that reads much text, bytes or a file."""
+        if isinstance(stdin, str):
+            stdin = f"{stdin}\n".encode()
         feed = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
         try:
             ran = subprocess.run(self._ssh(command), capture_output=True, timeout=timeout, check=False, **feed)

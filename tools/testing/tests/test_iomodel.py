@@ -68,7 +68,7 @@ def test_ledger_survives_a_power_cut(guest, disks):
     guest.kill()
     lines += writer.communicate()[0]
     guest.boot()
-    guest.run("cat > /tmp/ledger", stdin=lines.encode())
+    guest.run("cat > /tmp/ledger", stdin=lines)
     guest.run(f"iomodel ledger-check {disk} {area} /tmp/ledger")
     first = lines.split()[0]
     guest.run(f"iomodel stamp {disk} --first {first} --sectors 8 1")

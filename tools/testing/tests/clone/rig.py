@@ -40,7 +40,7 @@ class Part:
         self.guest.run(
             f"dmsetup load {self.name} && dmsetup suspend --noflush --nolockfs {self.name}"
             f" && dmsetup resume {self.name}",
-            stdin=table.replace("DISK", self.disk).encode(),
+            stdin=table.replace("DISK", self.disk),
         )
 
     def break_all(self):

@@ -10,7 +10,7 @@ import tarfile
 FOLDER = pathlib.Path(__file__).parent
 
 
-def run_script(guest, script, *words, stdin=b"", parallel=None):
+def run_script(guest, script, *words, stdin="", parallel=None):
     """Runs a script of in_guest/ and returns what it printed.
 
     parallel: runs it once for each of these numbers at the same time, with $worker as the number.
@@ -52,5 +52,5 @@ def try_tables(guest, tables, blank=()):
 
     blank: metadata devices to be blanked before each.
     """
-    printed = run_script(guest, "try_tables.py", *blank, stdin=json.dumps(tables).encode())
+    printed = run_script(guest, "try_tables.py", *blank, stdin=json.dumps(tables))
     return [Tried(**one) for one in json.loads(printed)]

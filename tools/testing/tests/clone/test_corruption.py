@@ -39,7 +39,7 @@ def test_damaged_images(guest, dm, disks):
     for worker in range(1, WORKERS + 1):
         guest.run(f"dd of={ram} bs=256k seek={worker} iflag=fullblock oflag=direct status=none", stdin=good)
         images = damaged_images(good, worker, IMAGES // WORKERS)
-        guest.run(f"cat > /tmp/images.{worker}", stdin=json.dumps(images).encode())
+        guest.run(f"cat > /tmp/images.{worker}", stdin=json.dumps(images))
     with without_udev(guest):
         said = run_script(guest, "try_images.py", "$worker", LENGTH, ram, f"$((worker * {METADATA}))", METADATA,
                           dest, source, "< /tmp/images.$worker", parallel=range(1, WORKERS + 1))

@@ -36,7 +36,7 @@ def test_flushed_writes_survive_power_cuts(guest, dm, disks):
         lines += writer.communicate()[0].splitlines(keepends=True)
         ledgers += "".join(line for line in lines if len(line.split()) == 3 and line.endswith("\n"))
         guest.boot()
-        guest.run("cat > /tmp/ledger", stdin=ledgers.encode())
+        guest.run("cat > /tmp/ledger", stdin=ledgers)
         for module in ("c", "rs"):
             load_clone(guest, module)
             rig = Rig(guest, dm, paths, SECTORS, REGION, stamp=False)

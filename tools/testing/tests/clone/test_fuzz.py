@@ -80,7 +80,7 @@ def try_in_parallel(guest, lines):
     for worker in range(WORKERS):
         metadata, *others = (f"/dev/ram{3 * worker + number}" for number in range(3))
         mine = [(LENGTH, f"{metadata} {' '.join(others)} {words}") for words in lines[worker * share:][:share]]
-        guest.run(f"cat > /tmp/lines.{worker}", stdin=json.dumps(mine).encode())
+        guest.run(f"cat > /tmp/lines.{worker}", stdin=json.dumps(mine))
     said = run_script(guest, "try_tables.py", "/dev/ram$((3 * worker)) < /tmp/lines.$worker",
                       parallel=range(WORKERS))
     results = [one for line in said.splitlines() for one in json.loads(line)]
@@ -119,7 +119,7 @@ def test_messages_mean_the_same_to_both_modules(guest, dm, disks):
         # The copying is not the matter: what is complete has none.
         clone = dm.create("clone", f"0 {LENGTH} clone {metadata} {dest} {source} 8 2 no_hydration no_discard_passdown")
         guest.run(f"blkdiscard -f {clone} && dmsetup status {clone}")
-        said = run_script(guest, "send_messages.py", clone.name, stdin=json.dumps(messages).encode())
+        said = run_script(guest, "send_messages.py", clone.name, stdin=json.dumps(messages))
         results[module] = [(errno, replied, status) for errno, replied, status, _ in json.loads(said)]
         clone.remove()
         unload(guest, module)

@@ -243,7 +243,7 @@ def test_refuses_metadata(clone_module, guest, dm, disks):
     tables = "".join(f"m{i}: 0 {SLICE} linear {metadata} {i * SLICE}\n" for i in range(len(blocks)))
     tables += f"small: 0 32 linear {metadata} 8192\nunreadable: 0 {SLICE} error\n"
     guest.run("while IFS=: read -r name table; do dmsetup create $name --table \"$table\"; done",
-              stdin=tables.encode())
+              stdin=tables)
     names = [f"m{i}" for i in range(len(blocks))] + ["small", "unreadable"]
     tried = try_tables(guest, [(LENGTH, f"/dev/mapper/{name} {dest} {source} 8") for name in names])
 

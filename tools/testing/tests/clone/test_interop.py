@@ -55,7 +55,7 @@ SLICES = [
 def visit_slices(guest, by, ram, commits=0, seed=0):
     """Opens or formats each slice with a module, and has it commit a few discards."""
     modules.load_clone(guest, by)
-    run_script(guest, "format_slices.py", ram, commits, seed, stdin=json.dumps(SLICES).encode())
+    run_script(guest, "format_slices.py", ram, commits, seed, stdin=json.dumps(SLICES))
     guest.run("rmmod dm_clone_rs || rmmod dm_clone")
 
 

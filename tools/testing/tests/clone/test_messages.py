@@ -41,7 +41,7 @@ MESSAGES = [
 
 def send(guest, clone, messages):
     """[(errno, replied, status, log)...]"""
-    return json.loads(run_script(guest, "send_messages.py", clone.name, stdin=json.dumps(messages).encode()))
+    return json.loads(run_script(guest, "send_messages.py", clone.name, stdin=json.dumps(messages)))
 
 
 def assert_answers(answers, last):

@@ -49,7 +49,7 @@ def volume(disks, guest):
     one, other = disks.ram(MIB // 2, 2)
     half = MIB * 1024
     table = f"0 {half} linear {one} 0\n{half} {half} linear {other} 0\n"
-    guest.run("dmsetup create volume", stdin=table.encode())
+    guest.run("dmsetup create volume", stdin=table)
     return "/dev/mapper/volume"
 
 

@@ -26,7 +26,7 @@ def test_flushed_writes_survive_power_cuts(lc_module, guest, dm, disks):
         lines += writer.communicate()[0].splitlines(keepends=True)
         ledgers += "".join(line for line in lines if len(line.split()) == 3 and line.endswith("\n"))
         guest.boot()
-        guest.run("/lab/load /lab/dm_lc_rs.ko && cat > /tmp/ledger", stdin=ledgers.encode())
+        guest.run("/lab/load /lab/dm_lc_rs.ko && cat > /tmp/ledger", stdin=ledgers)
         small = dm.create("small", f"0 {20 * MIB} linear {cache} 0")
         device = dm.create("lc", table.format(small))
         guest.run(f"iomodel ledger-check {device} --source 1 /tmp/ledger")
@@ -115,7 +115,7 @@ def test_torn_record_is_dropped_and_nothing_else(image):
 def refused(image, says):
     """It does not start, and says why."""
     where = image.guest.console_size()
-    result = image.guest.run("dmsetup create lc", stdin=image.table().encode(), check=False)
+    result = image.guest.run("dmsetup create lc", stdin=image.table(), check=False)
     image.guest.run("dmsetup remove lc 2> /dev/null; :")
     assert result.returncode
     assert image.guest.wait_for_console(says, where, 5)
@@ -209,5 +209,5 @@ def test_foreign_device_is_not_touched(rig, what):
 
 def test_load_writes_nothing(rig):
     """A table that is loaded and never used leaves the cache device as it was."""
-    rig.guest.run("dmsetup create lc --notable && dmsetup load lc", stdin=rig.table().encode())
+    rig.guest.run("dmsetup create lc --notable && dmsetup load lc", stdin=rig.table())
     rig.guest.run(f"dmsetup remove lc && cmp -n 8192 {rig.cache} /dev/zero")

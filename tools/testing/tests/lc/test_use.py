@@ -72,7 +72,7 @@ def test_second_user_is_refused(cache, dm, guest):
         cache.table(),
         f"0 {cache.sectors} lc {cache.cache} {cache.backing}",
     ):
-        refused = guest.run("dmsetup create other", stdin=table.encode(), check=False)
+        refused = guest.run("dmsetup create other", stdin=table, check=False)
         assert refused.returncode
 
 
@@ -349,7 +349,7 @@ def parts(rig):
 def become(part, target):
     part.guest.run(
         f"dmsetup load {part.name} && dmsetup suspend --noflush --nolockfs {part.name} && dmsetup resume {part.name}",
-        stdin=target.replace("DISK", part.disk).encode(),
+        stdin=target.replace("DISK", part.disk),
     )
 
 
