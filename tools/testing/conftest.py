@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items):
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         if parameters.get("clone_module") != "c":
             continue
-        if not places.has_controls():
+        if not places.is_default():
             item.add_marker(pytest.mark.skip(reason="the stock module is judged on the default kernel"))
         elif marker:
             item.add_marker(pytest.mark.xfail(strict=True, raises=AssertionError, reason=marker.args[0]))

@@ -47,8 +47,8 @@ def default_kernel():
     raise SetupError("tools/setup/versions names no KERNEL_DEFAULT")
 
 
-def has_controls():
-    """Whether tests run with the stock modules as well, which need to be judged on one kernel only."""
+def is_default():
+    """Whether this is the kernel on which that is judged which is the same on all: the stock modules, the harness."""
     return kernel() == default_kernel()
 
 

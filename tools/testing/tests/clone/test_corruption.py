@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from lab import modules
+from lab import modules, places
 from lab.udev import without_udev
 from tests.clone import images
 from tests.clone.damage import damaged_images
@@ -17,7 +17,7 @@ REGIONS = 40000  # two blocks of the bitset, and so a tree above them
 LENGTH = REGIONS * 8
 METADATA = 512
 WORKERS = 5  # they mostly wait for each other's tables to go
-IMAGES = 2000
+IMAGES = 2000 if places.is_default() else 500
 
 
 @pytest.mark.limit(400)

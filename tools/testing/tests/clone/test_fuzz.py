@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Thousands of table lines and messages, right ones and nearly right ones: both modules make the same of them,
-where the stock one is asked at all.
+"""Thousands of table lines and messages, right ones and nearly right ones: nothing breaks, and both modules make the
+same of them, where the stock one is asked.
 
 What they mean is tested on the host, a hundred thousand of each (tools/testing/pure/tests/table_line.rs and
 message.rs). Damaged metadata: test_corruption.py.
@@ -16,7 +16,8 @@ from lab.modules import load_clone
 from lab.udev import without_udev
 from tests.clone.tables import run_script
 
-COUNT = 2000
+COUNT = 2000 if places.is_default() else 400
+STOCK_TABLES = 500  # it takes as long with each as ours
 WORKERS = 5  # they mostly wait for each other's tables to go
 LENGTH = 16384
 FEATURES = ["no_hydration", "no_discard_passdown"]
@@ -24,7 +25,6 @@ KEYS = ["hydration_threshold", "hydration_batch_size"]
 MESSAGES = ["enable_hydration", "disable_hydration", *KEYS]
 # Messages that only ours has; the stock module refuses them.
 OURS = {"set_min_share", "stats"}
-MODULES = ("rs", "c") if places.has_controls() else ("rs",)
 
 
 def word(rng):
@@ -76,14 +76,14 @@ def unload(guest, module):
 
 def try_in_parallel(guest, lines):
     """[(words, errno, table, status)...]; the kernel's log has what all said, so it is left out."""
-    share = len(lines) // WORKERS
     for worker in range(WORKERS):
         metadata, *others = (f"/dev/ram{3 * worker + number}" for number in range(3))
-        mine = [(LENGTH, f"{metadata} {' '.join(others)} {words}") for words in lines[worker * share:][:share]]
+        mine = [(LENGTH, f"{metadata} {' '.join(others)} {words}") for words in lines[worker::WORKERS]]
         guest.run(f"cat > /tmp/lines.{worker}", stdin=json.dumps(mine))
     said = run_script(guest, "try_tables.py", "/dev/ram$((3 * worker)) < /tmp/lines.$worker",
                       parallel=range(WORKERS))
-    results = [one for line in said.splitlines() for one in json.loads(line)]
+    by_worker = [json.loads(line) for line in said.splitlines()]
+    results = (by_worker[number % WORKERS][number // WORKERS] for number in range(len(lines)))
     return [(one["words"], one.get("errno"), one.get("table"), one.get("status")) for one in results]
 
 
@@ -92,18 +92,22 @@ def test_tables_mean_the_same_to_both_modules(guest, disks):
     disks.ram(8, 3 * WORKERS)
     rng = random.Random(11)
     lines = [table_words(rng) for _ in range(COUNT)]
-    results = {}
-    for module in MODULES:
+
+    def results(module, lines):
         load_clone(guest, module)
         with without_udev(guest):
-            results[module] = try_in_parallel(guest, lines)
+            said = try_in_parallel(guest, lines)
         unload(guest, module)
-    assert len(results["rs"]) == COUNT
-    for ours, c in zip(results["rs"], results[MODULES[-1]], strict=True):
-        # The stock module takes the lower 32 bits of a count.
-        if not (ours[1] and any(one.isdecimal() and int(one) >= 1 << 32 for one in ours[0].split())):
-            assert ours == c
-    refused = sum(errno is not None for _, errno, _, _ in results["rs"])
+        assert len(said) == len(lines)
+        return said
+
+    all_ours = results("rs", lines)
+    if places.is_default():
+        for ours, c in zip(all_ours, results("c", lines[:STOCK_TABLES]), strict=False):
+            # The stock module takes the lower 32 bits of a count.
+            if not (ours[1] and any(one.isdecimal() and int(one) >= 1 << 32 for one in ours[0].split())):
+                assert ours == c
+    refused = sum(errno is not None for _, errno, _, _ in all_ours)
     assert COUNT // 4 < refused < COUNT * 3 // 4
 
 
@@ -113,17 +117,20 @@ def test_messages_mean_the_same_to_both_modules(guest, dm, disks):
     rng = random.Random(12)
     messages = [message_words(rng) for _ in range(COUNT)]
     messages = [one for one in messages if one.split(maxsplit=1)[0].lower() not in OURS]
-    results = {}
-    for module in MODULES:
+
+    def results(module):
         load_clone(guest, module)
         # The copying is not the matter: what is complete has none.
         clone = dm.create("clone", f"0 {LENGTH} clone {metadata} {dest} {source} 8 2 no_hydration no_discard_passdown")
         guest.run(f"blkdiscard -f {clone} && dmsetup status {clone}")
         said = run_script(guest, "send_messages.py", clone.name, stdin=json.dumps(messages))
-        results[module] = [(errno, replied, status) for errno, replied, status, _ in json.loads(said)]
         clone.remove()
         unload(guest, module)
-    for words, ours, c in zip(messages, results["rs"], results[MODULES[-1]], strict=True):
-        assert ours == c, words
-    refused = sum(errno is not None for errno, _, _ in results["rs"])
+        return [(errno, replied, status) for errno, replied, status, _ in json.loads(said)]
+
+    all_ours = results("rs")
+    if places.is_default():
+        for words, ours, c in zip(messages, all_ours, results("c"), strict=True):
+            assert ours == c, words
+    refused = sum(errno is not None for errno, _, _ in all_ours)
     assert COUNT // 4 < refused < COUNT * 3 // 4
