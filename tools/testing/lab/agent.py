@@ -51,6 +51,8 @@ class Agent:
         return int(status), out, err
 
     def close(self):
-        """Ends it, and not what it runs."""
+        """Ends it, and not what it runs, for which ssh may keep its ends of the pipes."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            pipe.close()
