@@ -24,11 +24,12 @@ class Agent:
         )
 
     def run(self, command, text, timeout):
-        """(status, stdout, stderr) of a command that reads a text, whose last line is given its end.
+        """(status, stdout, stderr) of a command that reads a text, whose last line is given its end if it lacks it.
 
         timeout in seconds, or None. After any exception the agent is of no use.
         """
         end = timeout and time.monotonic() + timeout
+        text = text.removesuffix("\n")
         request = memoryview(f"{command}\0{text}\0".encode())
         while request:
             request = request[os.write(self._process.stdin.fileno(), request):]

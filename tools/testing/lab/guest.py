@@ -188,7 +188,8 @@ class Guest:
         Other results than 0 raise CommandFailed unless check=False. After timeout seconds:
         TimeoutError (a test's own time limit holds anyway); see patience.py.
 
-        stdin: a text, whose last line is given its end; or bytes or an open file, which take a connection.
+        stdin: a text, whose last line is given its end if it lacks it; or bytes or an open file, by a
+        connection of their own.
         """
         began = time.monotonic()
         timeout = timeout and patience.seconds(timeout)
@@ -249,7 +250,7 @@ class Guest:
     def _feed(self, command, timeout, stdin):
         """(status, stdout, stderr) of a command that reads much text, bytes or a file."""
         if isinstance(stdin, str):
-            stdin = f"{stdin}\n".encode()
+            stdin = (stdin.removesuffix("\n") + "\n").encode()
         feed = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
         try:
             ran = subprocess.run(self._ssh(command), capture_output=True, timeout=timeout, check=False, **feed)
