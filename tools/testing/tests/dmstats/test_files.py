@@ -62,6 +62,16 @@ def test_b6_a_file_without_blocks_has_no_group_and_that_is_no_error(guest, mount
     assert guest.output("dmstats list --noheadings -o region_id d") == ""
 
 
+def test_a14_an_update_needs_a_group(guest, mounted):
+    guest.run("dd if=/dev/urandom of=/mnt/f bs=64k count=1 status=none && sync")
+    before = guest.output("dmsetup message d 0 @stats_list")
+    # One that there is not, and a region that is in none.
+    for group in (5, 0):
+        refused = guest.run(f"dmstats update_filemap --nomonitor --groupid {group} /mnt/f", check=False)
+        assert refused.returncode == 1 and f"Group ID {group} does not exist" in refused.stderr
+    assert guest.output("dmsetup message d 0 @stats_list") == before
+
+
 def test_f13_a_region_that_somebody_deleted_comes_back(guest, mounted):
     fragmented(guest, "/mnt/f", 4)
     guest.run("dmstats create --filemap --nomonitor /mnt/f")
@@ -138,7 +148,7 @@ def test_a29_a30_a31_a34_a_map_without_memory_leaves_nothing_behind(guest, mount
     assert int(re.search(r"(\d+) requests to the kernel", failed.stderr)[1]) <= 21 + 20 + 6
 
 
-def test_b1_foreign_regions_below_do_no_harm(guest, mounted):
+def test_b1_a21_foreign_regions_below_do_no_harm(guest, mounted):
     fragmented(guest, "/mnt/f", 5)
     guest.run("dmstats create --programid other $(yes d | head -300) > /dev/null")
     guest.run("dmstats create --filemap --nomonitor /mnt/f")
@@ -149,13 +159,3 @@ def test_b1_foreign_regions_below_do_no_harm(guest, mounted):
     assert regions(guest, group) == places(guest, "/mnt/f")
     others = guest.output("dmstats list --region --programid other --noheadings -o region_id d").splitlines()
     assert others == [str(number) for number in range(301) if number != 7]
-
-
-def test_b2_lvm2_loses_a_map_whose_first_block_goes(guest, dm, disks):
-    """The control: what is tested here goes wrong with LVM2's own program."""
-    device = dm.create("d", f"0 819200 linear {disks.ram(400)[0]} 0")
-    guest.run(f"mkfs.ext4 -q {device} && mount {device} /mnt")
-    fragmented(guest, "/mnt/f", 12)
-    guest.run(f"{LVM2} create --filemap --nomonitor /mnt/f && fallocate -p -o 4096 -l 4096 /mnt/f")
-    assert guest.run(f"{LVM2} update_filemap --nomonitor --groupid 0 /mnt/f", check=False).returncode != 0
-    assert guest.output(f"{LVM2} list --noheadings d") == ""

@@ -154,6 +154,20 @@ def test_b5_a_group_of_regions_with_and_without_histograms_is_reported(guest, de
     assert guest.run(f"{LVM2} report --histogram d", check=False).returncode not in (0, 1)
 
 
+def test_a42_a_region_and_a_group_have_the_sums_of_their_areas(guest, device):
+    guest.run("dmstats create d --areas 4 --bounds 10us,10s; dmstats create d --start 32768 --length 32768 "
+              "--bounds 10us,10s; dmstats group --regions 0-1 d")
+    # The first area and the third, where the second region begins.
+    guest.run("dd if=/dev/mapper/d of=/dev/null bs=64k count=5 iflag=direct status=none; "
+              "dd if=/dev/mapper/d of=/dev/null bs=64k count=3 skip=256 iflag=direct status=none")
+    rows = json.loads(guest.output("dmstats report --area --region --group --json d"))["rows"]
+    areas = [row["histogram"] for row in rows if row["object"] == "area" and row.get("region_id") == 0]
+    assert [sum(bins) for bins in areas] == [5, 0, 3, 0]
+    summed = {row["object"]: row["histogram"] for row in rows if row["object"] != "area" and row.get("region_id") != 1}
+    assert summed["region"] == [sum(column) for column in zip(*areas, strict=True)]
+    assert sum(summed["group"]) == 5 + 3 + 3 and len(summed["group"]) == 3
+
+
 def test_a38_a39_groups_know_what_was_deleted(guest, device):
     guest.run("for i in 0 1 2 3; do dmstats create d; done; dmstats group --regions 0-3 --alias g d")
     guest.run("dmstats delete --regionid 2 d")
