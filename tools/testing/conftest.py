@@ -10,6 +10,7 @@ from lab import dm as lab_dm
 from lab import keeper as lab_keeper
 from lab import modules as lab_modules
 from lab import patience, places
+from lab import workshop as lab_workshop
 
 DEFAULT_LIMIT = 120
 
@@ -104,6 +105,25 @@ def dm(guest):
 def disks(guest):
     """Disks in the guest, made on demand."""
     return lab_disks.Disks(guest)
+
+
+@pytest.fixture(scope="session")
+def workshop():
+    """Where spoilt modules are built."""
+    workshop = lab_workshop.Workshop()
+    yield workshop
+    workshop.close()
+
+
+@pytest.fixture
+def say(capsys):
+    """Tells how far a long test is."""
+
+    def speak(text):
+        with capsys.disabled():
+            print(f"\n{text}", end="", flush=True)
+
+    return speak
 
 
 @pytest.fixture(params=["rs", "c"])

@@ -2,15 +2,15 @@
 
 //! Goes through a record, and looks after each event at what a power cut would leave there.
 //!
-//! A clone promises what any disk with a volatile cache does ([`crate::cache`]): so what its users did to it
-//! makes one such disk, and its metadata and destination are two. After each event:
+//! A target promises what any disk with a volatile cache does ([`crate::cache`]): so what its users did to it
+//! makes one such disk, and its own disk and that of its data are two. After each event:
 //!
-//! - The metadata is put together from what may be on its disk: without what may be lost, with all of it,
-//!   with and without each write, and with random parts of random writes. It must be sound, and of the
-//!   regions that the status told to be hydrated none may be missing.
-//! - For each of these, every sector of every hydrated region is looked at on the destination, and every
-//!   other one on the source. All that may be there must be what may be on the clone. Since a sector is
-//!   there or not whatever became of the others, this covers every state of the destination.
+//! - Its own disk is put together from what may be on it: without what may be lost, with all of it, with and
+//!   without each write, and with random parts of random writes. What is there must be sound, and of the
+//!   regions that a clone's status told to be hydrated none may be missing.
+//! - For each of these ([`View`]), every sector is looked at where it must be: on the disk of data, or as it is
+//!   on the target's own disk or a clone's source. All that may be there must be what may be on the target. Since
+//!   a sector is there or not whatever became of the others, this covers every state of the disk of data.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -22,20 +22,22 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use crate::cache::Cache;
-use crate::log::{Content, Disk, Event, Log, Request, ANYTHING, BEFORE, SOURCE};
-use crate::metadata::{self, Found, Hydrated};
+use crate::log::{Content, Contents, Disk, Event, Log, Request, Target, ANYTHING, BEFORE, SOURCE};
+use crate::view::{Place, View};
 
-/// Random choices among the writes to the metadata, for each cut.
+/// Random choices among the writes to the target's own disk, for each cut.
 const RANDOM: usize = 6;
+/// How much likelier a state is chosen if nothing like it was there before.
+const NEW: f64 = 4.0;
 /// Of one flaw, so many examples are told.
 const EXAMPLES: usize = 3;
 
-/// The disks of the record and the clone, as after some of its events.
+/// The disks of the record and the target, as after some of its events.
 pub struct World<'a> {
     log: &'a Log,
-    pub metadata: Cache,
-    pub dest: Cache,
-    clone: Cache,
+    own: Cache,
+    data: Cache,
+    top: Cache,
     /// Whose requests they are that have not ended.
     owners: HashMap<u32, Disk>,
     told: u64,
@@ -50,9 +52,9 @@ impl<'a> World<'a> {
     pub fn new(log: &'a Log, left_out: &[Flushes]) -> Self {
         World {
             log,
-            metadata: Cache::new(log.setup.metadata_sectors, 0),
-            dest: Cache::new(log.setup.sectors, BEFORE),
-            clone: Cache::new(log.setup.sectors, SOURCE),
+            own: Cache::new(log.setup.own_sectors, 0),
+            data: Cache::new(log.setup.sectors, data_at_first(log.setup.target)),
+            top: Cache::new(log.setup.sectors, SOURCE),
             owners: HashMap::new(),
             told: 0,
             note: "",
@@ -63,9 +65,9 @@ impl<'a> World<'a> {
 
     fn cache(&mut self, disk: Disk) -> &mut Cache {
         match disk {
-            Disk::Metadata => &mut self.metadata,
-            Disk::Dest => &mut self.dest,
-            Disk::Clone => &mut self.clone,
+            Disk::Own => &mut self.own,
+            Disk::Data => &mut self.data,
+            Disk::Top => &mut self.top,
         }
     }
 
@@ -88,7 +90,7 @@ impl<'a> World<'a> {
             }
             Event::Told { hydrated } => {
                 self.told = self.told.max(*hydrated);
-                Some(Disk::Clone)
+                Some(Disk::Top)
             }
             Event::Note(note) => {
                 self.note = note;
@@ -97,54 +99,58 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What a clone with these regions hydrated must show, if its destination holds this.
-    pub fn shown(&self, hydrated: &Hydrated, dest: &[Content]) -> Vec<Content> {
-        (0..)
-            .zip(dest)
-            .map(|(sector, &content)| {
-                if hydrated.has(sector / self.log.setup.region) {
-                    content
-                } else {
-                    SOURCE
-                }
-            })
-            .collect()
-    }
-
-    /// Whether there is a sector that may hold what the clone must not show.
-    fn check_data(&self, hydrated: &Hydrated) -> Result<()> {
-        for sector in 0..self.clone.sectors() {
-            let region = sector / self.log.setup.region;
-            let is_hydrated = hydrated.has(region);
-            let allowed = || self.clone.possible(sector);
-            let check = |content: Content| {
+    /// Whether there is a sector that may hold what the target must not show.
+    fn check_data(&self, view: &View) -> Result<()> {
+        for sector in 0..self.top.sectors() {
+            let allowed = || self.top.possible(sector);
+            let check = |content: Content, place: &str| {
                 ensure!(
                     allowed().any(|one| one == content || one == ANYTHING),
-                    "sector {sector} of region {region}, which is {}hydrated, may hold {}; must be {}",
-                    if is_hydrated { "" } else { "not " },
+                    "sector {sector}, which is {place}, may hold {}; must be {}",
                     name(content),
                     allowed().map(name).collect::<Vec<_>>().join(" or "),
                 );
                 Ok(())
             };
-            if is_hydrated {
-                self.dest.possible(sector).try_for_each(check)?;
-            } else {
-                check(SOURCE)?;
+            match view.place(sector) {
+                Place::Data => {
+                    let mut possible = self.data.possible(sector);
+                    possible.try_for_each(|content| check(content, "on the disk of data"))?;
+                }
+                Place::Holds(content) => check(content, "not on the disk of data")?,
             }
         }
         Ok(())
     }
 }
 
+/// What is all over the disk of data before a target uses it.
+pub fn data_at_first(target: Target) -> Content {
+    match target {
+        Target::Clone { .. } => BEFORE,
+        Target::Lc => SOURCE,
+    }
+}
+
+/// What a target must show, if the disk of data holds this.
+pub fn shown(view: &View, data: &Contents) -> Contents {
+    let sectors = (0..).zip(data.iter());
+    sectors
+        .map(|(sector, content)| match view.place(sector) {
+            Place::Data => content,
+            Place::Holds(content) => content,
+        })
+        .collect()
+}
+
 /// Some of the flushes of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Flushes {
-    /// All of the destination.
-    Dest,
-    /// All of the metadata.
-    Metadata,
-    /// The last of the metadata before each superblock.
+    /// All of the disk of data.
+    Data,
+    /// All of the target's own disk.
+    Own,
+    /// The last of that before each superblock.
     BeforeSuperblock,
 }
 
@@ -157,16 +163,16 @@ fn missing(log: &Log, flushes: &[Flushes]) -> HashSet<u32> {
             continue;
         };
         match (disk, request) {
-            (Disk::Dest, Request::Flush) if flushes.contains(&Flushes::Dest) => {
+            (Disk::Data, Request::Flush) if flushes.contains(&Flushes::Data) => {
                 missing.insert(*id);
             }
-            (Disk::Metadata, Request::Flush) => {
+            (Disk::Own, Request::Flush) => {
                 last = Some(*id);
-                if flushes.contains(&Flushes::Metadata) {
+                if flushes.contains(&Flushes::Own) {
                     missing.insert(*id);
                 }
             }
-            (Disk::Metadata, Request::Write { first, .. }) => {
+            (Disk::Own, Request::Write { first, .. }) => {
                 let last = last.take();
                 if *first == 0 && flushes.contains(&Flushes::BeforeSuperblock) {
                     missing.extend(last);
@@ -178,7 +184,7 @@ fn missing(log: &Log, flushes: &[Flushes]) -> HashSet<u32> {
     missing
 }
 
-/// Words for a content of the clone.
+/// Words for a content of the target.
 fn name(content: Content) -> String {
     match content {
         SOURCE => "the source's".into(),
@@ -188,7 +194,7 @@ fn name(content: Content) -> String {
     }
 }
 
-/// Which of the metadata's writes are there after a cut.
+/// Which of the writes to the target's own disk are there after a cut.
 #[derive(Clone, Copy, Debug)]
 enum Kept {
     None,
@@ -229,12 +235,12 @@ pub fn torn(seed: u64, write: u32, sector: u64) -> bool {
 #[derive(Default)]
 pub struct Report {
     pub cuts: u64,
-    /// Metadata images, of all cuts.
+    /// Images of the target's own disk, of all cuts.
     pub images: u64,
-    /// Sets of hydrated regions that are different.
-    pub sets: u64,
-    /// The most regions that were hydrated.
-    pub hydrated: u64,
+    /// Views that are different.
+    pub views: u64,
+    /// The largest of them.
+    pub largest: Option<View>,
     pub flaws: u64,
     pub examples: Vec<String>,
 }
@@ -243,9 +249,16 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} cuts, {} states of the metadata ({} different sets of up to {} hydrated regions), \
-             each with every state of the destination: {} flaws",
-            self.cuts, self.images, self.sets, self.hydrated, self.flaws
+            "{} cuts, {} states of the target's own disk ({} different ones, ",
+            self.cuts, self.images, self.views
+        )?;
+        if let Some(largest) = &self.largest {
+            write!(f, "of up to {largest}")?;
+        }
+        write!(
+            f,
+            "), each with every state of the disk of data: {} flaws",
+            self.flaws
         )
     }
 }
@@ -253,9 +266,9 @@ impl fmt::Display for Report {
 /// A state to be opened in a guest.
 pub struct Chosen {
     pub event: usize,
-    pub metadata: Vec<Content>,
-    pub dest: Vec<Content>,
-    pub hydrated: Hydrated,
+    pub own: Contents,
+    pub data: Contents,
+    pub view: View,
 }
 
 /// How to check a record.
@@ -275,8 +288,7 @@ pub fn check(log: &Log, plan: &Plan<'_>) -> (Report, Vec<Chosen>) {
         known: HashMap::new(),
     };
     let mut report = Report::default();
-    let mut sets = HashSet::new();
-    // For each event: whether the set of hydrated regions was seen there first, and the state.
+    let mut views = HashSet::new();
     let mut chosen: BTreeMap<usize, Chosen> = BTreeMap::new();
     let mut random = StdRng::seed_from_u64(plan.seed);
     let share = plan.choose as f64 / log.events.len().max(1) as f64;
@@ -287,64 +299,70 @@ pub fn check(log: &Log, plan: &Plan<'_>) -> (Report, Vec<Chosen>) {
         report.cuts += 1;
         let seed = random.random::<u64>();
         let mut images = HashSet::new();
-        let mut cut_sets = HashSet::new();
+        let mut cut_views = HashSet::new();
         let mut openable = Vec::new();
-        for kept in choices(&world.metadata, seed) {
+        for kept in choices(&world.own, seed) {
             let image = world
-                .metadata
+                .own
                 .after_cut(|write, sector| kept.keeps(write, sector));
             let Some(found) = read.image(&image, &mut images) else {
                 continue;
             };
             report.images += 1;
-            let hydrated = match &*found {
-                Ok(Found::Blank) => Hydrated::none(log.setup.regions()),
-                Ok(Found::Metadata(hydrated)) => {
+            let view = match &*found {
+                Ok(None) => View::blank(&log.setup),
+                Ok(Some(view)) => {
                     openable.push(image);
-                    hydrated.clone()
+                    view.clone()
                 }
                 Err(error) => {
                     report.flaw(number, &world, kept, &format!("{error:#}"));
                     continue;
                 }
             };
-            if !cut_sets.insert(hydrated.clone()) {
+            if cut_views.contains(&view) {
                 continue;
             }
-            if hydrated.count() < world.told {
-                let error = format!("{hydrated}, but {} were told", world.told);
-                report.flaw(number, &world, kept, &error);
+            for checked in [view.check_told(world.told), world.check_data(&view)] {
+                if let Err(error) = checked {
+                    report.flaw(number, &world, kept, &format!("{error:#}"));
+                }
             }
-            if let Err(error) = world.check_data(&hydrated) {
-                report.flaw(number, &world, kept, &format!("{error:#}"));
+            if report
+                .largest
+                .as_ref()
+                .is_none_or(|largest| largest.count() < view.count())
+            {
+                report.largest = Some(view.clone());
             }
-            report.hydrated = report.hydrated.max(hydrated.count());
+            cut_views.insert(view);
         }
         let mut is_new = false;
-        for set in cut_sets {
-            is_new |= sets.insert(set);
+        for view in cut_views {
+            is_new |= views.insert(view);
         }
-        if is_new || random.random_bool(share.min(1.0)) {
-            if let Some(metadata) = openable.choose(&mut random) {
-                let Ok(Found::Metadata(hydrated)) = read_image(metadata, log) else {
+        let share = if is_new { NEW * share } else { share };
+        if random.random_bool(share.min(1.0)) {
+            if let Some(own) = openable.choose(&mut random) {
+                let Ok(Some(view)) = View::read(own, &log.dictionary, &log.setup) else {
                     unreachable!("it was read before")
                 };
-                let dest = world
-                    .dest
+                let data = world
+                    .data
                     .after_cut(|write, sector| torn(seed, write, sector));
                 chosen.insert(
                     number,
                     Chosen {
                         event: number,
-                        metadata: metadata.clone(),
-                        dest,
-                        hydrated,
+                        own: own.iter().copied().collect(),
+                        data: data.into_iter().collect(),
+                        view,
                     },
                 );
             }
         }
     }
-    report.sets = sets.len() as u64;
+    report.views = views.len() as u64;
     let chosen: Vec<Chosen> = chosen.into_values().collect();
     (report, thin_out(chosen, plan.choose, &mut random))
 }
@@ -364,19 +382,10 @@ fn thin_out(chosen: Vec<Chosen>, count: usize, random: &mut StdRng) -> Vec<Chose
     thin
 }
 
-/// Reads an image of the metadata device.
-fn read_image(contents: &[Content], log: &Log) -> Result<Found> {
-    let image = metadata::Image {
-        contents,
-        dictionary: &log.dictionary,
-    };
-    metadata::read(&image, (log.setup.region, log.setup.sectors))
-}
-
 /// Reads images, each once.
 struct Reading<'a> {
     log: &'a Log,
-    known: HashMap<u64, std::rc::Rc<Result<Found>>>,
+    known: HashMap<u64, std::rc::Rc<Result<Option<View>>>>,
 }
 
 impl Reading<'_> {
@@ -385,24 +394,24 @@ impl Reading<'_> {
         &mut self,
         image: &[Content],
         seen: &mut HashSet<u64>,
-    ) -> Option<std::rc::Rc<Result<Found>>> {
+    ) -> Option<std::rc::Rc<Result<Option<View>>>> {
         let mut hasher = DefaultHasher::new();
         image.hash(&mut hasher);
         let hash = hasher.finish();
         if !seen.insert(hash) {
             return None;
         }
-        let read = || read_image(image, self.log).into();
+        let read = || View::read(image, &self.log.dictionary, &self.log.setup).into();
         Some(self.known.entry(hash).or_insert_with(read).clone())
     }
 }
 
-fn choices(metadata: &Cache, seed: u64) -> Vec<Kept> {
+fn choices(own: &Cache, seed: u64) -> Vec<Kept> {
     let mut choices = vec![Kept::All, Kept::None];
-    for write in metadata.unsettled() {
+    for write in own.unsettled() {
         choices.extend([Kept::Only(write), Kept::AllBut(write)]);
     }
-    if metadata.unsettled().next().is_some() {
+    if own.unsettled().next().is_some() {
         choices.extend((0..RANDOM as u64).map(|number| Kept::Random(seed.wrapping_add(number))));
     }
     choices
@@ -413,7 +422,7 @@ impl Report {
         self.flaws += 1;
         if self.examples.len() < EXAMPLES {
             self.examples.push(format!(
-                "cut after event {event} ({:?}; last done: {}), of the metadata's writes {kept:?}: {error}",
+                "cut after event {event} ({:?}; last done: {}), of the writes to its own disk {kept:?}: {error}",
                 world.log.events[event], world.note
             ));
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the users of a clone do: writes, FUA writes, discards and flushes at random, each recorded.
+//! What the users of a target do: writes, FUA writes, discards and flushes at random, each recorded.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -18,9 +18,9 @@ use iomodel::stamp::SECTOR;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::log::{Content, Contents, Disk, Recorder, Request, Setup, ANYTHING};
+use crate::log::{Content, Contents, Disk, Recorder, Request, Setup, Target, ANYTHING};
 
-/// Several jobs that share a clone.
+/// Several jobs that share a target.
 pub struct Jobs<'a> {
     pub recorder: &'a Recorder,
     pub setup: &'a Setup,
@@ -85,7 +85,7 @@ impl Jobs<'_> {
                     fua: operation == Operation::FuaWrite,
                 },
             };
-            let id = self.recorder.begin(Disk::Clone, request);
+            let id = self.recorder.begin(Disk::Top, request);
             match operation {
                 Operation::Flush => device.flush(),
                 Operation::Discard => device.discard(range.clone()),
@@ -105,11 +105,10 @@ impl Jobs<'_> {
     }
 
     /// Where to do it. Hydration goes through a clone from its start on, so the jobs go from its end
-    /// downwards: there is something left to hydrate for both all the time.
+    /// downwards: there is something left to hydrate for both all the time. A cache has some long writes as well,
+    /// which fill it.
     fn range(&self, random: &mut StdRng, operation: Operation, count: u64) -> Range<u64> {
-        let Setup {
-            sectors, region, ..
-        } = *self.setup;
+        let (sectors, region) = (self.setup.sectors, self.setup.region());
         if operation == Operation::Flush {
             return 0..0;
         }
@@ -122,6 +121,9 @@ impl Jobs<'_> {
             _ => random.random_range(0..regions),
         };
         let start = first * region;
+        if self.setup.target == Target::Lc && random.random_bool(0.05) {
+            return start..(start + random.random_range(100..=400)).min(sectors);
+        }
         let whole = (start + region * random.random_range(1..=3)).min(sectors);
         if operation == Operation::Discard || random.random_bool(0.3) {
             return start..whole;

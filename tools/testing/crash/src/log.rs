@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The record: what was asked of a clone and of its two disks, and when each had done it, in one order.
+//! The record: what was asked of a target and of its two disks, and when each had done it, in one order.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,11 +12,11 @@ use anyhow::{Context, Result};
 use iomodel::stamp::SECTOR;
 use serde::{Deserialize, Serialize};
 
-/// What one sector holds. On the destination and on the clone, where all is stamped, the stamp's tag; on
-/// the metadata device, a number for each different content, with 0 for zeroes.
+/// What one sector holds. On the disk of data and on the target, where all is stamped, the stamp's tag; on
+/// the target's own disk, a number for each different content, with 0 for zeroes.
 pub type Content = u64;
 
-/// The tag of the source's stamps.
+/// The tag of what a target shows at first: of a clone's source, and of what a cache is put before.
 pub const SOURCE: Content = 1;
 /// The tag that the destination is stamped with before it is cloned to. Nobody may ever read it.
 pub const BEFORE: Content = 2;
@@ -30,9 +30,12 @@ pub const FIRST_TAG: Content = 16;
 /// Whom a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Disk {
-    Metadata,
-    Dest,
-    Clone,
+    /// The target's own: the metadata device of a clone, the cache device of a cache.
+    Own,
+    /// That of the data: the destination of a clone, the backing device of a cache.
+    Data,
+    /// What the target makes of them.
+    Top,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +94,7 @@ pub enum Event {
     End { id: u32 },
     /// The status told that so many regions are hydrated.
     Told { hydrated: u64 },
-    /// Something that was done to the clone, for those who read the record.
+    /// Something that was done to the target, for those who read the record.
     Note(String),
 }
 
@@ -99,20 +102,37 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Setup {
     pub seed: u64,
-    /// Sizes of the clone, of a region and of the metadata device.
+    /// Sizes of the target and of its own disk.
     pub sectors: u64,
-    pub region: u64,
-    pub metadata_sectors: u64,
+    pub own_sectors: u64,
+    pub target: Target,
+}
+
+/// What is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Target {
+    /// A clone with regions of so many sectors.
+    Clone { region: u64 },
+    /// A write cache.
+    Lc,
 }
 
 impl Setup {
+    /// What the target keeps account of by itself, in sectors: a region, or a block.
+    pub fn region(&self) -> u64 {
+        match self.target {
+            Target::Clone { region } => region,
+            Target::Lc => 8,
+        }
+    }
+
     /// How many regions there are.
     pub fn regions(&self) -> u64 {
-        self.sectors.div_ceil(self.region)
+        self.sectors.div_ceil(self.region())
     }
 }
 
-/// The different contents that the metadata device has had.
+/// The different contents that the target's own disk has had.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Dictionary(Vec<Vec<u8>>);
 
@@ -213,7 +233,7 @@ impl Recorder {
         self.inner().events.push(Event::Note(words.into()));
     }
 
-    /// The number of a content of the metadata device.
+    /// The number of a content of the target's own disk.
     pub fn number(&self, sector: &[u8]) -> Content {
         let inner = &mut *self.inner();
         if let Some(&number) = inner.known.get(sector) {
@@ -225,7 +245,7 @@ impl Recorder {
         number
     }
 
-    /// The content of the metadata device that has this number.
+    /// The content of the target's own disk that has this number.
     pub fn sector(&self, content: Content) -> Vec<u8> {
         self.inner().dictionary.sector(content).to_vec()
     }

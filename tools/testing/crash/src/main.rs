@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Records what a clone does to its metadata and its destination, and finds out what a power cut at any
-//! moment would leave of it.
+//! Records what a target, `clone` or `lc`, does to its disks, and finds out what a power cut at any moment would
+//! leave of it.
 //!
 //! `record` runs in a guest and makes a [`log`] with one order of all requests. `check` runs on the host,
 //! goes through the record and judges what may be on the disks after each event ([`check`]). `open` runs in a
-//! guest again, and lets the target itself open some of these states ([`open`]). `audit` reads metadata as
-//! `check` does, from their device.
+//! guest again, and lets the target itself open some of these states ([`open`]). `audit` reads a clone's metadata
+//! as `check` does, from their device.
 
 mod cache;
+mod cached;
 mod check;
 mod dm;
 mod jobs;
@@ -17,19 +18,22 @@ mod metadata;
 mod nbd;
 mod open;
 mod record;
+mod use_clone;
+mod use_lc;
+mod view;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail, ensure, Result};
 use clap::{Parser, Subcommand};
 
 use check::Flushes;
 use iomodel::device::Device;
-use log::{Log, Setup};
+use log::{Log, Setup, Target};
 use metadata::{Found, OnDevice};
 use open::{State, States, Worker};
 
-/// Finds out what a power cut would leave of a clone
+/// Finds out what a power cut would leave of a clone or of a write cache
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -38,13 +42,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Uses a clone on /dev/nbd0 and /dev/nbd1, and writes down all that happens
+    /// Uses a target on /dev/nbd0 and /dev/nbd1, and writes down all that happens
     Record {
         /// The file for the record
         log: PathBuf,
-        /// The clone's source, which is stamped first
+        /// A clone's source, which is stamped first; without one it is a cache that is recorded
         #[arg(long)]
-        source: PathBuf,
+        source: Option<PathBuf>,
         #[arg(long, default_value_t = 1)]
         seed: u64,
         #[arg(long, default_value_t = 1000)]
@@ -53,16 +57,16 @@ enum Command {
         jobs: u64,
         #[arg(long)]
         no_discards: bool,
-        /// Say nothing of how to hydrate
+        /// Change no settings
         #[arg(long)]
         no_settings: bool,
-        /// Sizes in sectors: of the clone, of a region, of the metadata device
+        /// Sizes in sectors: of the target, of a clone's region, of the target's own disk
         #[arg(long, default_value_t = 16384)]
         sectors: u64,
         #[arg(long, default_value_t = 8)]
         region: u64,
         #[arg(long, default_value_t = 512)]
-        metadata_sectors: u64,
+        own_sectors: u64,
     },
     /// Judges what may be on the disks after each event
     Check {
@@ -83,10 +87,10 @@ enum Command {
     /// Opens states with the target that is loaded
     Open {
         states: PathBuf,
-        /// The clone's source, which is stamped first
+        /// A clone's source, which is stamped first
         #[arg(long)]
-        source: PathBuf,
-        /// For each worker a metadata device and a destination
+        source: Option<PathBuf>,
+        /// For each worker a disk of the target's own and one for data
         #[arg(required = true)]
         disks: Vec<PathBuf>,
     },
@@ -115,14 +119,17 @@ fn main() -> Result<()> {
             no_settings,
             sectors,
             region,
-            metadata_sectors,
+            own_sectors,
         } => {
             let plan = record::Plan {
                 setup: Setup {
                     seed,
                     sectors,
-                    region,
-                    metadata_sectors,
+                    own_sectors,
+                    target: match source {
+                        Some(_) => Target::Clone { region },
+                        None => Target::Lc,
+                    },
                 },
                 operations,
                 jobs,
@@ -151,7 +158,7 @@ fn main() -> Result<()> {
             states,
             source,
             disks,
-        } => open_all(&States::load(&states)?, source, &disks),
+        } => open_all(&States::load(&states)?, source.as_deref(), &disks),
         Command::Audit {
             metadata,
             regions,
@@ -175,15 +182,14 @@ fn judge(log: Log, plan: &check::Plan<'_>, states: Option<PathBuf>) -> Result<()
         bail!("{}", report.examples.join("\n"));
     }
     if let Some(path) = states {
-        let world = check::World::new(&log, plan.left_out);
-        let state = |one: &check::Chosen| State {
+        let state = |one: check::Chosen| State {
             event: one.event,
-            metadata: one.metadata.iter().copied().collect(),
-            dest: one.dest.iter().copied().collect(),
-            shown: world.shown(&one.hydrated, &one.dest).into_iter().collect(),
-            hydrated: one.hydrated.clone(),
+            shown: check::shown(&one.view, &one.data),
+            own: one.own,
+            data: one.data,
+            view: one.view,
         };
-        let states: Vec<State> = chosen.iter().map(state).collect();
+        let states: Vec<State> = chosen.into_iter().map(state).collect();
         println!("{} states chosen", states.len());
         let states = States {
             states,
@@ -195,19 +201,23 @@ fn judge(log: Log, plan: &check::Plan<'_>, states: Option<PathBuf>) -> Result<()
     Ok(())
 }
 
-fn open_all(states: &States, source: PathBuf, disks: &[PathBuf]) -> Result<()> {
+fn open_all(states: &States, source: Option<&Path>, disks: &[PathBuf]) -> Result<()> {
     ensure!(
         disks.len() % 2 == 0,
         "each worker needs two disks, {} are one too many",
         disks.len()
     );
-    open::stamp(&source, states.setup.sectors)?;
+    if let Some(source) = source {
+        open::stamp(source, states.setup.sectors)?;
+    }
     let mut workers = Vec::new();
     for (number, pair) in disks.chunks_exact(2).enumerate() {
         workers.push(Worker::new(
             number,
             &states.setup,
-            [&pair[0], &pair[1], &source],
+            &pair[0],
+            &pair[1],
+            source,
         )?);
     }
     let count = workers.len();

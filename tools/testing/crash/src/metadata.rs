@@ -7,7 +7,6 @@
 //! map must be those that the blocks have.
 
 use std::cell::RefCell;
-use std::fmt;
 
 use anyhow::{bail, ensure, Context, Result};
 use iomodel::device::{Buffer, Device};
@@ -64,12 +63,6 @@ impl Hydrated {
     }
 }
 
-impl fmt::Display for Hydrated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} regions hydrated", self.count())
-    }
-}
-
 /// What an image is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -87,7 +80,7 @@ pub trait Blocks {
     fn read(&self, number: u64) -> Result<Vec<u8>>;
 }
 
-/// An image of the metadata device: the content of each sector.
+/// An image of a target's own disk: the content of each sector.
 pub struct Image<'a> {
     pub contents: &'a [Content],
     pub dictionary: &'a Dictionary,

@@ -296,7 +296,7 @@ impl Served {
 impl Disk {
     /// What these bytes are in a sector of this disk.
     fn content(self, number: usize, bytes: &[u8], recorder: &Recorder) -> Content {
-        if self == Disk::Metadata {
+        if self == Disk::Own {
             return recorder.number(bytes);
         }
         match Stamp::read(bytes) {
@@ -306,7 +306,7 @@ impl Disk {
     }
 
     fn bytes(self, number: usize, content: Content, recorder: &Recorder) -> Vec<u8> {
-        if self == Disk::Metadata {
+        if self == Disk::Own {
             return recorder.sector(content);
         }
         let mut bytes = vec![0; SECTOR];
@@ -318,10 +318,10 @@ impl Disk {
         bytes
     }
 
-    /// What a discard leaves. Nobody discards metadata.
+    /// What a discard leaves. No target discards what is its own.
     fn discarded(self) -> Content {
         match self {
-            Disk::Metadata => 0,
+            Disk::Own => 0,
             _ => ANYTHING,
         }
     }

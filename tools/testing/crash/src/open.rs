@@ -1,23 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Opens states that power cuts leave with the clone target that is loaded: each must open, read-write, with
-//! exactly those regions hydrated that its metadata have, and show what its disks hold. Some are hydrated to
-//! the end as well, after which nothing may have changed.
+//! Opens states that power cuts leave with the target that is loaded: each must open, read-write, and show what
+//! its disks hold; a clone must have exactly those regions hydrated that its metadata have. Some are brought to
+//! their end as well, after which nothing may have changed: clones are hydrated, caches are written back.
 
 use std::path::{Path, PathBuf};
+use std::slice::SliceIndex;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use iomodel::device::{Buffer, Device};
 use iomodel::exercise::fill;
 use iomodel::stamp::{describe, Stamp, SECTOR};
 use serde::{Deserialize, Serialize};
 
 use crate::dm;
-use crate::log::{self, Content, Contents, Dictionary, Setup, SOURCE};
-use crate::metadata::Hydrated;
+use crate::log::{self, Content, Contents, Dictionary, Setup, Target, SOURCE};
+use crate::view::View;
 
-/// One state in so many is hydrated to the end.
-const HYDRATED: usize = 16;
+/// One state in so many is brought to its end.
+const ENDED: usize = 16;
+/// The sectors of a cache's superblocks.
+const SUPERBLOCKS: usize = 16;
 
 /// States of one record, as a file.
 #[derive(Serialize, Deserialize)]
@@ -31,10 +34,10 @@ pub struct States {
 pub struct State {
     /// After which event of the record the power was cut.
     pub event: usize,
-    pub metadata: Contents,
-    pub dest: Contents,
-    pub hydrated: Hydrated,
-    /// What the clone must show.
+    pub own: Contents,
+    pub data: Contents,
+    pub view: View,
+    /// What the target must show.
     pub shown: Contents,
 }
 
@@ -51,9 +54,10 @@ impl States {
 /// The disks of one worker, and what is on them.
 pub struct Worker {
     pub number: usize,
-    metadata: Image,
-    dest: Image,
-    source: PathBuf,
+    own: Image,
+    data: Image,
+    /// A clone's.
+    source: Option<PathBuf>,
     device: dm::Device,
     buffer: Buffer,
 }
@@ -67,16 +71,21 @@ struct Image {
 }
 
 impl Worker {
-    pub fn new(number: usize, setup: &Setup, paths: [&Path; 3]) -> Result<Self> {
-        let [metadata, dest, source] = paths;
+    pub fn new(
+        number: usize,
+        setup: &Setup,
+        own: &Path,
+        data: &Path,
+        source: Option<&Path>,
+    ) -> Result<Self> {
         let device = dm::Device::create(&format!("opened{number}"))?;
         device.load(setup.sectors, "error", "")?;
         device.resume()?;
         Ok(Worker {
             number,
-            metadata: Image::new(metadata, setup.metadata_sectors)?,
-            dest: Image::new(dest, setup.sectors)?,
-            source: source.into(),
+            own: Image::new(own, setup.own_sectors)?,
+            data: Image::new(data, setup.sectors)?,
+            source: source.map(Path::to_owned),
             device,
             buffer: Buffer::new(),
         })
@@ -94,61 +103,86 @@ impl Worker {
                 "/dev/kmsg",
                 format!("crash: state {number}, after event {}\n", state.event),
             )?;
-            self.open(states, state, number % HYDRATED == 0)
+            self.open(states, state, number % ENDED == 0)
                 .with_context(|| format!("state {number}, cut after event {}", state.event))?;
         }
         self.device.remove()
     }
 
-    fn open(&mut self, states: &States, state: &State, hydrates: bool) -> Result<()> {
+    fn open(&mut self, states: &States, state: &State, ends: bool) -> Result<()> {
         let Setup {
-            sectors, region, ..
+            sectors, target, ..
         } = states.setup;
         let dictionary = &states.dictionary;
-        self.metadata.become_(&state.metadata, |_, content| {
-            dictionary.sector(content).to_vec()
-        })?;
-        self.dest.become_(&state.dest, |sector, tag| {
+        self.own
+            .become_(&state.own, |_, content| dictionary.sector(content).to_vec())?;
+        self.data.become_(&state.data, |sector, tag| {
             let mut bytes = vec![0; SECTOR];
             Stamp { sector, tag }.fill(&mut bytes);
             bytes
         })?;
-        let words = format!(
-            "{} {} {} {region} 1 no_hydration 4 hydration_threshold 64 hydration_batch_size 16",
-            self.metadata.path.display(),
-            self.dest.path.display(),
-            self.source.display()
-        );
-        self.device.load(sectors, "clone", &words)?;
+        let (own, data) = (self.own.path.display(), self.data.path.display());
+        let (name, words) = match (target, &self.source) {
+            (Target::Clone { region }, Some(source)) => {
+                let source = source.display();
+                let settings = "1 no_hydration 4 hydration_threshold 64 hydration_batch_size 16";
+                (
+                    "clone",
+                    format!("{own} {data} {source} {region} {settings}"),
+                )
+            }
+            (Target::Clone { .. }, None) => bail!("clones need --source"),
+            (Target::Lc, _) => ("lc", format!("{data} {own} 2 allow_migrate 0")),
+        };
+        self.device.load(sectors, name, &words)?;
         self.device.suspend()?;
         self.device.resume()?;
         let status = self.device.status(true)?;
-        let progress = format!("{}/{}", state.hydrated.count(), states.setup.regions());
+        let right = match target {
+            Target::Clone { .. } => {
+                let progress = format!("{}/{}", state.view.count(), states.setup.regions());
+                status.get(3) == Some(&progress) && status.last().is_some_and(|mode| mode == "rw")
+            }
+            Target::Lc => status.get(1).is_some_and(|state| state == "rw"),
+        };
         ensure!(
-            status.get(3) == Some(&progress) && status.last().is_some_and(|mode| mode == "rw"),
-            "status: {}; {progress} must be hydrated",
-            status.join(" ")
+            right,
+            "status: {}; must be rw, with {}",
+            status.join(" "),
+            state.view
         );
         self.check(state)?;
-        if hydrates {
-            self.hydrate(states.setup.regions())?;
-            self.check(state).context("after hydration to the end")?;
+        if ends {
+            match target {
+                Target::Clone { .. } => self.hydrate(states.setup.regions())?,
+                Target::Lc => self.device.message("flush")?,
+            }
+            self.check(state).context("at its end")?;
         }
         self.device.replace(sectors, "error", "")?;
-        if hydrates {
-            self.metadata.forget();
-            self.dest.forget();
+        if ends {
+            let data = Device::open(&self.data.path, 0, Some(sectors), false)?;
+            Self::holds(&data, &mut self.buffer, state).context("the disk of data, at the end")?;
+            self.data.forget(..);
+            self.own.forget(..);
+        } else if target == Target::Lc {
+            // It counts how often it was opened, in its superblocks.
+            self.own.forget(..SUPERBLOCKS);
         }
         Ok(())
     }
 
-    /// Reads all of the clone.
+    /// Reads all of the target.
     fn check(&mut self, state: &State) -> Result<()> {
-        let clone = Device::open(&self.device.path(), 0, None, false)?;
+        let top = Device::open(&self.device.path(), 0, None, false)?;
+        Self::holds(&top, &mut self.buffer, state)
+    }
+
+    fn holds(device: &Device, buffer: &mut Buffer, state: &State) -> Result<()> {
         let mut shown = state.shown.iter();
-        for range in clone.pieces() {
-            let bytes = self.buffer.part(&range);
-            clone.read(range.start, bytes)?;
+        for range in device.pieces() {
+            let bytes = buffer.part(&range);
+            device.read(range.start, bytes)?;
             for ((sector, bytes), tag) in range.zip(bytes.chunks_exact(SECTOR)).zip(&mut shown) {
                 // Sectors do not tear: number and tag tell enough of a stamp.
                 let start: Vec<u8> = [sector, tag]
@@ -157,7 +191,7 @@ impl Worker {
                     .collect();
                 ensure!(
                     bytes.starts_with(&start),
-                    "the clone shows {}; must be {}",
+                    "there is {}; must be {}",
                     describe(bytes),
                     Stamp { sector, tag }
                 );
@@ -227,12 +261,12 @@ impl Image {
     }
 
     /// Somebody else has written to it.
-    fn forget(&mut self) {
-        self.contents.fill(None);
+    fn forget(&mut self, sectors: impl SliceIndex<[Option<Content>], Output = [Option<Content>]>) {
+        self.contents[sectors].fill(None);
     }
 }
 
-/// Stamps a source.
+/// Stamps a source, or what is put before a cache.
 pub fn stamp(path: &Path, sectors: u64) -> Result<()> {
     let device = Device::open(path, 0, Some(sectors), true)?;
     let mut buffer = Buffer::new();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Makes a record: a clone on disks that record, used by several jobs at once, while somebody else
-//! suspends it, replaces its table, asks for its status, and lets it hydrate now and then.
+//! Makes a record: a target on disks that record, used by several jobs at once, while somebody else does what
+//! there is to be done with it ([`Control`]).
 //!
 //! Seeds decide what is done. When it is done, and in which order, they do not: a record is never the same
 //! again, so it is kept for as long as somebody may want to look at it.
@@ -11,14 +11,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 
 use anyhow::{anyhow, Context, Result};
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 
+use crate::check::data_at_first;
 use crate::dm;
 use crate::jobs::Jobs;
-use crate::log::{Content, Disk, Log, Recorder, Setup, BEFORE, FIRST_TAG};
+use crate::log::{Content, Disk, Log, Recorder, Setup, Target, FIRST_TAG};
 use crate::nbd::Disks;
 use crate::open;
+use crate::use_clone::CloneControl;
+use crate::use_lc::LcControl;
+
+/// The target's own disk, and that of the data.
+pub const OWN: &str = "/dev/nbd0";
+pub const DATA: &str = "/dev/nbd1";
 
 /// What to record.
 pub struct Plan {
@@ -27,61 +32,53 @@ pub struct Plan {
     pub jobs: u64,
     /// Discards among the operations.
     pub discards: bool,
-    /// Tables and messages say nothing of how to hydrate: it is as the target likes it.
+    /// Tables and messages say nothing of settings: all is as the target likes it.
     pub no_settings: bool,
-    /// A disk of at least the clone's size, for the source.
-    pub source: PathBuf,
+    /// A disk of at least the clone's size, for its source.
+    pub source: Option<PathBuf>,
 }
 
-/// What is done to the clone apart from I/O.
-struct Control<'a> {
-    device: &'a dm::Device,
-    recorder: &'a Recorder,
-    setup: &'a Setup,
-    words: String,
-    no_settings: bool,
-    random: StdRng,
+/// What is done to the target apart from I/O.
+pub trait Control {
+    /// Its name, and the words of a table.
+    fn table(&mut self) -> (&'static str, String);
+
+    /// Does one thing or another, beside the jobs. Whatever takes long ends when they are `over`.
+    fn act(&mut self, over: &AtomicBool) -> Result<()>;
+
+    /// What comes before the last fifth of the I/O, which has the target alone.
+    fn come_to_an_end(&mut self) -> Result<()>;
 }
 
+/// Makes a record.
 pub fn record(plan: Plan) -> Result<Log> {
     let Plan { setup, .. } = &plan;
-    open::stamp(&plan.source, setup.sectors)?;
+    if let Some(source) = &plan.source {
+        open::stamp(source, setup.sectors)?;
+    }
     let recorder = Arc::new(Recorder::new(setup.clone()));
     let disks = [
-        (Disk::Metadata, setup.metadata_sectors, 0),
-        (Disk::Dest, setup.sectors, BEFORE),
+        (Disk::Own, setup.own_sectors, 0),
+        (Disk::Data, setup.sectors, data_at_first(setup.target)),
     ];
     let served = Disks::serve(&disks, recorder.clone(), setup.seed)?;
     served.wait(&disks.map(|(_, sectors, _)| sectors))?;
 
     let device = dm::Device::create("crash")?;
-    let mut control = Control {
-        device: &device,
-        recorder: &recorder,
-        setup,
-        no_settings: plan.no_settings,
-        words: format!("/dev/nbd0 /dev/nbd1 {}", plan.source.display()),
-        random: StdRng::seed_from_u64(setup.seed),
+    let mut control: Box<dyn Control + '_> = match setup.target {
+        Target::Clone { .. } => Box::new(CloneControl::new(&plan, &device, &recorder)?),
+        Target::Lc => Box::new(LcControl::new(&plan, &device, &recorder)),
     };
-    let table = control.table();
-    device.load(setup.sectors, "clone", &table)?;
+    let (name, words) = control.table();
+    device.load(setup.sectors, name, &words)?;
     device.resume()?;
-    let complete = plan.operations / 5;
-    run(
-        &plan,
-        &mut control,
-        &recorder,
-        FIRST_TAG,
-        plan.operations - complete,
-    )?;
-    control.hydrate_all()?;
-    run(
-        &plan,
-        &mut control,
-        &recorder,
-        FIRST_TAG + plan.operations,
-        complete,
-    )?;
+    let last = plan.operations / 5;
+    let first = plan.operations - last;
+    run(&plan, &mut *control, &device, &recorder, FIRST_TAG, first)?;
+    control.come_to_an_end()?;
+    let tag = FIRST_TAG + plan.operations;
+    run(&plan, &mut *control, &device, &recorder, tag, last)?;
+    drop(control);
     device.replace(setup.sectors, "error", "")?;
     device.remove()?;
     served.end()?;
@@ -92,7 +89,8 @@ pub fn record(plan: Plan) -> Result<Log> {
 /// Lets the jobs run, and does the rest beside them until they have ended.
 fn run(
     plan: &Plan,
-    control: &mut Control<'_>,
+    control: &mut dyn Control,
+    device: &dm::Device,
     recorder: &Recorder,
     first_tag: Content,
     operations: u64,
@@ -100,7 +98,7 @@ fn run(
     let jobs = Jobs {
         recorder,
         setup: &plan.setup,
-        path: control.device.path(),
+        path: device.path(),
         operations,
         first_tag,
         discards: plan.discards,
@@ -129,105 +127,4 @@ fn run(
         }
         controlled
     })
-}
-
-impl Control<'_> {
-    /// Words of a table, which does not hydrate by itself.
-    fn table(&mut self) -> String {
-        let settings = if self.no_settings {
-            String::new()
-        } else {
-            format!(
-                " 4 hydration_threshold {} hydration_batch_size {}",
-                self.random.random_range(1..=8),
-                self.random.random_range(1..=4),
-            )
-        };
-        format!(
-            "{} {} 1 no_hydration{settings}",
-            self.words, self.setup.region
-        )
-    }
-
-    /// Lets so many regions be hydrated at once.
-    fn set_threshold(&self, regions: u64) -> Result<()> {
-        if self.no_settings {
-            return Ok(());
-        }
-        self.device
-            .message(&format!("hydration_threshold {regions}"))
-    }
-
-    /// How many regions are hydrated, as the status tells.
-    fn status(&self, quietly: bool) -> Result<u64> {
-        let status = self.device.status(quietly)?;
-        let hydrated = status.get(3).and_then(|field| field.split('/').next());
-        let hydrated = hydrated.and_then(|number| number.parse().ok());
-        let hydrated = hydrated.with_context(|| format!("status: {}", status.join(" ")))?;
-        self.recorder.told(hydrated);
-        Ok(hydrated)
-    }
-
-    /// Does one thing or another.
-    fn act(&mut self, over: &AtomicBool) -> Result<()> {
-        match self.random.random_range(0..10) {
-            0..3 => {
-                self.recorder.note("status");
-                self.status(false)?;
-            }
-            // What hydrates as it likes does so by the MiB, and would soon have nothing left to do.
-            3..6 if !self.no_settings || self.random.random_bool(0.2) => {
-                self.hydrate_some(over)?;
-            }
-            6 => {
-                self.recorder.note("suspend");
-                self.device.suspend()?;
-                self.recorder.note("resume");
-                self.device.resume()?;
-            }
-            7 => {
-                let table = self.table();
-                self.recorder.note("load");
-                self.device.load(self.setup.sectors, "clone", &table)?;
-                self.recorder.note("suspend to swap tables");
-                self.device.suspend()?;
-                self.recorder.note("resume with another table");
-                self.device.resume()?;
-            }
-            8 => {
-                let number = self.random.random_range(1..=16);
-                self.set_threshold(number)?;
-            }
-            _ => {
-                self.status(true)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Hydrates to the end, and waits for the event that tells so: a fifth of the I/O comes afterwards.
-    fn hydrate_all(&mut self) -> Result<()> {
-        self.recorder.note("hydrate to the end");
-        self.set_threshold(8)?;
-        self.device.message("enable_hydration")?;
-        loop {
-            let events = self.device.events()?;
-            if self.status(true)? == self.setup.regions() {
-                return Ok(());
-            }
-            self.device.wait(events)?;
-        }
-    }
-
-    /// Hydrates until some more regions are.
-    fn hydrate_some(&mut self, over: &AtomicBool) -> Result<()> {
-        self.recorder.note("hydrate");
-        let regions = self.setup.regions();
-        let wanted = regions.min(self.status(true)? + (regions >> 7).max(1));
-        self.device.message("enable_hydration")?;
-        while self.status(true)? < wanted && !over.load(Ordering::Relaxed) {
-            std::thread::yield_now();
-        }
-        self.device.message("disable_hydration")
-    }
 }

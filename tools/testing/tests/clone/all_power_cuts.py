@@ -4,13 +4,13 @@
 Its records and seeds differ from SEED to SEED; `make test` has a small sample, in test_crash.py.
 """
 
+import dataclasses
 import os
 
 import pytest
 
 from lab.keeper import log_folder
-from lab.workshop import Workshop
-from tests.clone.power_cuts import MIB, PowerCuts, Use
+from tests.power_cuts import MIB, PowerCuts, Use
 
 SEED = int(os.environ.get("DM_SEED") or 1)
 
@@ -23,26 +23,16 @@ USES = {
     # Two blocks of the bitset, with a tree above them.
     "two-blocks": (Use(region=8, sectors=33000 * 8, operations=1200), 12),
     # Few blocks more than are in use: the same ones are written again and again.
-    "tight": (Use(region=8, sectors=2 * MIB, operations=1500, metadata_sectors=128), 400),
+    "tight": (Use(region=8, sectors=2 * MIB, operations=1500, own_sectors=128), 400),
 }
 
 
 @pytest.mark.limit(3000)
 @pytest.mark.parametrize("name", USES)
-def test_all_power_cuts(request, guest, name, capsys):
+def test_all_power_cuts(request, guest, name, say):
     use, opened = USES[name]
-    use.seed = SEED
     cuts = PowerCuts(guest, log_folder(request.node.nodeid))
-    record = cuts.record(use)
-    states = record.with_suffix(".states")
-    right, said = cuts.check(record, "--seed", SEED, "--choose", opened, "--states", states)
-    with capsys.disabled():
-        print(f"\n{name}: {said}", flush=True)
-    assert right, said
-    for module in ("c", "rs"):
-        cuts.open(use, states, module)
-        with capsys.disabled():
-            print(f"{name}: opened by {module}", flush=True)
+    cuts.all_of(name, dataclasses.replace(use, seed=SEED), opened, say)
 
 
 # Name: a file below drivers/md/dm-clone, what is there, and what is there instead.
@@ -77,29 +67,11 @@ FAULTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def workshop():
-    """Where spoilt modules are built."""
-    workshop = Workshop()
-    yield workshop
-    workshop.close()
-
-
 @pytest.mark.limit(1200)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_power_cuts_bring_out_faults(request, guest, workshop, fault):
-    """In three records at most, since a fault needs its moment."""
     file, *changes = FAULTS[fault]
     module = workshop.spoilt("dm_clone_rs", f"drivers/md/dm-clone/{file}", *changes)
     cuts = PowerCuts(guest, log_folder(request.node.nodeid))
-
-    def load(guest, _module):
-        guest.put(module, "/tmp/spoilt.ko")
-        guest.run("/lab/load /tmp/spoilt.ko")
-
-    for seed in range(SEED, SEED + 3):
-        record = cuts.record(Use(region=8, sectors=2 * MIB, operations=400, seed=seed), load)
-        right, _ = cuts.check(record)
-        if not right:
-            return
-    raise AssertionError(f"nobody misses anything, although there is {fault}")
+    use = Use(region=8, sectors=2 * MIB, operations=400, seed=SEED)
+    assert not cuts.miss_nothing_of(use, module), f"nobody misses anything, although there is {fault}"

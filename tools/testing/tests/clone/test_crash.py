@@ -5,8 +5,8 @@ import pytest
 
 from lab.keeper import log_folder
 from lab.modules import load_clone
-from tests.clone.power_cuts import PowerCuts, Use
 from tests.clone.rig import SOURCE_TAG, Rig
+from tests.power_cuts import PowerCuts, Use
 
 SECTORS = 32768
 REGION = 128
@@ -63,7 +63,7 @@ def test_every_power_cut_of_a_record(request, guest, region):
     states = record.with_suffix(".states")
     right, said = cuts.check(record, "--choose", 50, "--states", states)
     assert right, said
-    for flushes in ("dest", "metadata", "before-superblock"):
+    for flushes in ("data", "own", "before-superblock"):
         right, said = cuts.check(record, "--without", flushes)
         assert not right, f"these flushes are not missed: {flushes}"
     for module in ("c", "rs"):

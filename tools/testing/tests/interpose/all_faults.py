@@ -6,7 +6,6 @@ tools/setup/enter tools/testing/run-tests tools/testing/tests/interpose/all_faul
 
 import pytest
 
-from lab.workshop import Workshop
 from tests.interpose import test_snapshot
 from tests.interpose.rig import Rig
 from tests.interpose.snapshots import Snapshots
@@ -25,14 +24,6 @@ FAULTS = {
         test_snapshot.test_snapshot_below_a_throttle,
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def workshop():
-    """Where spoilt modules are built."""
-    workshop = Workshop()
-    yield workshop
-    workshop.close()
 
 
 @pytest.mark.limit(300)

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Power cuts of a cache: after each what was flushed is there, and nothing else than what was written is."""
+
+import pytest
+
+from lab.keeper import log_folder
+from tests.power_cuts import PowerCuts, Use
+
+# The smallest cache device, and a backing device of 2 MiB.
+SMALL = {"region": 0, "sectors": 4096, "own_sectors": 2048 + 33 * 1032}
+
+
+@pytest.mark.limit(240)
+def test_every_power_cut_of_a_record(request, guest):
+    cuts = PowerCuts(guest, log_folder(request.node.nodeid))
+    use = Use(**SMALL, operations=150)
+    record = cuts.record(use)
+    states = record.with_suffix(".states")
+    right, said = cuts.check(record, "--choose", 50, "--states", states)
+    assert right, said
+    for flushes in ("data", "own"):
+        right, said = cuts.check(record, "--without", flushes)
+        assert not right, f"these flushes are not missed: {flushes}"
+    cuts.open(use, states, "rs")
