@@ -27,6 +27,8 @@ use crate::view::{Place, View};
 
 /// Random choices among the writes to the target's own disk, for each cut.
 const RANDOM: usize = 6;
+/// How many images are remembered.
+const REMEMBERED: usize = 1000;
 /// How much likelier a state is chosen if nothing like it was there before.
 const NEW: f64 = 4.0;
 /// Of one flaw, so many examples are told.
@@ -219,16 +221,18 @@ impl Kept {
 
 /// Of a third of the writes nothing is there, of a third all, of a third one sector in two.
 pub fn torn(seed: u64, write: u32, sector: u64) -> bool {
-    let random = |salt: u64| {
-        let mut hasher = DefaultHasher::new();
-        (seed, write, salt).hash(&mut hasher);
-        hasher.finish()
-    };
+    let random = |salt: u64| hash(&(seed, write, salt));
     match random(u64::MAX) % 3 {
         0 => false,
         1 => true,
         _ => random(sector) % 2 == 0,
     }
+}
+
+fn hash(what: &(impl Hash + ?Sized)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What the check of a record has found.
@@ -339,7 +343,7 @@ pub fn check(log: &Log, plan: &Plan<'_>) -> (Report, Vec<Chosen>) {
         }
         let mut is_new = false;
         for view in cut_views {
-            is_new |= views.insert(view);
+            is_new |= views.insert(hash(&view));
         }
         let share = if is_new { NEW * share } else { share };
         if random.random_bool(share.min(1.0)) {
@@ -382,7 +386,7 @@ fn thin_out(chosen: Vec<Chosen>, count: usize, random: &mut StdRng) -> Vec<Chose
     thin
 }
 
-/// Reads images, each once.
+/// Reads images, each once if it comes again soon.
 struct Reading<'a> {
     log: &'a Log,
     known: HashMap<u64, std::rc::Rc<Result<Option<View>>>>,
@@ -395,11 +399,12 @@ impl Reading<'_> {
         image: &[Content],
         seen: &mut HashSet<u64>,
     ) -> Option<std::rc::Rc<Result<Option<View>>>> {
-        let mut hasher = DefaultHasher::new();
-        image.hash(&mut hasher);
-        let hash = hasher.finish();
+        let hash = hash(image);
         if !seen.insert(hash) {
             return None;
+        }
+        if self.known.len() > REMEMBERED {
+            self.known.clear();
         }
         let read = || View::read(image, &self.log.dictionary, &self.log.setup).into();
         Some(self.known.entry(hash).or_insert_with(read).clone())
