@@ -13,7 +13,7 @@ SMALL = {"region": 0, "sectors": 4096, "own_sectors": 2048 + 33 * 1032}
 @pytest.mark.limit(240)
 def test_every_power_cut_of_a_record(request, guest):
     cuts = PowerCuts(guest, log_folder(request.node.nodeid))
-    use = Use(**SMALL, operations=150)
+    use = Use(**SMALL, operations=250)
     record = cuts.record(use)
     states = record.with_suffix(".states")
     right, said = cuts.check(record, "--choose", 50, "--states", states)
