@@ -20,7 +20,6 @@ use crate::bindings::{
     self,
     helpers, //
 };
-use core::marker::PhantomPinned;
 use kernel::{
     prelude::*,
     types::Opaque, //
@@ -32,8 +31,6 @@ use kernel::{
 pub struct Ratelimit {
     #[pin]
     state: Opaque<bindings::ratelimit_state>,
-    #[pin]
-    _pin: PhantomPinned,
 }
 
 // SAFETY: The state belongs to no thread.
@@ -47,7 +44,6 @@ impl Ratelimit {
         pin_init!(Ratelimit {
             // SAFETY: The place is for a state, and stays where it is. There is nothing to take down.
             state <- Opaque::ffi_init(|state| unsafe { helpers::ratelimit_init(state) }),
-            _pin: PhantomPinned,
         })
     }
 

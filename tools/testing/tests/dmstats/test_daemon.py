@@ -313,7 +313,7 @@ def test_a9_others_may_take_and_free_ids_all_the_while(guest, mounted):
                 dmstats delete --allregions --programid rival d
             done
         }
-        rm -f /tmp/enough; rival & for i in $(seq 25); do
+        rival & for i in $(seq 25); do
             fallocate -p -o 4k -l 4k /mnt/f; sync
             dd if=/dev/urandom of=/mnt/f bs=4k seek=1 count=1 conv=notrunc status=none; sync
         done; touch /tmp/enough; wait""")

@@ -57,7 +57,6 @@ def test_beside_other_tracers(interpose, disks, guest):
     (disk,) = disks.ram(SIZE)
     low = interpose.low(disk)
     top = low.top("top")
-    guest.run("rm -f /tmp/toggle.*")
     toggles = guest.start(TOGGLES)
     try:
         with interpose.load(disk) as passes:
