@@ -11,16 +11,16 @@ FOLDER = pathlib.Path(__file__).parent
 
 
 def run_script(guest, script, *words, stdin="", parallel=None):
-    """Runs a script of in_guest/ and returns what it printed.
+    """Runs a script of in_guest/, or of this path, and returns what it printed.
 
     parallel: runs it once for each of these numbers at the same time, with $worker as the number.
     """
     with io.BytesIO() as memory:
         with tarfile.open(fileobj=memory, mode="w") as tar:
-            for file in FOLDER.glob("in_guest/*.py"):
+            for file in (*FOLDER.glob("in_guest/*.py"), FOLDER / "in_guest" / script):
                 tar.add(file, file.name)
         guest.run("mkdir -p /tmp/clone && tar -x --no-same-owner -C /tmp/clone", stdin=memory.getvalue())
-    command = f"python3 -S -B /tmp/clone/{script} {' '.join(map(str, words))}"
+    command = f"python3 -S -B /tmp/clone/{pathlib.Path(script).name} {' '.join(map(str, words))}"
     if parallel:
         numbers = " ".join(map(str, parallel))
         command = f"""

@@ -60,7 +60,29 @@ def stripes(disks, guest):
     return "/dev/mapper/stripes"
 
 
-KINDS = [virtio, partition, null, bio_based_null, ram, scsi, loop, volume, stripes]
+def mirror(disks, guest):
+    """An array: a driver of bios that hands them to two disks."""
+    disks.ram(MIB, 2)
+    guest.run(f"""set -e
+        modprobe -a md_mod raid1
+        echo md_lab > /sys/module/md_mod/parameters/new_array
+        cd /sys/block/md_lab/md
+        echo none > metadata_version
+        echo raid1 > level
+        echo 2 > raid_disks
+        echo {MIB * 1024} > component_size
+        for n in 0 1; do
+            cat /sys/block/ram$n/dev > new_dev
+            echo {MIB * 1024} > dev-ram$n/size
+            echo $n > dev-ram$n/slot
+        done
+        echo none > resync_start
+        echo active > array_state
+        udevadm settle""")
+    return "/dev/md_lab"
+
+
+KINDS = [virtio, partition, null, bio_based_null, ram, scsi, loop, volume, stripes, mirror]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -82,6 +104,10 @@ def test_original(interpose, guest, disks, kind):
         assert low.status().redirected == still
     guest.run(f"fstrim {where} || :")
     interpose.check_fs(disk)
+    if kind is mirror:
+        top.remove()
+        low.device.remove()
+        guest.run("echo clear > /sys/block/md_lab/md/array_state; udevadm settle")
 
 
 def test_root_file_system(interpose, guest):

@@ -49,8 +49,8 @@ def test_snapshot_of_a_raw_disk_is_a_prefix_of_each_writer(snapshots, interpose,
     batches = ["--ioengine=libaio", "--iodepth=16", "--iodepth_batch=8", "--offset=4m"]
     ring = ["--ioengine=io_uring", "--fixedbufs=1", "--iodepth=8", "--offset=5m"]
     with (
-        interpose.load(disk, size="1m", name="batches", words=batches) as split,
-        interpose.load(disk, size="1m", name="ring", words=ring) as fixed,
+        interpose.load(disk, name="batches", words=batches) as split,
+        interpose.load(disk, name="ring", words=ring) as fixed,
         snapshots.writers(disk, 4),
     ):
         low.attach("/dev/mapper/origin", "nofreeze")

@@ -18,65 +18,42 @@ def mounted(interpose, disks):
     return interpose.low(disk), spare, other
 
 
-def run_through(interpose, low, top):
-    """Attaches a top under load, and detaches it."""
-    with interpose.load("/mnt/x/file") as passes:
+def test_one_after_the_other(interpose, mounted, dm, guest):
+    """Tops that keep nothing for themselves, changed by attach, by switch, and by a new table of the top."""
+    low, spare, other = mounted
+    guest.run(f"dd if=/dev/zero of={spare} bs=4k count=4 oflag=direct status=none")
+
+    def attach(top, passes):
+        before = low.status().redirected
         low.attach(top)
         passes()
         passes()
         status = low.status()
-        assert status.redirected > 20 and status.errors == 0
+        assert status.redirected > before + 20 and status.errors == 0 and status.top == interpose.number(top)
         low.detach()
-        passes()
 
-
-def test_itself(interpose, mounted):
-    """The `interpose` device as its own top: nothing is between, everything is tried."""
-    low, *_ = mounted
-    run_through(interpose, low, low)
-    interpose.check_fs(low.disk)
-
-
-def test_flakey_that_works(interpose, mounted):
-    low, *_ = mounted
-    run_through(interpose, low, low.top("top", "flakey", after="0 60 0"))
-    interpose.check_fs(low.disk)
-
-
-def test_era_under_load(interpose, mounted, guest):
-    low, spare, _ = mounted
-    guest.run(f"dd if=/dev/zero of={spare} bs=4k count=4 oflag=direct status=none")
-    run_through(interpose, low, low.top("era", "era", before=spare, after="128"))
-    interpose.check_fs(low.disk)
-
-
-def test_live_change_of_the_top(interpose, mounted):
-    """A top's own table is replaced while it is attached."""
-    low, *_ = mounted
-    top = low.top("top")
     with interpose.load("/mnt/x/file") as passes:
-        low.attach(top)
-        for table in (f"0 {low.sectors} flakey {low} 0 60 0", f"0 {low.sectors} linear {low} 0") * 3:
-            top.reload(table)
-        passes()
-        low.detach()
-    interpose.check_fs(low.disk)
-
-
-def test_switch(interpose, mounted):
-    """From one top to another and back, under load."""
-    low, *_ = mounted
-    tops = [low.top("one"), low.top("two", "flakey", after="0 60 0")]
-    with interpose.load("/mnt/x/file") as passes:
-        low.attach(tops[0])
-        for round in range(6):
-            top = tops[(round + 1) % 2]
+        # The `interpose` device as its own top: nothing is between, everything is tried.
+        attach(low, passes)
+        tops = [
+            low.top("flakey", "flakey", after="0 60 0"),
+            low.top("era", "era", before=spare, after="128"),
+            dm.create("log", f"0 {low.sectors} log-writes {low} {other}"),
+        ]
+        for top in tops:
+            attach(top, passes)
+        low.attach(tops[1])
+        for top in (tops[0], tops[1], tops[0]):
             low.switch(top)
             assert low.status().top == interpose.number(top)
+        for table in (f"0 {low.sectors} linear {low} 0", f"0 {low.sectors} flakey {low} 0 60 0") * 2:
+            tops[0].reload(table)
         passes()
         assert low.status().errors == 0
         low.detach()
     interpose.check_fs(low.disk)
+    # The log has an entry for each write.
+    assert int(tops[2].status()[0].args[0]) > 20
 
 
 def test_failing_tops(interpose, mounted, guest):
@@ -202,7 +179,7 @@ def test_clone_on_the_fly(interpose, guest, dm, disks):
     top = dm.create("top", f"0 {low.sectors} clone {metadata} {low} {source} 128 1 no_hydration")
     low.attach(top)
     interpose.same(disk, source)
-    with interpose.load(disk, size="1m") as passes:
+    with interpose.load(disk) as passes:
         top.message("enable_hydration")
         passes()
         top.wait_until(lambda status: status.args[3] == "128/128")
@@ -224,7 +201,7 @@ def test_polled_and_impatient_users(interpose, disks, guest):
             "fixed": "--fixedbufs=1",
         }.items():
             loads.enter_context(interpose.load(
-                disk, size="1m", name=name, words=["--ioengine=io_uring", words, "--iodepth=4"]
+                disk, name=name, words=["--ioengine=io_uring", words, "--iodepth=4"]
             ))
         for _ in range(4):
             low.attach(top)

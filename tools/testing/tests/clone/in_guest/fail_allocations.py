@@ -5,46 +5,14 @@ arguments: LENGTH METADATA DEST SOURCE
 stdout: {call: {what came of it: how often}} as JSON; "done" is what no failure was left for.
 """
 
-import collections
 import json
-import os
 import sys
 
 from disk import Disk
 from dm_ioctl import Device
+from failures import Failures
 
 REGION = 4096
-
-
-class Failures:
-    """The allocations of this thread; needs CONFIG_FAULT_INJECTION."""
-
-    def __init__(self):
-        self._file = os.open("/proc/thread-self/fail-nth", os.O_RDWR)
-
-    def walk(self, call, again):
-        """Calls with one failure each, until there is no allocation left: {errno's name or "served": how often}.
-
-        again() makes things as they were, and is told whether the call was refused.
-        """
-        outcomes = collections.Counter()
-        number = 1
-        while True:
-            refused = None
-            os.pwrite(self._file, b"%d" % number, 0)
-            try:
-                call()
-            except OSError as error:
-                refused = error
-            left = int(os.pread(self._file, 16, 0))
-            os.pwrite(self._file, b"0", 0)
-            again(refused is not None)
-            if left:
-                assert refused is None, f"refused without a failure: {refused}"
-                outcomes["done"] += 1
-                return outcomes
-            outcomes[os.strerror(refused.errno) if refused else "served"] += 1
-            number += 1
 
 
 def main():
