@@ -107,6 +107,18 @@ def disks(guest):
     return lab_disks.Disks(guest)
 
 
+@pytest.fixture
+def failing(guest):
+    """Allocations fail that may wait for memory, too; nothing is said of it. Gives /sys/kernel/debug's folders."""
+    folders = ["/sys/kernel/debug/failslab", "/sys/kernel/debug/fail_page_alloc"]
+    for folder in folders:
+        guest.run(f"cd {folder} && echo N > ignore-gfp-wait && echo 0 > verbose && echo 0 > probability")
+    guest.run(f"echo 0 > {folders[1]}/min-order && echo N > {folders[1]}/ignore-gfp-highmem")
+    yield folders
+    for folder in folders:
+        guest.run(f"echo 0 > {folder}/probability")
+
+
 @pytest.fixture(scope="session")
 def workshop():
     """Where spoilt modules are built."""

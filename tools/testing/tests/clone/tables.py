@@ -1,33 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Runs the scripts of in_guest/ in the guest, and tries table lines with one of them."""
+"""Tries table lines, with a script in the guest."""
 
 import dataclasses
-import io
 import json
-import pathlib
-import tarfile
 
-FOLDER = pathlib.Path(__file__).parent
-
-
-def run_script(guest, script, *words, stdin="", parallel=None):
-    """Runs a script of in_guest/, or of this path, and returns what it printed.
-
-    parallel: runs it once for each of these numbers at the same time, with $worker as the number.
-    """
-    with io.BytesIO() as memory:
-        with tarfile.open(fileobj=memory, mode="w") as tar:
-            for file in (*FOLDER.glob("in_guest/*.py"), FOLDER / "in_guest" / script):
-                tar.add(file, file.name)
-        guest.run("mkdir -p /tmp/clone && tar -x --no-same-owner -C /tmp/clone", stdin=memory.getvalue())
-    command = f"python3 -S -B /tmp/clone/{pathlib.Path(script).name} {' '.join(map(str, words))}"
-    if parallel:
-        numbers = " ".join(map(str, parallel))
-        command = f"""
-            for worker in {numbers}; do {command} > /tmp/clone/said.$worker & jobs+=($!); done
-            for job in "${{jobs[@]}}"; do wait $job || exit; done
-            for worker in {numbers}; do cat /tmp/clone/said.$worker; done"""
-    return guest.run(command, stdin=stdin).stdout
+from tests.scripts import run_script
 
 
 @dataclasses.dataclass
@@ -52,5 +29,5 @@ def try_tables(guest, tables, blank=()):
 
     blank: metadata devices to be blanked before each.
     """
-    printed = run_script(guest, "try_tables.py", *blank, stdin=json.dumps(tables))
+    printed = run_script(guest, "clone/try_tables.py", *blank, stdin=json.dumps(tables))
     return [Tried(**one) for one in json.loads(printed)]

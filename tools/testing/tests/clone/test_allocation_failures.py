@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests.clone.rig import MODEL, SOURCE_TAG, Rig
-from tests.clone.tables import run_script
+from tests.scripts import run_script
 
 pytestmark = [pytest.mark.debug_kernel, pytest.mark.limit(300)]
 
@@ -14,23 +14,11 @@ OURS = pytest.mark.parametrize("clone_module", ["rs"], indirect=True)
 LENGTH = 16384
 
 
-@pytest.fixture
-def failing(guest):
-    """Allocations fail that may wait for memory, too; nothing is said of it. Gives /sys/kernel/debug's folders."""
-    folders = ["/sys/kernel/debug/failslab", "/sys/kernel/debug/fail_page_alloc"]
-    for folder in folders:
-        guest.run(f"cd {folder} && echo N > ignore-gfp-wait && echo 0 > verbose && echo 0 > probability")
-    guest.run(f"echo 0 > {folders[1]}/min-order && echo N > {folders[1]}/ignore-gfp-highmem")
-    yield folders
-    for folder in folders:
-        guest.run(f"echo 0 > {folder}/probability")
-
-
 @OURS
 @pytest.mark.usefixtures("clone_module", "failing")
 def test_each_allocation_of_each_call(guest, disks):
     metadata, dest, source = disks.ram(8, 3)
-    said = json.loads(run_script(guest, "fail_allocations.py", LENGTH, metadata, dest, source))
+    said = json.loads(run_script(guest, "clone/fail_allocations.py", LENGTH, metadata, dest, source))
     print(json.dumps(said, indent=1))
     for call, outcomes in said.items():
         assert outcomes["done"] == 1, call

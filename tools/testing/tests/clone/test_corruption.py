@@ -11,7 +11,8 @@ from lab import modules, places
 from lab.udev import without_udev
 from tests.clone import images
 from tests.clone.damage import damaged_images
-from tests.clone.tables import run_script, try_tables
+from tests.clone.tables import try_tables
+from tests.scripts import run_script
 
 REGIONS = 40000  # two blocks of the bitset, and so a tree above them
 LENGTH = REGIONS * 8
@@ -41,7 +42,7 @@ def test_damaged_images(guest, dm, disks):
         images = damaged_images(good, worker, IMAGES // WORKERS)
         guest.run(f"cat > /tmp/images.{worker}", stdin=json.dumps(images))
     with without_udev(guest):
-        said = run_script(guest, "try_images.py", "$worker", LENGTH, ram, f"$((worker * {METADATA}))", METADATA,
+        said = run_script(guest, "clone/try_images.py", "$worker", LENGTH, ram, f"$((worker * {METADATA}))", METADATA,
                           dest, source, "< /tmp/images.$worker", parallel=range(1, WORKERS + 1))
     results = [json.loads(line) for line in said.splitlines()]
     outcomes = sum((collections.Counter(result["outcomes"]) for result in results), collections.Counter())

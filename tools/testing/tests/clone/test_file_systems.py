@@ -5,7 +5,7 @@ import pytest
 
 from lab.modules import load_clone
 from tests.clone.rig import Rig
-from tests.clone.tables import run_script
+from tests.scripts import run_script
 
 MIB = 2048  # sectors
 # What mkfs needs to make as small a file system as we want, and the check that finds nothing wrong.
@@ -31,17 +31,17 @@ def test_file_system_in_use_while_it_is_cloned(guest, dm, disks, kind):
         dmsetup create small --table '0 {mib * MIB} linear {source} 0'
         {mkfs} /dev/mapper/small
         mount /dev/mapper/small /mnt/fs""")
-    run_script(guest, "churn.py", "make", "/mnt/fs", FILES, "/tmp/record")
+    run_script(guest, "clone/churn.py", "make", "/mnt/fs", FILES, "/tmp/record")
     guest.run("umount /mnt/fs && dmsetup remove small")
 
     # A minute and more.
     rig.source.slow_down(40)
     clone = rig.create("0 4 hydration_threshold 1 hydration_batch_size 1")
     guest.run(f"mount -o discard {clone} /mnt/fs")
-    run_script(guest, "churn.py", "change", "/mnt/fs", CHURN, "/tmp/record")
+    run_script(guest, "clone/churn.py", "change", "/mnt/fs", CHURN, "/tmp/record")
     hydrated = rig.progress("--noflush").hydrated
     assert hydrated < rig.regions, "it was all copied before the files were used"
-    run_script(guest, "churn.py", "compare", "/mnt/fs", 0, "/tmp/record")
+    run_script(guest, "clone/churn.py", "compare", "/mnt/fs", 0, "/tmp/record")
     guest.run("umount /mnt/fs")
     guest.run(f"{check} {clone}")
 
@@ -49,5 +49,5 @@ def test_file_system_in_use_while_it_is_cloned(guest, dm, disks, kind):
     rig.hydrate(256, 16)
     clone.reload(f"0 {mib * MIB} linear {rig.dest} 0")
     guest.run(f"{check} {clone} && mount {clone} /mnt/fs")
-    run_script(guest, "churn.py", "compare", "/mnt/fs", 0, "/tmp/record")
+    run_script(guest, "clone/churn.py", "compare", "/mnt/fs", 0, "/tmp/record")
     guest.run("umount /mnt/fs")

@@ -14,7 +14,7 @@ import pytest
 from lab import places
 from lab.modules import load_clone
 from lab.udev import without_udev
-from tests.clone.tables import run_script
+from tests.scripts import run_script
 
 COUNT = 2000 if places.is_default() else 400
 STOCK_TABLES = 500  # it takes as long with each as ours
@@ -80,7 +80,7 @@ def try_in_parallel(guest, lines):
         metadata, *others = (f"/dev/ram{3 * worker + number}" for number in range(3))
         mine = [(LENGTH, f"{metadata} {' '.join(others)} {words}") for words in lines[worker::WORKERS]]
         guest.run(f"cat > /tmp/lines.{worker}", stdin=json.dumps(mine))
-    said = run_script(guest, "try_tables.py", "/dev/ram$((3 * worker)) < /tmp/lines.$worker",
+    said = run_script(guest, "clone/try_tables.py", "/dev/ram$((3 * worker)) < /tmp/lines.$worker",
                       parallel=range(WORKERS))
     by_worker = [json.loads(line) for line in said.splitlines()]
     results = (by_worker[number % WORKERS][number // WORKERS] for number in range(len(lines)))
@@ -123,7 +123,7 @@ def test_messages_mean_the_same_to_both_modules(guest, dm, disks):
         # The copying is not the matter: what is complete has none.
         clone = dm.create("clone", f"0 {LENGTH} clone {metadata} {dest} {source} 8 2 no_hydration no_discard_passdown")
         guest.run(f"blkdiscard -f {clone} && dmsetup status {clone}")
-        said = run_script(guest, "send_messages.py", clone.name, stdin=json.dumps(messages))
+        said = run_script(guest, "clone/send_messages.py", clone.name, stdin=json.dumps(messages))
         clone.remove()
         unload(guest, module)
         return [(errno, replied, status) for errno, replied, status, _ in json.loads(said)]

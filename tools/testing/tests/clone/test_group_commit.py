@@ -7,7 +7,7 @@ import pytest
 
 from tests.clone.bio_trace import BioTrace
 from tests.clone.rig import Rig, sysfs
-from tests.clone.tables import run_script
+from tests.scripts import run_script
 
 pytestmark = pytest.mark.limit(90)
 
@@ -42,7 +42,8 @@ def test_copies_alone_wait_for_the_timer(copying, guest, how):
     copying.clone.message("enable_hydration")
     begin = time.monotonic()
     trace.start()
-    run_script(guest, "flush_loop.py", copying.clone, SECTORS - REGION, how, FLUSHES, f"{sysfs(copying.dest)}/stat")
+    statistics = f"{sysfs(copying.dest)}/stat"
+    run_script(guest, "clone/flush_loop.py", copying.clone, SECTORS - REGION, how, FLUSHES, statistics)
     bios = trace.stop()
     seconds = time.monotonic() - begin
     copying.clone.message("disable_hydration")

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from lab import modules
-from tests.clone.tables import run_script
+from tests.scripts import run_script
 
 LENGTH = 8189  # the last region is short
 REGIONS = 1024
@@ -22,7 +22,8 @@ def alternate(guest, dm, disks):
         guest.run(f"dd if=/dev/urandom of={disk} bs=1M count=4 oflag=direct status=none")
 
     def run(seed, step, *names):
-        return json.loads(run_script(guest, "alternate.py", seed, LENGTH, metadata, slow, dest, source, step, *names))
+        parts = (metadata, slow, dest, source)
+        return json.loads(run_script(guest, "clone/alternate.py", seed, LENGTH, *parts, step, *names))
 
     return run
 
@@ -55,7 +56,7 @@ SLICES = [
 def visit_slices(guest, by, ram, commits=0, seed=0):
     """Opens or formats each slice with a module, and has it commit a few discards."""
     modules.load_clone(guest, by)
-    run_script(guest, "format_slices.py", ram, commits, seed, stdin=json.dumps(SLICES))
+    run_script(guest, "clone/format_slices.py", ram, commits, seed, stdin=json.dumps(SLICES))
     guest.run("rmmod dm_clone_rs || rmmod dm_clone")
 
 
@@ -103,7 +104,7 @@ def test_accounts_for_every_block_after_many_commits(guest, dm, disks):
     for number, module in enumerate(["c", "rs"] * 2):
         modules.load_clone(guest, module)
         clone = dm.create("clone", f"0 {length} clone {metadata} {dest} {source} 8 1 no_hydration")
-        run_script(guest, "write_and_flush.py", clone, MANY_REGIONS, number * turn, turn)
+        run_script(guest, "clone/write_and_flush.py", clone, MANY_REGIONS, number * turn, turn)
         clone.remove()
         guest.run("rmmod dm_clone_rs || rmmod dm_clone")
         assert int(guest.output(f"crash audit {metadata} {MANY_REGIONS}")) == (number + 1) * turn

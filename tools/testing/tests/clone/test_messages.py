@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.clone.tables import run_script
+from tests.scripts import run_script
 
 LENGTH = 16384
 INVALID = "Invalid argument"
@@ -41,7 +41,7 @@ MESSAGES = [
 
 def send(guest, clone, messages):
     """[(errno, replied, status, log)...]"""
-    return json.loads(run_script(guest, "send_messages.py", clone.name, stdin=json.dumps(messages)))
+    return json.loads(run_script(guest, "clone/send_messages.py", clone.name, stdin=json.dumps(messages)))
 
 
 def assert_answers(answers, last):

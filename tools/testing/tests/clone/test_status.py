@@ -7,7 +7,8 @@ import re
 import pytest
 
 from lab import modules
-from tests.clone.tables import run_script, try_tables
+from tests.clone.tables import try_tables
+from tests.scripts import run_script
 
 LENGTH = 16384
 REGIONS = LENGTH // 8
@@ -145,7 +146,7 @@ def test_one_event_at_the_end_when_it_is_durable(ours, guest, dm, disks):
     events = clone.events()
     clone.message("hydration_batch_size", 256)
     clone.message("hydration_threshold", 4096)
-    run_script(guest, "copy_at_event.py", "clone", events, ram, 1024 * 512, "/tmp/then")
+    run_script(guest, "clone/copy_at_event.py", "clone", events, ram, 1024 * 512, "/tmp/then")
     # A commit that comes later has nothing to tell.
     clone.suspend()
     clone.resume()
