@@ -16,12 +16,13 @@
 //! Locks, in the order in which they are taken:
 //!
 //! 0. that of [`dm::registry`] (sleeps)
-//! 1. `clock` (sleeps): how busy the backing device is
-//! 2. `writer` (sleeps): writing back, and the superblock
-//! 3. `committer` (sleeps): writing the log
-//! 4. a shard of the index; never two
-//! 5. `head`: the buffers, and the bios that wait
-//! 6. `table`, `settings`, and the lock of `readers`
+//! 1. `setting` (sleeps): a message that changes the settings
+//! 2. `clock` (sleeps): how busy the backing device is
+//! 3. `writer` (sleeps): writing back, and the superblock
+//! 4. `committer` (sleeps): writing the log
+//! 5. a shard of the index; never two
+//! 6. `head`: the buffers, and the bios that wait
+//! 7. `table`, `settings`, and the lock of `readers`
 
 use crate::{
     batch::Batch,
@@ -221,6 +222,9 @@ pub(crate) struct Cache {
     pub(crate) drain_to: Atomic<u64>,
     #[pin]
     pub(crate) readers: Readers,
+    /// Held from the look at the settings to their change.
+    #[pin]
+    pub(crate) setting: Mutex<()>,
     #[pin]
     pub(crate) committer: Mutex<Committer>,
     #[pin]
@@ -358,6 +362,7 @@ impl Cache {
             backing_load: Atomic::new(0),
             drain_to: Atomic::new(0),
             readers <- Readers::new(),
+            setting <- new_mutex!((), "dm_lc_setting"),
             committer <- new_mutex!(committer, "dm_lc_committer"),
             writer <- new_mutex!(writer, "dm_lc_writer"),
             clock <- new_mutex!(Clock::default(), "dm_lc_clock"),

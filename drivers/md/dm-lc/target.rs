@@ -210,8 +210,14 @@ impl Target for LcTarget {
             dm::error!(NAME, "{}: {}", self.table.device_name(), error);
             EINVAL
         };
+        let setting = cache.setting.lock();
         let before = cache.settings();
-        match Message::parse(args, &before).map_err(|refused| refuse(&refused))? {
+        let message = Message::parse(args, &before).map_err(|refused| refuse(&refused))?;
+        if !matches!(message, Message::Set(_)) {
+            // It may take long.
+            drop(setting);
+        }
+        match message {
             Message::Flush => writeback::flush(&cache)?,
             Message::FlushBuffer => crate::commit::commit(&cache)?,
             Message::CommitSuperblock => Cache::commit_superblock(&cache)?,

@@ -3,6 +3,8 @@
 
 import pytest
 
+from tests.scripts import run_script
+
 STATE = "/tmp/model"
 
 
@@ -329,6 +331,11 @@ def test_memory_is_what_the_status_says(cache):
     status = cache.status()
     fixed = 8 * 1032 * 512 + 2 * 16 * 1032 * 512 + (1 << 20)
     assert status.ram_bytes <= 48 * (10 << 20) / 1024 + fixed
+
+
+def test_settings_that_change_at_the_same_time_are_all_kept(cache):
+    """Two processes, each with a setting of its own, of which no other message may make anything else."""
+    run_script(cache.guest, "lc/set_setting.py", cache.device, "$worker", parallel=range(2))
 
 
 # -- failures ---------------------------------------------------------------------------------------
