@@ -76,6 +76,8 @@ pub(crate) struct PerBio {
     pub(crate) done: u32,
     /// What the data of a read is compared with.
     pub(crate) check: Option<Check>,
+    /// It writes to the backing device.
+    pub(crate) to_backing: bool,
 }
 
 #[vtable]
@@ -148,7 +150,17 @@ impl Target for LcTarget {
     }
 
     fn end_io<'a>(&self, mut bio: EndBio<'a, Self>) -> Ended<'a> {
-        let PerBio { reads, check, .. } = *bio.per_bio();
+        let PerBio {
+            reads,
+            check,
+            to_backing,
+            ..
+        } = *bio.per_bio();
+        if to_backing {
+            // Now, and not when it was sent: a flush that came in between has not reached it, and took the mark
+            // away.
+            self.cache.backing_written.store(1, Relaxed);
+        }
         if let Some(turn) = reads {
             self.cache.readers.end(turn);
             if bio.outcome() != Status::OK {
@@ -282,7 +294,7 @@ impl LcTarget {
         let cache: &Cache = &self.cache;
         let sector = bio.sector();
         if write::may_go_around(cache, &bio) {
-            cache.backing_written.store(1, Relaxed);
+            bio.per_bio().to_backing = true;
             return bio.remap(&cache.backing, sector);
         }
         let mut done = 0;
@@ -293,7 +305,7 @@ impl LcTarget {
                 mapped
             }
             Outcome::Done if cache.is_in(Mode::Writethrough) => {
-                cache.backing_written.store(1, Relaxed);
+                bio.per_bio().to_backing = true;
                 bio.remap(&cache.backing, sector)
             }
             Outcome::Done => bio.end(Status::OK),

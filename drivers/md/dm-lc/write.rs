@@ -207,8 +207,8 @@ pub(crate) fn flushed(this: &Shared<Cache>, bio: OwnedBio<LcTarget>, result: Res
 }
 
 /// Sends a write that is in the log to the backing device as well.
-fn write_through(this: &Shared<Cache>, bio: OwnedBio<LcTarget>) {
-    this.backing_written.store(1, Relaxed);
+fn write_through(this: &Shared<Cache>, mut bio: OwnedBio<LcTarget>) {
+    bio.per_bio().to_backing = true;
     let sector = bio.sector();
     bio.submit(&this.backing, sector);
 }

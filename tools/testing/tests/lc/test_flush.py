@@ -62,6 +62,22 @@ def test_flush_reaches_what_went_around_the_cache(lc_module, guest, dm, disks):
     assert requests(guest, backing, 15) >= before + 3
 
 
+def test_flush_reaches_what_was_on_its_way_around_during_another(lc_module, guest, dm, disks):
+    """A flush that comes while a write is on its way to the backing device is none for that write."""
+    disk = disks.null("backing", 48, cache_size=16)
+    (cache,) = disks.ram(48)
+    backing = dm.create("slow", f"0 98304 delay {disk} 0 0 {disk} 0 3000 {disk} 0 0")
+    device = dm.create("lc", f"0 98304 lc {backing} {cache} 2 mode writearound")
+    writer = guest.start(f"dd if=/dev/zero of={device} bs=4k count=1 oflag=direct conv=notrunc status=none")
+    guest.run("until [ $(dmsetup status slow | cut -d' ' -f5) = 1 ]; do sleep 0.01; done")
+    guest.run(f"xfs_io -c fsync {device}")
+    assert writer.poll() is None
+    assert writer.wait() == 0
+    before = requests(guest, disk, 15)
+    guest.run(f"xfs_io -c fsync {device}")
+    assert requests(guest, disk, 15) > before
+
+
 def test_fua_write_is_in_the_log_when_it_ends(rig):
     rig.create("2 flush_current_buffer_interval 0")
     before = rig.status()
