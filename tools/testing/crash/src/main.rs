@@ -18,6 +18,7 @@ mod metadata;
 mod nbd;
 mod open;
 mod record;
+mod show;
 mod use_clone;
 mod use_lc;
 mod view;
@@ -84,6 +85,8 @@ enum Command {
         #[arg(long)]
         states: Option<PathBuf>,
     },
+    /// Prints what of a record matters to a sector of the target
+    Show { log: PathBuf, sector: u64 },
     /// Opens states with the target that is loaded
     Open {
         states: PathBuf,
@@ -153,6 +156,10 @@ fn main() -> Result<()> {
                 choose,
             };
             judge(log, &plan, states)
+        }
+        Command::Show { log, sector } => {
+            show::show(&Log::load(&log)?, sector);
+            Ok(())
         }
         Command::Open {
             states,
