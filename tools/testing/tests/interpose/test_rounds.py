@@ -26,10 +26,13 @@ TOGGLES = """
 
 
 def attach_and_detach(guest, low, top):
-    """So many times, with a freeze each second time."""
+    """So many times, with a freeze each second time; each time some of the load goes through the top."""
     guest.run(f"""set -e
+        redirected() {{ dmsetup status {low.device.name} | cut -d' ' -f6; }}
         for i in $(seq {ROUNDS}); do
+            before=$(redirected)
             dmsetup message {low.device.name} 0 attach {top} $([ $((i % 2)) = 0 ] || echo nofreeze)
+            until [ $(redirected) -gt $before ]; do sleep 0.01; done
             dmsetup message {low.device.name} 0 detach $([ $((i % 2)) = 0 ] || echo nofreeze)
         done""", timeout=100 + 5 * ROUNDS)
 
