@@ -28,7 +28,7 @@ TOGGLES = """
 def attach_and_detach(guest, low, top):
     """So many times, with a freeze each second time; each time some of the load goes through the top."""
     guest.run(f"""set -e
-        redirected() {{ dmsetup status {low.device.name} | cut -d' ' -f6; }}
+        redirected() {{ dmsetup status {low.device.name} | cut -d' ' -f7; }}
         for i in $(seq {ROUNDS}); do
             before=$(redirected)
             dmsetup message {low.device.name} 0 attach {top} $([ $((i % 2)) = 0 ] || echo nofreeze)
