@@ -43,7 +43,7 @@ bench: modules ## measures the targets, row by row, and writes Documentation/per
 
 test-crash: modules ## tries thousands of power cuts, and modules that must not survive them (SEED=number)
 	@tools/setup/guest >/dev/null
-	@DM_SEED=$(SEED) $(enter) tools/testing/run-tests tools/testing/tests/clone/all_power_cuts.py tools/testing/tests/lc/all_power_cuts.py
+	@DM_SEED=$(SEED) $(enter) tools/testing/run-tests tools/testing/tests/all_power_cuts.py
 
 test-files: modules ## changes files at random ten thousand times while they are followed (SEED=number)
 	@tools/setup/guest >/dev/null

@@ -12,9 +12,10 @@
 //!   on the target's own disk or a clone's source. All that may be there must be what may be on the target. Since
 //!   a sector is there or not whatever became of the others, this covers every state of the disk of data.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
 
 use anyhow::{ensure, Result};
 use rand::rngs::StdRng;
@@ -35,7 +36,7 @@ const NEW: f64 = 4.0;
 const EXAMPLES: usize = 3;
 
 /// The disks of the record and the target, as after some of its events.
-pub struct World<'a> {
+struct World<'a> {
     log: &'a Log,
     own: Cache,
     data: Cache,
@@ -45,13 +46,12 @@ pub struct World<'a> {
     told: u64,
     /// What was done last, for messages.
     note: &'a str,
-    events: usize,
     /// These flushes are left out.
     missing: HashSet<u32>,
 }
 
 impl<'a> World<'a> {
-    pub fn new(log: &'a Log, left_out: &[Flushes]) -> Self {
+    fn new(log: &'a Log, left_out: &[Flushes]) -> Self {
         World {
             log,
             own: Cache::new(log.setup.own_sectors, 0),
@@ -60,7 +60,6 @@ impl<'a> World<'a> {
             owners: HashMap::new(),
             told: 0,
             note: "",
-            events: 0,
             missing: missing(log, left_out),
         }
     }
@@ -75,7 +74,6 @@ impl<'a> World<'a> {
 
     /// Lets the next event happen. Returns the disk whose content, or whose promise, it is about.
     pub fn step(&mut self, event: &'a Event) -> Option<Disk> {
-        self.events += 1;
         match event {
             Event::Begin { id, disk, request } => {
                 if self.missing.contains(id) {
@@ -293,7 +291,7 @@ pub fn check(log: &Log, plan: &Plan<'_>) -> (Report, Vec<Chosen>) {
     };
     let mut report = Report::default();
     let mut views = HashSet::new();
-    let mut chosen: BTreeMap<usize, Chosen> = BTreeMap::new();
+    let mut chosen = Vec::new();
     let mut random = StdRng::seed_from_u64(plan.seed);
     let share = plan.choose as f64 / log.events.len().max(1) as f64;
     for (number, event) in log.events.iter().enumerate() {
@@ -313,14 +311,14 @@ pub fn check(log: &Log, plan: &Plan<'_>) -> (Report, Vec<Chosen>) {
                 continue;
             };
             report.images += 1;
-            let view = match &*found {
-                Ok(None) => View::blank(&log.setup),
+            let view = match found {
+                Ok(None) => Rc::new(View::blank(&log.setup)),
                 Ok(Some(view)) => {
-                    openable.push(image);
-                    view.clone()
+                    openable.push((image, view.clone()));
+                    view
                 }
                 Err(error) => {
-                    report.flaw(number, &world, kept, &format!("{error:#}"));
+                    report.flaw(number, &world, kept, &error);
                     continue;
                 }
             };
@@ -337,37 +335,30 @@ pub fn check(log: &Log, plan: &Plan<'_>) -> (Report, Vec<Chosen>) {
                 .as_ref()
                 .is_none_or(|largest| largest.count() < view.count())
             {
-                report.largest = Some(view.clone());
+                report.largest = Some(View::clone(&view));
             }
             cut_views.insert(view);
         }
         let mut is_new = false;
         for view in cut_views {
-            is_new |= views.insert(hash(&view));
+            is_new |= views.insert(hash(&*view));
         }
         let share = if is_new { NEW * share } else { share };
         if random.random_bool(share.min(1.0)) {
-            if let Some(own) = openable.choose(&mut random) {
-                let Ok(Some(view)) = View::read(own, &log.dictionary, &log.setup) else {
-                    unreachable!("it was read before")
-                };
+            if let Some((own, view)) = openable.choose(&mut random) {
                 let data = world
                     .data
                     .after_cut(|write, sector| torn(seed, write, sector));
-                chosen.insert(
-                    number,
-                    Chosen {
-                        event: number,
-                        own: own.iter().copied().collect(),
-                        data: data.into_iter().collect(),
-                        view,
-                    },
-                );
+                chosen.push(Chosen {
+                    event: number,
+                    own: own.iter().copied().collect(),
+                    data: data.into_iter().collect(),
+                    view: View::clone(view),
+                });
             }
         }
     }
     report.views = views.len() as u64;
-    let chosen: Vec<Chosen> = chosen.into_values().collect();
     (report, thin_out(chosen, plan.choose, &mut random))
 }
 
@@ -386,19 +377,18 @@ fn thin_out(chosen: Vec<Chosen>, count: usize, random: &mut StdRng) -> Vec<Chose
     thin
 }
 
+/// What an image says; None if it is blank.
+type Read = Result<Option<Rc<View>>, String>;
+
 /// Reads images, each once if it comes again soon.
 struct Reading<'a> {
     log: &'a Log,
-    known: HashMap<u64, std::rc::Rc<Result<Option<View>>>>,
+    known: HashMap<u64, Read>,
 }
 
 impl Reading<'_> {
     /// None if the image is among `seen`.
-    fn image(
-        &mut self,
-        image: &[Content],
-        seen: &mut HashSet<u64>,
-    ) -> Option<std::rc::Rc<Result<Option<View>>>> {
+    fn image(&mut self, image: &[Content], seen: &mut HashSet<u64>) -> Option<Read> {
         let hash = hash(image);
         if !seen.insert(hash) {
             return None;
@@ -406,7 +396,10 @@ impl Reading<'_> {
         if self.known.len() > REMEMBERED {
             self.known.clear();
         }
-        let read = || View::read(image, &self.log.dictionary, &self.log.setup).into();
+        let read = || match View::read(image, &self.log.dictionary, &self.log.setup) {
+            Ok(view) => Ok(view.map(Rc::new)),
+            Err(error) => Err(format!("{error:#}")),
+        };
         Some(self.known.entry(hash).or_insert_with(read).clone())
     }
 }

@@ -4,16 +4,13 @@
 import pytest
 
 from lab.keeper import log_folder
-from tests.power_cuts import PowerCuts, Use
-
-# The smallest cache device, and a backing device of 2 MiB.
-SMALL = {"region": 0, "sectors": 4096, "own_sectors": 2048 + 33 * 1032}
+from tests.power_cuts import SMALL_CACHE, PowerCuts, Use
 
 
 @pytest.mark.limit(240)
 def test_every_power_cut_of_a_record(request, guest):
     cuts = PowerCuts(guest, log_folder(request.node.nodeid))
-    use = Use(**SMALL, operations=250)
+    use = Use(**SMALL_CACHE, operations=250)
     record = cuts.record(use)
     states = record.with_suffix(".states")
     right, said = cuts.check(record, "--choose", 50, "--states", states)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Thousands of power cuts (`make test-crash`), and modules with one fault each, which the cuts must bring out.
+"""Thousands of power cuts of clones and caches (`make test-crash`), and modules
+with one fault each, which the cuts must bring out.
 
-Its records and seeds differ from SEED to SEED; `make test` has a small sample, in test_crash.py.
+Its records and seeds differ from SEED to SEED; `make test` has a small sample, in the test_crash.py of each.
 """
 
 import dataclasses
@@ -10,11 +11,11 @@ import os
 import pytest
 
 from lab.keeper import log_folder
-from tests.power_cuts import MIB, PowerCuts, Use
+from tests.power_cuts import MIB, SMALL_CACHE, PowerCuts, Use
 
 SEED = int(os.environ.get("DM_SEED") or 1)
 
-# Name: how the clone is used, and how many of its states are opened by each module.
+# Name: how the target is used, and how many of its states are opened by each module.
 USES = {
     "4k": (Use(region=8, sectors=4 * MIB, operations=2500), 500),
     "64k": (Use(region=128, sectors=8 * MIB, operations=1200), 300),
@@ -24,6 +25,9 @@ USES = {
     "two-blocks": (Use(region=8, sectors=33000 * 8, operations=1200), 12),
     # Few blocks more than are in use: the same ones are written again and again.
     "tight": (Use(region=8, sectors=2 * MIB, operations=1500, own_sectors=128), 400),
+    # The log goes round several times.
+    "lc-round": (Use(**SMALL_CACHE, operations=2500), 300),
+    "lc-as-it-likes": (Use(**SMALL_CACHE, operations=1000, options="--no-settings"), 100),
 }
 
 
@@ -35,43 +39,63 @@ def test_all_power_cuts(request, guest, name, say):
     cuts.all_of(name, dataclasses.replace(use, seed=SEED), opened, say)
 
 
-# Name: a file below drivers/md/dm-clone, what is there, and what is there instead.
+# Name: a target and a file of its folder, what is there, and what is there instead.
 FAULTS = {
     "no flush of the destination": (
-        "commit.rs",
+        "clone", "commit.rs",
         ("commit(|| this.dest.flush())", "commit(|| Ok(()))"),
     ),
     "a flush of the destination before the commit has taken its regions": (
-        "store.rs",
+        "clone", "store.rs",
         ("        changes.flush().map_err(CommitError::Flush)?;\n", ""),
         ("        let mut done = Done::All;\n",
          "        changes.flush().map_err(CommitError::Flush)?;\n        let mut done = Done::All;\n"),
     ),
     "no flush of the metadata before the superblock": (
-        "disk.rs",
+        "clone", "disk.rs",
         ("        self.io.flush(&self.device)?;\n", ""),
     ),
     "a superblock that is not durable when the commit ends": (
-        "disk.rs",
+        "clone", "disk.rs",
         ("block, Barrier::Fua)", "block, Barrier::None)"),
     ),
     "flushes that end during the commit which they need": (
-        "uncommitted.rs",
+        "clone", "uncommitted.rs",
         ("self.is_dirty() && (self.user || self.user_taken)", "self.is_dirty() && self.user"),
     ),
     "FUA writes that do not wait for the commit of their region": (
-        "commit.rs",
+        "clone", "commit.rs",
         ("if this.metadata().note_write(regions) && bio.is_fua() {",
          "if this.metadata().note_write(regions) && bio.is_fua() && false {"),
     ),
+    "a tail that passes what the backing device may lose": (
+        "lc", "writeback.rs",
+        ("        self.cache.backing.flush()\n", "        Ok(())\n"),
+    ),
+    "flushes that end before the log is durable": (
+        "lc", "commit.rs",
+        ("again(|| cache.disk.device.flush())", "again(|| Ok(()))"),
+    ),
+    "flushes that leave out what went around the log": (
+        "lc", "commit.rs",
+        ("cache.backing_written.xchg(0, Full) != 0", "cache.backing_written.xchg(0, Full) > 1"),
+    ),
+    "a tail that passes copies whose successors may be lost": (
+        "lc", "writeback.rs",
+        ("if self.cache.durable.load(Relaxed) >= end {", "if self.cache.durable.load(Relaxed) < u64::MAX.max(end) {"),
+    ),
+}
+# How the target is used with them.
+SPOILT = {
+    "clone": Use(region=8, sectors=2 * MIB, operations=400, seed=SEED),
+    "lc": Use(**SMALL_CACHE, operations=400, seed=SEED),
 }
 
 
 @pytest.mark.limit(1200)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_power_cuts_bring_out_faults(request, guest, workshop, fault):
-    file, *changes = FAULTS[fault]
-    module = workshop.spoilt("dm_clone_rs", f"drivers/md/dm-clone/{file}", *changes)
+    target, file, *changes = FAULTS[fault]
+    module = workshop.spoilt(f"dm_{target}_rs", f"drivers/md/dm-{target}/{file}", *changes)
     cuts = PowerCuts(guest, log_folder(request.node.nodeid))
-    use = Use(region=8, sectors=2 * MIB, operations=400, seed=SEED)
-    assert not cuts.miss_nothing_of(use, module), f"nobody misses anything, although there is {fault}"
+    assert cuts.notice(SPOILT[target], module), f"nobody misses anything, although there is {fault}"
