@@ -45,6 +45,10 @@ test-crash: modules ## tries thousands of power cuts, and modules that must not 
 	@tools/setup/guest >/dev/null
 	@DM_SEED=$(SEED) $(enter) tools/testing/run-tests tools/testing/tests/all_power_cuts.py
 
+test-faults: modules ## builds modules with one fault each, which the tests must notice
+	@tools/setup/guest >/dev/null
+	@$(enter) tools/testing/run-tests tools/testing/tests/all_faults.py
+
 test-files: modules ## changes files at random ten thousand times while they are followed (SEED=number)
 	@tools/setup/guest >/dev/null
 	@DM_SEED=$(SEED) DM_STEPS=10000 $(enter) tools/testing/run-tests tools/testing/tests/dmstats/test_random_files.py
@@ -82,4 +86,4 @@ clean: ## removes what was built here
 distclean: clean ## removes the cache as well: tool root, kernels, guest
 	rm -rf "$${DM_RS_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/dm-rs}"
 
-.PHONY: help modules run shell test test-crash test-files test-interpose bench dmstats install-dmstats debug-kernel check fmt doc rust-analyzer clean distclean
+.PHONY: help modules run shell test test-crash test-faults test-files test-interpose bench dmstats install-dmstats debug-kernel check fmt doc rust-analyzer clean distclean

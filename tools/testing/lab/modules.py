@@ -17,6 +17,6 @@ def load_clone(guest, implementation):
 
 def load(guest, name, *parameters):
     """Loads a module of ours, after the stock modules that it needs."""
-    if not (places.build() / f"{name}.ko").exists():
+    if not (places.modules() / f"{name}.ko").exists():
         raise places.SetupError(f"build/{places.kernel()}/{name}.ko is missing: run `make modules` first")
     guest.run(f"/lab/load /lab/{name}.ko {' '.join(parameters)}")

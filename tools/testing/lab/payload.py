@@ -41,7 +41,7 @@ def make(path, host_key, authorized_key, job=()):
         for file in guest_files.iterdir():
             _add(tar, file, f"lab/{file.name}")
         _add_kernel_modules(tar)
-        for file in sorted(places.build().glob("*.ko")):
+        for file in sorted(places.modules().glob("*.ko")):
             _add(tar, file, f"lab/{file.name}")
         for name, crate in PROGRAMS.items():
             _add(tar, places.program(name, crate), f"lab/{name}")

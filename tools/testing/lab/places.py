@@ -80,6 +80,11 @@ def build():
     return TOP / "build" / kernel()
 
 
+def modules():
+    """Where our modules are that guests get: the build's, or those of a workshop."""
+    return pathlib.Path(os.environ.get("DM_MODULES") or build())
+
+
 @functools.cache
 def program(name, crate=None):
     """A program of ours, built by cargo from a crate, which has its name if it is not told."""

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Faults, one at a time, which a test must notice, by its name (`make test-faults`).
+
+Those that only a power cut brings out are in all_power_cuts.py.
+"""
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from lab import places
+from lab.keeper import log_folder
+
+
+@dataclasses.dataclass
+class Fault:
+    """What is changed in a file, and who must notice: a test in guests, FILE::TEST, or a file of host tests."""
+
+    file: str
+    changes: list  # of what is there, and what is there instead
+    noticed_by: str
+
+
+FAULTS = {
+    "clone: a discard marks a region whose copy is in flight": Fault(
+        "drivers/md/dm-clone/discard.rs",
+        [("flights.table.first_of(from..end).unwrap_or(end..end);",
+          "flights.table.first_of(end..end).unwrap_or(end..end);")],
+        "clone/test_discard.py::test_late_copy_does_not_overwrite_a_write_after_a_discard",
+    ),
+    "clone: a block that a commit takes is clean only when the commit ends": Fault(
+        "drivers/md/dm-clone/uncommitted.rs",
+        [("        self.dirty.remove(block);\n        self.taken_blocks.insert(block);\n",
+          "        self.taken_blocks.insert(block);\n"),
+         ("        self.taken_blocks.remove(block);\n",
+          "        self.taken_blocks.remove(block);\n        self.dirty.remove(block);\n")],
+        "uncommitted",
+    ),
+    "lc: a flush takes a write around the log for done that is on its way": Fault(
+        "drivers/md/dm-lc/target.rs",
+        [("bio.per_bio().to_backing = true;\n            return",
+          "cache.backing_written.store(1, Relaxed);\n            return")],
+        "lc/test_flush.py::test_flush_reaches_what_was_on_its_way_around_during_another",
+    ),
+    "interpose: the original is not drained": Fault(
+        "drivers/md/dm-interpose/origin.rs",
+        [("let drained = self.original.drain(DRAIN_MS);", "let drained = Ok(());"),
+         ("        self.original.drain(DRAIN_MS)\n", "        Ok(())\n")],
+        "interpose/test_snapshot.py::test_snapshot_has_what_the_original_was_given",
+    ),
+    "interpose: no second hook": Fault(
+        "rust/dm/interpose/hook.rs",
+        [("if unsafe { (*bio).bi_flags } & mark == 0 {",
+          "if !straggler && unsafe { (*bio).bi_flags } & mark == 0 {")],
+        "interpose/test_snapshot.py::test_snapshot_below_a_throttle",
+    ),
+}
+
+
+def failures_in_guest(modules, test, folder):
+    """The names of this test's failures, with modules from a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    report = folder / "report.xml"
+    report.unlink(missing_ok=True)
+    with open(folder / "output.log", "w", encoding="utf-8") as log:
+        subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}",
+             places.TOP / "tools/testing/tests" / test],
+            cwd=places.TOP, env=os.environ | {"DM_MODULES": str(modules)}, stdout=log, stderr=log, check=False,
+        )
+    cases = ElementTree.parse(report).iter("testcase")
+    return [case.get("name") for case in cases if case.find("failure") is not None]
+
+
+def failures_on_host(sources, tests):
+    """The names of the failures of a file of host tests, with these sources."""
+    ran = subprocess.run(
+        ["cargo", "test", "--locked", "--manifest-path", sources / "tools/Cargo.toml", "--package", "pure",
+         "--test", tests],
+        env=os.environ | {"CARGO_TARGET_DIR": str(places.TOP / "tools/target")},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )
+    return re.findall(r"^test (\S+) \.\.\. FAILED$", ran.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_is_noticed(request, workshop, name, say):
+    fault = FAULTS[name]
+    with workshop.fault(fault.file, *fault.changes):
+        if "::" in fault.noticed_by:
+            noticed = failures_in_guest(workshop.modules(), fault.noticed_by, log_folder(request.node.nodeid))
+        else:
+            noticed = failures_on_host(workshop.folder, fault.noticed_by)
+    assert noticed, f"{fault.noticed_by} passes, although {name}"
+    say(f"{name}: noticed by {', '.join(noticed)}")
