@@ -26,7 +26,10 @@ use crate::{
         Status, //
     },
     block_device::SECTOR_SHIFT,
-    owned_bio::DoneBio,
+    owned_bio::{
+        DoneBio,
+        OwnedBio, //
+    },
     per_bio::Slot,
     target::Target, //
 };
@@ -146,6 +149,26 @@ impl<'a, T: Target> EndBio<'a, T> {
             verdict: Verdict::DoneWith(status),
             _brand: PhantomData,
         }
+    }
+
+    /// Takes the bio back to send it once more, as it was when its data was
+    /// [kept](crate::map::MapBio::keep_data); gives it back if that was not done. Its `end_io` is
+    /// called again.
+    pub fn again(self) -> core::result::Result<(Ended<'a>, OwnedBio<T>), Self> {
+        // SAFETY: By the type invariants, the slot is initialised.
+        let Some(began) = (unsafe { (*self.slot).began }) else {
+            return Err(self);
+        };
+        // SAFETY: The bio is done and ours, and its iterator was where it is said to have been.
+        unsafe { helpers::bio_rewind(self.bio, &began) };
+        // SAFETY: The clone is as it was in `map`, its slot is initialised, and the verdict says that
+        // it is the target's.
+        let bio = unsafe { OwnedBio::from_raw(self.bio) };
+        let verdict = Ended {
+            verdict: Verdict::Kept,
+            _brand: PhantomData,
+        };
+        Ok((verdict, bio))
     }
 
     /// Gives the bio back to be mapped again.

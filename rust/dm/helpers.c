@@ -154,6 +154,17 @@ HELPER u32 rust_dm_helper_bio_crc32c(struct bio *bio, struct bvec_iter *began,
 	return ~crc;
 }
 
+/* The bio is done, and is to be sent again from where it began. */
+HELPER void rust_dm_helper_bio_rewind(struct bio *bio,
+				      const struct bvec_iter *began)
+{
+	bio->bi_iter = *began;
+	bio->bi_status = BLK_STS_OK;
+	/* If a device below has split it, the last part took the count to 0. */
+	atomic_set(&bio->__bi_remaining, 1);
+	bio_clear_polled(bio);
+}
+
 HELPER void rust_dm_helper_bio_copy_in(struct bio *bio, unsigned int skip,
 				       const void *from, unsigned int len)
 {
