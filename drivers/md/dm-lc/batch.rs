@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Writing the oldest part of the log back, and giving it free. Pure: what is done, in which order.
+//! Writing the oldest part of the log back. Pure: what is done, in which order.
 //!
 //! A batch is what fits into a window of memory from the tail on. What of it is still the newest
 //! copy of its sectors is sorted, joined and written to the backing device.
@@ -102,10 +102,10 @@ pub trait Store {
     /// Notes that the copy of a part of a run at `position` is lost.
     fn lose(&mut self, part: &Part, position: u64);
 
-    /// Forgets the copy of a part of a run at `position`: the backing device has it.
-    fn remove(&mut self, part: &Part, position: u64);
+    /// Notes that the backing device has the copy of a part of a run at `position`.
+    fn settle(&mut self, part: &Part, position: u64);
 
-    /// Nobody reads what is before `tail` any more when this returns, and it may be overwritten.
+    /// What is before `tail` is needed for reads only.
     fn release(&mut self, tail: u64);
 }
 
@@ -222,7 +222,7 @@ fn records<'a>(
     Ok(due)
 }
 
-/// Writes a batch back and gives it free; returns how many sectors were written, or None if there
+/// Writes a batch back, after which it is needed for reads only; returns how many sectors were written, or None if there
 /// is nothing in the log that could be. `window` is memory for [`RECORD_SECTORS`] at least.
 pub fn write_back<S: Store>(
     store: &mut S,
@@ -261,7 +261,7 @@ pub fn write_back<S: Store>(
         for (extent, position, _) in record.extents() {
             if !extent.discarded {
                 for part in parts(extent.sector, extent.sectors) {
-                    store.remove(&part, position);
+                    store.settle(&part, position);
                 }
             }
         }

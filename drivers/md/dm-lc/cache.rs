@@ -4,19 +4,20 @@
 //!
 //! | work item | what it does | started by |
 //! |---|---|---|
-//! | log | writes buffers that are full, and serves flushes, see [`crate::commit`] | `map` |
+//! | log | writes buffers that are full, serves flushes, see [`crate::commit`], and makes room, see [`crate::room`] | `map`, the writeback |
 //! | log timer | writes the open buffer | the first write to a buffer |
 //! | admit | writes that waited for room, see [`crate::write`] | whatever makes room |
 //! | writeback | writes the log back, see [`crate::writeback`] | the log item, `map`, messages |
 //! | retry timer | the writeback, after the backing device failed | the writeback |
 //! | barrier timer | as log, for flushes that may wait for others | the first of them |
 //! | verify | reads whose checksum is that of more than they ask for, see [`crate::verify`] | `map` |
+//! | pace | lets in writes that are slowed down, see [`crate::throttle`] | the first that waits |
 //! | clock | what is to be done every second, see [`crate::clock`] | settings that want it |
 //!
 //! Locks, in the order in which they are taken:
 //!
 //! 0. that of [`dm::registry`] (sleeps)
-//! 1. `setting` (sleeps): a message that changes the settings
+//! 1. `setting` (sleeps): whoever changes the settings
 //! 2. `clock` (sleeps): how busy the backing device is
 //! 3. `writer` (sleeps): writing back, and the superblock
 //! 4. `committer` (sleeps): writing the log
@@ -41,6 +42,7 @@ use crate::{
         shard_of,
         Counters,
         Shard,
+        Usage,
         SHARDS, //
     },
     log::Log,
@@ -61,6 +63,7 @@ use crate::{
         Settings, //
     },
     target::LcTarget,
+    throttle::Throttle,
     verify::Verifier,
     writeback::Writer,
     NAME, //
@@ -87,7 +90,11 @@ use kernel::{
         CondVar,
         Mutex, //
     },
-    time::msecs_to_jiffies,
+    time::{
+        msecs_to_jiffies,
+        Instant,
+        Monotonic, //
+    },
     workqueue::{
         impl_has_delayed_work,
         impl_has_work,
@@ -107,6 +114,10 @@ const RETRY_TIMER: u64 = 4;
 const BARRIER_TIMER: u64 = 5;
 const CLOCK: u64 = 6;
 const VERIFY: u64 = 7;
+const PACE: u64 = 8;
+
+/// How often writes are let in that are slowed down, in milliseconds.
+const PACE_MS: u32 = 10;
 
 /// The window of the writeback, in sectors: as many full records as there may be.
 pub(crate) const WINDOW_SECTORS: u64 = 2 * BUFFERS as u64 * RECORD_SECTORS;
@@ -114,6 +125,9 @@ pub(crate) const WINDOW_SECTORS: u64 = 2 * BUFFERS as u64 * RECORD_SECTORS;
 /// What is appended to the log, and the bios that wait for that.
 pub(crate) struct Head {
     pub(crate) log: Log,
+    pub(crate) throttle: Throttle,
+    /// When those that wait were last let in.
+    pub(crate) paced: Option<Instant<Monotonic>>,
     /// Writes and discards for which there is no room.
     pub(crate) waiting: BioList<OwnedBio<LcTarget>>,
     /// Whether the admit item has some of them: what comes now must not overtake them.
@@ -138,6 +152,7 @@ pub(crate) struct Totals {
     pub(crate) backing_errors: Atomic<u64>,
     pub(crate) crc_errors: Atomic<u64>,
     pub(crate) stalls: Atomic<u64>,
+    pub(crate) throttled: Atomic<u64>,
 }
 
 impl Totals {
@@ -155,6 +170,7 @@ impl Totals {
             backing_errors: Atomic::new(0),
             crc_errors: Atomic::new(0),
             stalls: Atomic::new(0),
+            throttled: Atomic::new(0),
         }
     }
 }
@@ -252,6 +268,8 @@ pub(crate) struct Cache {
     barrier_timer: DelayedWork<Cache, BARRIER_TIMER>,
     #[pin]
     clock_work: DelayedWork<Cache, CLOCK>,
+    #[pin]
+    pace_timer: DelayedWork<Cache, PACE>,
 }
 
 impl_has_work! {
@@ -265,6 +283,7 @@ impl_has_delayed_work! {
     impl HasDelayedWork<Cache, 4> for Cache { self.retry_timer }
     impl HasDelayedWork<Cache, 5> for Cache { self.barrier_timer }
     impl HasDelayedWork<Cache, 6> for Cache { self.clock_work }
+    impl HasDelayedWork<Cache, 8> for Cache { self.pace_timer }
 }
 
 /// How many entries each shard of the index has: one for each block that fits into the log, and an
@@ -314,6 +333,8 @@ impl Cache {
         }
         let head = Head {
             log: Log::new(space).map_err(|e| no_memory(e.into()))?,
+            throttle: Throttle::new(space.sectors()),
+            paced: None,
             waiting: BioList::new(),
             admitting: false,
             to_verify: BioList::new(),
@@ -377,6 +398,7 @@ impl Cache {
             retry_timer <- new_delayed_work!("dm_lc_retry_timer"),
             barrier_timer <- new_delayed_work!("dm_lc_barrier_timer"),
             clock_work <- new_delayed_work!("dm_lc_clock"),
+            pace_timer <- new_delayed_work!("dm_lc_pace"),
         }? Error))
         .map_err(no_memory)
     }
@@ -551,6 +573,7 @@ impl Cache {
         this.queue.cancel_delayed::<_, RETRY_TIMER>(this);
         this.queue.cancel_delayed::<_, BARRIER_TIMER>(this);
         this.queue.cancel_delayed::<_, CLOCK>(this);
+        this.queue.cancel_delayed::<_, PACE>(this);
         this.queue.flush();
     }
 
@@ -579,6 +602,7 @@ impl Cache {
             bio.end(EIO);
         }
         this.tail_moved.notify_all();
+        crate::room::forget_clean(this);
         this.event();
     }
 
@@ -604,12 +628,15 @@ impl Cache {
         *self.settings.lock()
     }
 
-    /// Replaces the settings. May sleep.
+    /// Replaces the settings, under the lock of `setting`. May sleep.
     pub(crate) fn change_settings(this: &Shared<Self>, settings: Settings) {
         let before = core::mem::replace(&mut *this.settings.lock(), settings);
         this.mode.store(settings.mode as u32, Relaxed);
         this.verify_reads
             .store(settings.get(Knob::VerifyReads), Relaxed);
+        if settings.mode == Mode::Passthrough {
+            crate::room::forget_clean(this);
+        }
         if before.mode != settings.mode {
             this.event();
         }
@@ -712,21 +739,26 @@ impl Cache {
         }
     }
 
-    /// The counters of the status, how many entries of the index are in use, and how many there
-    /// are.
-    pub(crate) fn count(&self) -> (Counters, u64, u64) {
+    /// The counters of the status, and how many entries of the index are in use, for clean copies,
+    /// and there.
+    pub(crate) fn count(&self) -> (Counters, [u64; 3]) {
         let mut counters = [0; 16];
-        let (mut used, mut capacity) = (0, 0);
+        let mut entries = [0; 3];
         for shard in &self.shards {
             let shard = shard.lock();
             for (sum, count) in counters.iter_mut().zip(shard.counters()) {
                 *sum += count;
             }
-            let usage = shard.usage();
-            used += u64::from(usage.0);
-            capacity += u64::from(usage.1);
+            let Usage {
+                used,
+                clean,
+                capacity,
+            } = shard.usage();
+            for (sum, count) in entries.iter_mut().zip([used, clean, capacity]) {
+                *sum += u64::from(count);
+            }
         }
-        (counters, used, capacity)
+        (counters, entries)
     }
 
     pub(crate) fn clear_counters(&self) {
@@ -785,6 +817,12 @@ impl Cache {
                 let _ = queue.enqueue_delayed::<_, BARRIER_TIMER>(this, msecs_to_jiffies(deadline));
             }
         }
+    }
+
+    /// Has those that wait let in before long. Any context.
+    pub(crate) fn start_pace(this: &Shared<Self>) {
+        let delay = msecs_to_jiffies(PACE_MS);
+        let _ = this.queue.enqueue_delayed::<_, PACE>(this.clone(), delay);
     }
 
     /// Has the clock tick in a second, if there is a reason to. Any context.
@@ -951,6 +989,14 @@ impl WorkItem<BARRIER_TIMER> for Cache {
 
     fn run(this: Shared<Cache>) {
         crate::commit::serve(&this, false);
+    }
+}
+
+impl WorkItem<PACE> for Cache {
+    type Pointer = Shared<Cache>;
+
+    fn run(this: Shared<Cache>) {
+        crate::write::pace(&this);
     }
 }
 

@@ -188,7 +188,7 @@ fn take_ready(cache: &Cache, ready: &mut [Option<Closed>; BUFFERS], target: u64)
 }
 
 /// Serves the flushes that wait, and writes the buffers that are closed; with `close` the open one
-/// as well. Sleeps.
+/// as well. Then makes room for what comes next. Sleeps.
 pub(crate) fn serve(this: &Shared<Cache>, close: bool) {
     let mut committer = this.committer.lock();
     if close {
@@ -210,6 +210,7 @@ pub(crate) fn serve(this: &Shared<Cache>, close: bool) {
             crate::write::flushed(this, bio, result);
         }
     }
+    crate::room::make(this);
     drop(committer);
     if crate::writeback::is_above_watermark(this) {
         Cache::kick_writeback(this);

@@ -9,6 +9,11 @@
 //!
 //! The memory is allocated at once. Who is going to add a block has to [reserve](Shard::reserve)
 //! an entry first: then adding it never fails.
+//!
+//! A copy is *dirty* until the backing device has it, and *clean* from then on: good for reads until
+//! its place in the log is [given up](Shard::give_up). What was given up is not found any more. Its
+//! entries are free as soon as somebody comes by: whoever looks for a block to change it, or
+//! [sweeps](Shard::sweep).
 
 use super::platform::{
     array,
@@ -122,6 +127,8 @@ pub struct Look {
     pub position: Option<u64>,
     /// How many sectors of the part it holds for, from its first on.
     pub sectors: u32,
+    /// The backing device has them too.
+    pub clean: bool,
     /// Where the part that they belong to was written.
     base: u64,
     written: u8,
@@ -177,8 +184,8 @@ pub struct Live {
 /// written there in front of position 8: with a base of 0 the sectors are lost.
 #[derive(Clone, Copy)]
 struct Entry {
-    /// The block; below it 8 bits for the sectors that were written together, and 8 for the mask:
-    /// those of them that are the newest copy.
+    /// The highest bit is [`CLEAN`]. The block; below it 8 bits for the sectors that were written
+    /// together, and 8 for the mask: those of them that are the newest copy.
     key: u64,
     base: u64,
     /// The checksum of what was written together.
@@ -189,6 +196,8 @@ struct Entry {
 
 /// The base of what was lost.
 const LOST: u64 = 0;
+/// In the key: the backing device has the sectors too. No device has so many blocks.
+const CLEAN: u64 = 1 << 63;
 
 impl Entry {
     #[inline]
@@ -202,8 +211,25 @@ impl Entry {
     }
 
     #[inline]
+    fn block(&self) -> u64 {
+        (self.key & !CLEAN) >> 16
+    }
+
+    #[inline]
     fn is_of(&self, block: u64) -> bool {
-        self.key >> 16 == block
+        self.block() == block
+    }
+
+    #[inline]
+    fn is_clean(&self) -> bool {
+        self.key & CLEAN != 0
+    }
+
+    /// Whether its place in the log is given up, what is before `start` being so.
+    #[inline]
+    fn is_given_up(&self, start: u64) -> bool {
+        let first = self.mask().trailing_zeros();
+        self.base != LOST && self.base.wrapping_add(first.into()) < start
     }
 
     /// Whether it is of a part as it was written with its run at `position`. The base alone does not
@@ -235,8 +261,25 @@ pub struct Shard {
     /// How many entries may be in use.
     capacity: u32,
     used: u32,
+    /// How many of those in use are clean.
+    clean: u32,
     reserved: u32,
+    /// What is at lower positions is given up.
+    start: u64,
+    /// The entry that was swept last.
+    hand: usize,
     counters: Counters,
+}
+
+/// How many entries of a shard are used for what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// In use; among them some that were given up.
+    pub used: u32,
+    /// In use for clean copies.
+    pub clean: u32,
+    /// All there are.
+    pub capacity: u32,
 }
 
 impl Shard {
@@ -249,7 +292,10 @@ impl Shard {
             free: NONE,
             capacity: capacity as u32,
             used: 0,
+            clean: 0,
             reserved: 0,
+            start: 0,
+            hand: 0,
             counters: [0; 16],
         })
     }
@@ -259,9 +305,13 @@ impl Shard {
         self.entries.capacity() * size_of::<Entry>() + self.heads.capacity() * size_of::<u32>()
     }
 
-    /// How many entries are in use, and how many there are.
-    pub fn usage(&self) -> (u32, u32) {
-        (self.used, self.capacity)
+    /// How many entries are used for what.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            used: self.used,
+            clean: self.clean,
+            capacity: self.capacity,
+        }
     }
 
     /// What was counted.
@@ -293,7 +343,8 @@ impl Shard {
         bits as usize & (self.heads.len() - 1)
     }
 
-    /// Calls `visit` with each entry of `block`; removes those whose mask becomes empty.
+    /// Calls `visit` with each entry of `block`; removes those whose mask becomes empty, and what
+    /// was given up.
     #[inline]
     fn visit(&mut self, block: u64, mut visit: impl FnMut(&mut Entry)) {
         let bucket = self.bucket(block);
@@ -302,23 +353,47 @@ impl Shard {
         while at != NONE {
             let entry = &mut self.entries[at as usize];
             let next = entry.next;
-            if entry.is_of(block) {
+            let was_clean = entry.is_clean();
+            if entry.is_given_up(self.start) {
+                entry.clear(u8::MAX);
+            } else if entry.is_of(block) {
                 visit(entry);
-                if entry.mask() == 0 {
-                    entry.next = self.free;
-                    match before {
-                        NONE => self.heads[bucket] = next,
-                        before => self.entries[before as usize].next = next,
-                    }
-                    self.free = at;
-                    self.used -= 1;
-                    at = next;
-                    continue;
-                }
             }
-            before = at;
+            let is_empty = entry.mask() == 0;
+            let is_clean = !is_empty && entry.is_clean();
+            self.clean = self.clean - u32::from(was_clean) + u32::from(is_clean);
+            if is_empty {
+                entry.next = self.free;
+                match before {
+                    NONE => self.heads[bucket] = next,
+                    before => self.entries[before as usize].next = next,
+                }
+                self.free = at;
+                self.used -= 1;
+            } else {
+                before = at;
+            }
             at = next;
         }
+    }
+
+    /// Gives up what is in the log before `start`: nobody finds it any more.
+    pub fn give_up(&mut self, start: u64) {
+        self.start = self.start.max(start);
+    }
+
+    /// Frees what was given up, among the next `count` entries. Returns how many it freed.
+    pub fn sweep(&mut self, count: usize) -> u32 {
+        let before = self.used;
+        for _ in 0..count.min(self.entries.len()) {
+            self.hand = (self.hand + 1) % self.entries.len();
+            let entry = self.entries[self.hand];
+            // Those that are free have an empty mask.
+            if entry.mask() != 0 && entry.is_given_up(self.start) {
+                self.visit(entry.block(), |_| {});
+            }
+        }
+        before - self.used
     }
 
     /// Notes that a part of a run is in the log, with the run at `position`, for which an entry was
@@ -386,11 +461,12 @@ impl Shard {
         let mut at = self.heads[self.bucket(part.block)];
         while at != NONE {
             let entry = &self.entries[at as usize];
-            if entry.is_of(part.block) {
+            if entry.is_of(part.block) && !entry.is_given_up(self.start) {
                 if entry.mask() & bit != 0 {
                     return Look {
                         position: Some(entry.base.wrapping_add(first.into())),
                         sectors: run_of(entry.mask() & part.mask).count_ones(),
+                        clean: entry.is_clean(),
                         base: entry.base,
                         written: entry.written(),
                         crc: entry.crc,
@@ -403,6 +479,7 @@ impl Shard {
         Look {
             position: None,
             sectors: run_of(part.mask & !others).count_ones(),
+            clean: false,
             base: LOST,
             written: 0,
             crc: 0,
@@ -445,7 +522,7 @@ impl Shard {
         let mut at = self.heads[self.bucket(block)];
         while at != NONE {
             let entry = &self.entries[at as usize];
-            if entry.is_of(block) {
+            if entry.is_of(block) && !entry.is_given_up(self.start) {
                 look(entry);
             }
             at = entry.next;
@@ -484,15 +561,28 @@ impl Shard {
         lost
     }
 
-    /// Forgets the sectors of a part that are in the log where they are if its run is at
-    /// `position`.
-    pub fn remove(&mut self, part: &Part, position: u64) {
-        let base = part.base(position);
+    /// Notes that the backing device has the sectors of a part that are in the log where they are if
+    /// its run is at `position`.
+    pub fn settle(&mut self, part: &Part, position: u64) {
         self.visit(part.block, |entry| {
-            if entry.base == base {
-                entry.clear(part.mask);
+            if entry.is_copy(part, position) {
+                entry.key |= CLEAN;
             }
         });
+    }
+
+    /// Forgets the clean copies of any sectors of a part. Whether that was all the log has of them,
+    /// and none of them is lost.
+    pub fn forget_clean(&mut self, part: &Part) -> bool {
+        let mut rest = 0;
+        self.visit(part.block, |entry| {
+            if entry.is_clean() {
+                entry.clear(part.mask);
+            } else {
+                rest |= entry.mask() & part.mask;
+            }
+        });
+        rest == 0
     }
 
     /// Forgets the sectors of a part that are in the log before `position`.

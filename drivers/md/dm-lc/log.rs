@@ -10,6 +10,14 @@
 //! written, and [freed](Log::free).
 //!
 //! Buffers are used, written and freed in the order of the log.
+//!
+//! ```text
+//!      start          tail                    end
+//!   free | clean copies | what is not written back | free
+//! ```
+//!
+//! What is written back stays for reads until the head needs its place: then the start moves on. It
+//! never passes the tail.
 
 use super::{
     format::{
@@ -34,6 +42,8 @@ use super::{
 };
 use core::mem::size_of;
 
+/// The most room that is kept free for writes to come, in sectors.
+const MAX_ROOM: u64 = 64 * RECORD_SECTORS;
 /// How many extents there may be in a buffer.
 const EXTENTS: usize = 1024;
 /// How many records. The smallest that does not end a buffer has all the extents it can have.
@@ -169,8 +179,10 @@ pub struct Log {
     closed: usize,
     /// The position where the next buffer begins.
     head: u64,
-    /// What is at lower positions is free to be overwritten.
+    /// What is at lower positions is written back.
     tail: u64,
+    /// What is at lower positions is free to be overwritten.
+    start: u64,
 }
 
 impl Log {
@@ -198,6 +210,7 @@ impl Log {
             closed: 0,
             head: space.first_position(),
             tail: space.first_position(),
+            start: space.first_position(),
         })
     }
 
@@ -209,13 +222,20 @@ impl Log {
     /// Says where the log is after recovery.
     pub fn start(&mut self, tail: u64, head: u64) {
         self.tail = tail;
+        self.start = tail;
         self.head = head;
     }
 
-    /// How many sectors of the log are not free.
+    /// How many sectors of the log are not written back.
     pub fn used(&self) -> u64 {
         // The tail is where the next record begins, perhaps behind a gap.
         self.end().saturating_sub(self.tail)
+    }
+
+    /// How many sectors more may be written before something has to be written back.
+    #[inline]
+    pub fn room(&self) -> u64 {
+        self.space.sectors().saturating_sub(self.used())
     }
 
     /// The position behind all that was appended.
@@ -229,14 +249,43 @@ impl Log {
         }
     }
 
-    /// What is at lower positions is free.
+    /// What is at lower positions is written back.
     pub fn tail(&self) -> u64 {
         self.tail
     }
 
-    /// Gives what is before `tail` free.
+    /// Notes that what is before `tail` is written back.
     pub fn set_tail(&mut self, tail: u64) {
         self.tail = tail;
+    }
+
+    /// Where the log should start, so that it has room enough; None if it has, or if all the rest
+    /// has to be written back first. `more`: whether a quarter of the log is to be given up at any
+    /// rate.
+    pub fn next_start(&self, more: bool) -> Option<u64> {
+        let sectors = self.space.sectors();
+        let enough = (sectors / 16).clamp(2 * RECORD_SECTORS, MAX_ROOM);
+        let end = self.space.next_record(self.end());
+        let wanted = if more {
+            self.start + sectors / 4
+        } else if self.start + sectors < end + enough {
+            // For a while.
+            (end + 2 * enough).saturating_sub(sectors)
+        } else {
+            return None;
+        };
+        let start = wanted.min(self.tail);
+        (start > self.start).then_some(start)
+    }
+
+    /// What is at lower positions is free.
+    pub fn start_position(&self) -> u64 {
+        self.start
+    }
+
+    /// Gives what is before `start` free: nobody reads it any more.
+    pub fn set_start(&mut self, start: u64) {
+        self.start = start;
     }
 
     fn nth(&self, number: usize) -> usize {
@@ -325,7 +374,7 @@ impl Log {
     fn open_next(&mut self) -> Option<usize> {
         let in_use = self.writing + self.closed;
         let position = self.space.next_record(self.head);
-        let limit = self.tail + self.space.sectors();
+        let limit = self.start + self.space.sectors();
         if in_use == BUFFERS || position + RECORD_SECTORS > limit {
             return None;
         }
@@ -362,7 +411,7 @@ impl Log {
         buffer.in_flight == 0 && open != Some(place.buffer)
     }
 
-    /// Whether the device has no room for another buffer.
+    /// Whether the device has no room for another buffer, unless something is written back.
     pub fn is_full(&self) -> bool {
         let position = self.space.next_record(self.end());
         position + RECORD_SECTORS > self.tail + self.space.sectors()

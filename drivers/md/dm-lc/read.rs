@@ -28,10 +28,10 @@ enum Place {
     /// On the backing device, so many sectors.
     Backing(u32),
     /// On the cache device, at a position of the log, so many sectors; counted as a read there. With
-    /// their checksum, if that is wanted.
-    Cache(u64, u32, Turn, Option<u32>),
+    /// their checksum, if that is wanted, and whether they are on the backing device too.
+    Cache(u64, u32, Turn, Option<u32>, bool),
     /// The same, but the checksum is that of more.
-    Part(u64, u32, Turn, Stored),
+    Part(u64, u32, Turn, Stored, bool),
     /// Nowhere any more.
     Lost,
     /// In memory; so many sectors were copied. 0: none could be.
@@ -55,23 +55,27 @@ pub(crate) fn map<'a>(
         Place::Lost => return bio.end(dm::compat::eilseq()),
     };
     if sectors < bio.sectors() && bio.accept_partial(sectors).is_err() {
-        if let Place::Cache(_, _, turn, _) | Place::Part(_, _, turn, _) = place {
+        if let Place::Cache(_, _, turn, ..) | Place::Part(_, _, turn, ..) = place {
             cache.readers.end(turn);
         }
         return bio.kill();
     }
     match place {
         Place::Backing(_) => bio.remap(&cache.backing, sector),
-        Place::Cache(position, sectors, turn, sum) => {
+        Place::Cache(position, sectors, turn, sum, clean) => {
             bio.per_bio().reads = Some(turn);
+            bio.per_bio().clean = clean;
             if let Some(sum) = sum {
                 bio.per_bio().check = Some(Check::whole(sector, sectors, sum));
+            }
+            if clean || sum.is_some() {
                 bio.keep_data();
             }
             bio.remap(&cache.disk.device, cache.space.sector(position))
         }
-        Place::Part(position, _, turn, stored) => {
+        Place::Part(position, _, turn, stored, clean) => {
             bio.per_bio().reads = Some(turn);
+            bio.per_bio().clean = clean;
             bio.per_bio().check = Some(Check::part(sector, position, stored));
             let (mapped, bio) = bio.take();
             verify::wait(&handle(), bio);
@@ -102,7 +106,10 @@ fn find(cache: &Cache, bio: &Bio) -> Place {
             drop(shard);
             let sum = match look.crc() {
                 _ if !cache.verifies_reads() => None,
-                None => return Place::Part(position, look.sectors, turn, look.stored()),
+                None => {
+                    let (sectors, stored) = (look.sectors, look.stored());
+                    return Place::Part(position, sectors, turn, stored, look.clean);
+                }
                 Some(crc) => {
                     let mut sum = Sum::default();
                     sum.add(crc);
@@ -110,7 +117,8 @@ fn find(cache: &Cache, bio: &Bio) -> Place {
                 }
             };
             let (sectors, sum) = extend(cache, &first, look, parts, Some(position), sum);
-            Place::Cache(position, sectors, turn, sum.map(|sum| sum.value()))
+            let sum = sum.map(|sum| sum.value());
+            Place::Cache(position, sectors, turn, sum, look.clean)
         }
         Some(position) => {
             let copied = copy(cache, bio, 0, position, look.sectors);
@@ -124,7 +132,8 @@ fn find(cache: &Cache, bio: &Bio) -> Place {
 }
 
 /// How many sectors, beginning with those of the first part, are missing; or in the log, one behind
-/// the other from a position on; and their checksum, if `sum` is that of the first part.
+/// the other from a position on, and all clean or none; and their checksum, if `sum` is that of the
+/// first part.
 #[inline]
 fn extend(
     cache: &Cache,
@@ -134,14 +143,17 @@ fn extend(
     position: Option<u64>,
     mut sum: Option<Sum>,
 ) -> (u32, Option<Sum>) {
-    let mut sectors = look.sectors;
+    let Look {
+        mut sectors, clean, ..
+    } = look;
     if sectors < first.mask.count_ones() {
         return (sectors, sum);
     }
     for part in rest {
         let mut shard = cache.shards[shard_of(part.block)].lock();
         let look = shard.look(&part);
-        if look.position != position.map(|position| position + u64::from(sectors)) {
+        let due = position.map(|position| position + u64::from(sectors));
+        if look.position != due || look.clean != clean {
             break;
         }
         if let Some(sum) = &mut sum {

@@ -23,7 +23,7 @@ use kernel::{
 /// Writes the status line; the fields are in Documentation/admin-guide/device-mapper/dm-lc-rs.rst.
 pub(crate) fn write_info(cache: &Cache, out: &mut StatusWriter<'_>) -> fmt::Result {
     let settings = cache.settings();
-    let (counters, used, capacity) = cache.count();
+    let (counters, [used, clean, capacity]) = cache.count();
     let (log_used, head) = {
         let head = cache.head.lock();
         (head.log.used(), head.log.end())
@@ -46,7 +46,7 @@ pub(crate) fn write_info(cache: &Cache, out: &mut StatusWriter<'_>) -> fmt::Resu
         id_before(&cache.tail_id),
         capacity,
         used,
-        used,
+        used - clean,
         cache.memory_bytes(),
     )?;
     write!(out, " {}", counters.len())?;
@@ -68,6 +68,7 @@ pub(crate) fn write_info(cache: &Cache, out: &mut StatusWriter<'_>) -> fmt::Resu
         ("crc_errors", totals.crc_errors.load(Relaxed)),
         ("lost_sectors", cache.lost_sectors.load(Relaxed)),
         ("stalls", totals.stalls.load(Relaxed)),
+        ("throttled", totals.throttled.load(Relaxed)),
         ("epoch", cache.epoch.load(Relaxed)),
         ("log_used", log_used),
         ("log_sectors", space.sectors()),

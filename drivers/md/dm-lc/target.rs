@@ -72,6 +72,8 @@ pub(crate) struct LcTarget {
 pub(crate) struct PerBio {
     /// The bio reads from the cache device, and is counted there.
     pub(crate) reads: Option<ReadTurn>,
+    /// The backing device has what it reads, too.
+    pub(crate) clean: bool,
     /// How many sectors of a write that waits are in the log.
     pub(crate) done: u32,
     /// What the data of a read is compared with.
@@ -152,6 +154,7 @@ impl Target for LcTarget {
     fn end_io<'a>(&self, mut bio: EndBio<'a, Self>) -> Ended<'a> {
         let PerBio {
             reads,
+            clean,
             check,
             to_backing,
             ..
@@ -161,15 +164,23 @@ impl Target for LcTarget {
             // away.
             self.cache.backing_written.store(1, Relaxed);
         }
-        if let Some(turn) = reads {
-            self.cache.readers.end(turn);
-            if bio.outcome() != Status::OK {
+        let Some(turn) = reads else {
+            return bio.done();
+        };
+        self.cache.readers.end(turn);
+        let status = match bio.outcome() {
+            Status::OK => check.map_or(Status::OK, |check| {
+                verify::compare(&self.cache, &bio, &check)
+            }),
+            status => {
                 self.cache.totals.read_errors.fetch_add(1, Relaxed);
-            } else if let Some(check) = check {
-                return verify::end_io(&self.cache, bio, &check);
+                status
             }
+        };
+        if status != Status::OK && clean {
+            return verify::read_elsewhere(&self.cache, bio);
         }
-        bio.done()
+        bio.done_with(status)
     }
 
     fn postsuspend(&self) {
@@ -190,6 +201,7 @@ impl Target for LcTarget {
         Cache::resume(&cache, &self.table);
         // From then on messages change them.
         if !self.in_force.is_set() {
+            let _setting = cache.setting.lock();
             Cache::change_settings(&cache, self.settings);
             self.in_force.set();
         }

@@ -14,7 +14,10 @@ use crate::{
         Stored, //
     },
     platform::crc32c,
-    target::LcTarget, //
+    target::{
+        LcTarget,
+        PerBio, //
+    }, //
 };
 use dm::{
     prelude::*,
@@ -66,26 +69,35 @@ impl Check {
     }
 }
 
-/// A read as a whole has come from the cache device. Interrupt context.
+/// Compares a read that has come from the cache device as a whole. Interrupt context.
 #[inline(never)]
-pub(crate) fn end_io<'a>(
-    cache: &Owner<Cache>,
-    bio: EndBio<'a, LcTarget>,
-    check: &Check,
-) -> Ended<'a> {
+pub(crate) fn compare(cache: &Owner<Cache>, bio: &EndBio<'_, LcTarget>, check: &Check) -> Status {
     let mut sum = Sum::default();
     for part in parts(check.sector, check.sectors) {
         match bio.crc32c(part.offset as u32, part.sectors()) {
             Ok(crc) => sum.add(crc),
-            Err(_) => return bio.done_with(Status::IOERR),
+            Err(_) => return Status::IOERR,
         }
     }
     if sum.value() == check.sum {
-        return bio.done();
+        return Status::OK;
     }
     cache.found_damage(check.sector, check.sectors, "");
     Cache::kick_writeback(&cache.share());
-    bio.done_with(dm::compat::eilseq().into())
+    dm::compat::eilseq().into()
+}
+
+/// A read of a clean copy has failed: sends it to the backing device. Interrupt context.
+#[inline(never)]
+pub(crate) fn read_elsewhere<'a>(cache: &Owner<Cache>, bio: EndBio<'a, LcTarget>) -> Ended<'a> {
+    match bio.again() {
+        Ok((ended, mut bio)) => {
+            *bio.per_bio() = PerBio::default();
+            wait(&cache.share(), bio);
+            ended
+        }
+        Err(bio) => bio.done_with(Status::IOERR),
+    }
 }
 
 /// Memory for a part.
@@ -121,7 +133,8 @@ impl Verifier {
     }
 }
 
-/// Has a read of a part compared, and ended.
+/// Has a read of a part compared, and ended; or one that nobody counts read from the backing device.
+/// Any context.
 pub(crate) fn wait(this: &Shared<Cache>, bio: OwnedBio<LcTarget>) {
     this.head.lock().to_verify.push(bio);
     Cache::kick_verify(this);
@@ -132,14 +145,31 @@ pub(crate) fn run(this: &Shared<Cache>) {
     let mut verifier = this.verifier.lock();
     let bios = this.head.lock().to_verify.take_all();
     for mut bio in bios {
-        let (check, turn) = (bio.per_bio().check, bio.per_bio().reads.take());
-        let result = check
-            .ok_or(EIO)
-            .and_then(|check| verifier.read(this, &bio, &check));
-        if let Some(turn) = turn {
+        let PerBio {
+            reads,
+            check,
+            clean,
+            ..
+        } = core::mem::take(bio.per_bio());
+        let read = |turn| {
+            let result = check
+                .ok_or(EIO)
+                .and_then(|check| verifier.read(this, &bio, &check));
             this.readers.end(turn);
+            result
+        };
+        match reads.map(read) {
+            Some(Err(errno)) if !clean => bio.end(errno),
+            Some(Ok(())) => bio.end(Status::OK),
+            _ => read_backing(this, bio),
         }
-        bio.end(result);
     }
     this.tell_of_damage();
+}
+
+/// Reads what cannot be read from its clean copy, which is forgotten.
+fn read_backing(cache: &Cache, bio: OwnedBio<LcTarget>) {
+    let sector = bio.sector();
+    crate::write::forget_clean(cache, sector, bio.sectors());
+    bio.submit(&cache.backing, sector);
 }

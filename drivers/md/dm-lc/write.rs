@@ -8,7 +8,8 @@
 //! it holds is published, so what is on the cache device is in the index.
 //!
 //! When there is no room a write waits in [`Head::waiting`](crate::cache::Head::waiting), with a
-//! note of how much of it is in the log already. What comes later waits behind it.
+//! note of how much of it is in the log already. What comes later waits behind it. So that not all
+//! have to stop at once, they wait a little for each before: see [`crate::throttle`].
 
 use crate::{
     cache::Cache,
@@ -29,7 +30,8 @@ use crate::{
 use dm::prelude::*;
 use kernel::{
     prelude::*,
-    sync::atomic::Relaxed, //
+    sync::atomic::Relaxed,
+    time::Instant, //
 };
 
 /// What became of a bio.
@@ -70,7 +72,7 @@ pub(crate) fn append(
             cache.index_full.store(1, Relaxed);
             return Outcome::Wait;
         }
-        let place = match place_for(cache, turn, |log| log.append(sector, sectors)) {
+        let place = match place_for(cache, turn, sectors, |log| log.append(sector, sectors)) {
             Ok(place) => place,
             Err(outcome) => {
                 for part in parts(sector, sectors) {
@@ -107,7 +109,7 @@ pub(crate) fn append_discard(
     turn: Turn,
 ) -> Outcome {
     let (sector, sectors) = (bio.sector(), bio.sectors());
-    let place = match place_for(cache, turn, |log| log.append_discard(sector, sectors)) {
+    let place = match place_for(cache, turn, 0, |log| log.append_discard(sector, sectors)) {
         Ok(place) => place,
         Err(outcome) => return outcome,
     };
@@ -138,16 +140,27 @@ fn reserve(cache: &Cache, sector: u64, sectors: u32) -> bool {
 fn place_for(
     cache: &Cache,
     turn: Turn,
+    sectors: u32,
     append: impl FnOnce(&mut Log) -> Option<Place>,
 ) -> Result<Place, Outcome> {
-    let mut head = cache.head.lock();
+    let mut guard = cache.head.lock();
+    let head = &mut *guard;
     if cache.has_failed() {
         return Err(Outcome::Failed);
     }
     if turn == Turn::Last && (head.admitting || !head.waiting.is_empty()) {
         return Err(Outcome::Wait);
     }
-    append(&mut head.log).ok_or(Outcome::Wait)
+    let room = head.log.room();
+    if head.throttle.is_closed(room) {
+        if turn == Turn::Last {
+            cache.totals.throttled.fetch_add(1, Relaxed);
+        }
+        return Err(Outcome::Wait);
+    }
+    let place = append(&mut head.log).ok_or(Outcome::Wait)?;
+    head.throttle.pay(room, sectors);
+    Ok(place)
 }
 
 /// The data is in place, and the index knows.
@@ -185,9 +198,31 @@ pub(crate) fn wait(this: &Shared<Cache>, bio: OwnedBio<LcTarget>) {
         bio.end(EIO);
         return;
     }
-    // There may be room since.
+    // There may be room since, or it can be made; or they are slowed down.
     Cache::kick_admit(this);
+    Cache::kick_log(this.clone());
     Cache::kick_writeback(this);
+    Cache::start_pace(this);
+}
+
+/// Time has passed for those that wait.
+pub(crate) fn pace(this: &Shared<Cache>) {
+    {
+        let mut guard = this.head.lock();
+        let head = &mut *guard;
+        if head.waiting.is_empty() && !head.admitting {
+            head.paced = None;
+            return;
+        }
+        let now = Instant::now();
+        let passed = head
+            .paced
+            .replace(now)
+            .map_or(0, |before| (now - before).as_nanos());
+        head.throttle.tick(head.log.room(), passed.unsigned_abs());
+    }
+    Cache::kick_admit(this);
+    Cache::start_pace(this);
 }
 
 /// Has a bio wait until it is durable: a flush, or a FUA write that is in the log.
@@ -296,14 +331,14 @@ pub(crate) fn pass_down(cache: &Cache, bio: OwnedBio<LcTarget>) {
 #[inline]
 pub(crate) fn may_go_around(cache: &Cache, bio: &Bio) -> bool {
     !cache.is_in(Mode::Writeback)
-        && !is_cached(cache, bio.sector(), bio.sectors())
+        && forget_clean(cache, bio.sector(), bio.sectors())
         && !cache.may_write_discarded()
 }
 
-/// Whether the cache has a copy of any of these sectors.
-fn is_cached(cache: &Cache, sector: u64, sectors: u32) -> bool {
-    parts(sector, sectors).any(|part| {
-        let look = cache.shards[shard_of(part.block)].lock().look(&part);
-        look.position.is_some() || look.sectors != part.mask.count_ones()
+/// Forgets the clean copies of sectors. Whether the cache has no others of any of them. Any context.
+pub(crate) fn forget_clean(cache: &Cache, sector: u64, sectors: u32) -> bool {
+    parts(sector, sectors).all(|part| {
+        let mut shard = cache.shards[shard_of(part.block)].lock();
+        shard.forget_clean(&part)
     })
 }

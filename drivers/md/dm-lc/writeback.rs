@@ -42,7 +42,11 @@ use dm::prelude::*;
 use kernel::{
     alloc::KVVec,
     prelude::*,
-    sync::atomic::Relaxed, //
+    sync::atomic::Relaxed,
+    time::{
+        Instant,
+        Monotonic, //
+    }, //
 };
 
 /// How long the first pause after a failure of the backing device is, and the longest one.
@@ -106,7 +110,11 @@ fn is_wanted(cache: &Cache, busy: &mut bool) -> bool {
     }
     let (used, tail, is_short) = {
         let head = cache.head.lock();
-        let is_short = !head.waiting.is_empty() && head.log.is_full();
+        // What is kept for reads goes first.
+        let is_all_dirty = head.log.start_position() == head.log.tail();
+        let is_closing = head.log.is_full() || head.throttle.slows(head.log.room());
+        let is_short = !head.waiting.is_empty() && is_closing
+            || is_all_dirty && cache.index_full.load(Relaxed) != 0;
         (head.log.used(), head.log.tail(), is_short)
     };
     if used == 0 {
@@ -114,10 +122,7 @@ fn is_wanted(cache: &Cache, busy: &mut bool) -> bool {
         return false;
     }
     let settings = cache.settings();
-    let forced = is_short
-        || cache.index_full.load(Relaxed) != 0
-        || is_forced(&settings)
-        || tail < cache.drain_to.load(Relaxed);
+    let forced = is_short || is_forced(&settings) || tail < cache.drain_to.load(Relaxed);
     let percent = cache.space.percent(used);
     if percent > u64::from(settings.get(Knob::HighWatermark)) {
         *busy = true;
@@ -149,6 +154,7 @@ pub(crate) fn run_once(this: &Shared<Cache>) {
 
 /// Writes one batch back, or else what is in memory to the log. Whether it makes sense to go on.
 fn one_batch(this: &Shared<Cache>, writer: &mut Writer) -> bool {
+    let (began, tail) = (Instant::<Monotonic>::now(), writer.superblock.tail.position);
     this.begin_batch();
     let result = step(this, writer);
     this.end_batch();
@@ -158,7 +164,13 @@ fn one_batch(this: &Shared<Cache>, writer: &mut Writer) -> bool {
         Ok(Some(sectors)) => {
             writer.pause_ms = 0;
             this.totals.written_back.fetch_add(sectors, Relaxed);
-            let is_clean = this.head.lock().log.used() == 0;
+            let freed = writer.superblock.tail.position - tail;
+            let is_clean = {
+                let mut head = this.head.lock();
+                let took = began.elapsed().as_nanos().unsigned_abs();
+                head.throttle.note_batch(freed, took);
+                head.log.used() == 0
+            };
             this.tell_of_damage();
             if is_clean {
                 this.event();
@@ -329,24 +341,17 @@ impl Store for Devices<'_> {
         cache.found_damage(sector, part.sectors(), ", and lost");
     }
 
-    fn remove(&mut self, part: &Part, position: u64) {
+    fn settle(&mut self, part: &Part, position: u64) {
         let mut shard = self.cache.shards[shard_of(part.block)].lock();
-        shard.remove(part, position);
+        shard.settle(part, position);
     }
 
     fn release(&mut self, tail: u64) {
         let cache = self.cache;
-        cache.readers.wait(|| cache.pass_all_shards());
-        cache.index_full.store(0, Relaxed);
-        let waiting = {
-            let mut head = cache.head.lock();
-            head.log.set_tail(tail);
-            !head.waiting.is_empty() || head.admitting
-        };
-        if waiting {
-            Cache::kick_admit(cache);
-        }
+        cache.head.lock().log.set_tail(tail);
         cache.tail_moved.notify_all();
+        // It gives up what writes need, of what may be given up now.
+        Cache::kick_log(cache.clone());
     }
 }
 

@@ -22,3 +22,5 @@ pub mod recovery;
 pub mod space;
 #[path = "../../../../drivers/md/dm-lc/table_line.rs"]
 pub mod table_line;
+#[path = "../../../../drivers/md/dm-lc/throttle.rs"]
+pub mod throttle;

@@ -11,6 +11,7 @@ use pure::lc::index::{
     shard_of,
     Part,
     Shard,
+    Usage,
     SHARDS, //
 };
 use std::collections::BTreeMap;
@@ -26,10 +27,18 @@ enum Change {
         late: usize,
     },
     /// A run is written back.
-    Remove {
+    Settle {
         number: usize,
     },
     Discard {
+        sector: u64,
+        sectors: u32,
+    },
+    /// What was placed before this run is given up, and some is swept.
+    GiveUp {
+        number: usize,
+    },
+    ForgetClean {
         sector: u64,
         sectors: u32,
     },
@@ -40,8 +49,10 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         6 => (run.clone(), 0..4usize)
             .prop_map(|((sector, sectors), late)| Change::Insert { sector, sectors, late }),
-        2 => (0..100usize).prop_map(|number| Change::Remove { number }),
-        1 => run.prop_map(|(sector, sectors)| Change::Discard { sector, sectors }),
+        4 => (0..100usize).prop_map(|number| Change::Settle { number }),
+        1 => (0..100usize).prop_map(|number| Change::GiveUp { number }),
+        1 => run.clone().prop_map(|(sector, sectors)| Change::Discard { sector, sectors }),
+        1 => run.prop_map(|(sector, sectors)| Change::ForgetClean { sector, sectors }),
     ]
 }
 
@@ -52,10 +63,12 @@ fn crc_of(part: &Part, position: u64) -> u32 {
 
 struct Index {
     shards: Vec<Shard>,
-    /// Which position each sector has.
-    model: BTreeMap<u64, u64>,
+    /// Which position each sector has, and whether it is clean.
+    model: BTreeMap<u64, (u64, bool)>,
     runs: Vec<(u64, u32, u64)>,
     next: u64,
+    /// What is before is given up.
+    start: u64,
 }
 
 impl Index {
@@ -65,6 +78,7 @@ impl Index {
             model: BTreeMap::new(),
             runs: Vec::new(),
             next: 1 << 20,
+            start: 0,
         }
     }
 
@@ -82,8 +96,10 @@ impl Index {
         }
         for number in 0..u64::from(sectors) {
             let newest = self.model.entry(sector + number).or_default();
-            *newest = position.saturating_add(number).max(*newest);
+            *newest = (position + number, false).max(*newest);
         }
+        self.model
+            .retain(|_, (position, _)| *position >= self.start);
         self.runs.push((sector, sectors, position));
     }
 
@@ -93,7 +109,7 @@ impl Index {
             let look = self.shards[shard_of(part.block)].look(&part);
             assert_eq!(
                 look.position,
-                self.model.get(&sector).copied(),
+                self.model.get(&sector).map(|&(position, _)| position),
                 "sector {sector}"
             );
         }
@@ -117,7 +133,10 @@ impl Index {
                 }
                 for number in 0..u64::from(look.sectors) {
                     let expected = self.model.get(&(sector + number)).copied();
-                    assert_eq!(look.position.map(|position| position + number), expected);
+                    let got = look
+                        .position
+                        .map(|position| (position + number, look.clean));
+                    assert_eq!(got, expected);
                 }
                 sector += u64::from(look.sectors);
             }
@@ -143,7 +162,7 @@ proptest! {
                     let run = (sector, sectors, index.place(sectors));
                     waiting.push((late, run));
                 }
-                Change::Remove { number } if !index.runs.is_empty() => {
+                Change::Settle { number } if !index.runs.is_empty() => {
                     let number = number % index.runs.len();
                     let (sector, sectors, position) = index.runs.swap_remove(number);
                     for part in parts(sector, sectors) {
@@ -154,30 +173,65 @@ proptest! {
                         for bit in 0..8u64 {
                             let sector = part.block * 8 + bit;
                             let at = position + part.offset + bit - u64::from(part.first());
-                            let is_live = part.mask >> bit & 1 == 1
-                                && index.model.get(&sector) == Some(&at);
-                            assert_eq!(live >> bit & 1 == 1, is_live);
-                            if is_live {
-                                index.model.remove(&sector);
+                            let newest = index.model.get_mut(&sector);
+                            let newest = newest.filter(|(newest, _)| *newest == at);
+                            let is_mine = part.mask >> bit & 1 == 1;
+                            assert_eq!(live >> bit & 1 == 1, is_mine && newest.is_some());
+                            if let (true, Some((_, clean))) = (is_mine, newest) {
+                                *clean = true;
                             }
                         }
-                        shard.remove(&part, position);
+                        shard.settle(&part, position);
                     }
                 }
-                Change::Remove { .. } => {}
+                Change::Settle { .. } => {}
+                Change::GiveUp { number } => {
+                    let at = index.runs.get(number).map_or(0, |run| run.2);
+                    index.start = index.start.max(at);
+                    for shard in &mut index.shards {
+                        shard.give_up(at);
+                        shard.sweep(number);
+                    }
+                    let start = index.start;
+                    index.model.retain(|_, (position, _)| *position >= start);
+                }
+                Change::ForgetClean { sector, sectors } => {
+                    for part in parts(sector, sectors) {
+                        let of_part = (0..8u64).filter(|bit| part.mask >> bit & 1 == 1);
+                        let mut rest = 0;
+                        for sector in of_part.map(|bit| part.block * 8 + bit) {
+                            match index.model.get(&sector) {
+                                Some((_, true)) => drop(index.model.remove(&sector)),
+                                Some((_, false)) => rest += 1,
+                                None => {}
+                            }
+                        }
+                        let shard = &mut index.shards[shard_of(part.block)];
+                        assert_eq!(shard.forget_clean(&part), rest == 0);
+                    }
+                }
                 Change::Discard { sector, sectors } => {
                     let position = index.place(0);
                     for part in parts(sector, sectors) {
                         index.shards[shard_of(part.block)].forget(&part, position);
                     }
                     for sector in sector..sector + u64::from(sectors) {
-                        if index.model.get(&sector).is_some_and(|&at| at < position) {
+                        if index.model.get(&sector).is_some_and(|&(at, _)| at < position) {
                             index.model.remove(&sector);
                         }
                     }
                 }
             }
             index.check();
+        }
+        // In the end every entry can be used again.
+        let end = index.next;
+        for shard in &mut index.shards {
+            let before = shard.usage();
+            assert!(before.clean <= before.used);
+            shard.give_up(end);
+            assert_eq!(shard.sweep(usize::MAX), before.used);
+            assert_eq!(shard.usage(), Usage { used: 0, clean: 0, ..before });
         }
     }
 }
@@ -196,10 +250,11 @@ fn reservations_are_kept() {
             shard.insert(&part, 1000 + number as u64 * 8, 0, u64::MAX);
         }
     }
-    assert_eq!(shard.usage(), (64, 64));
-    // What takes the place of another takes no entry, and what is removed gives one back.
+    assert_eq!((shard.usage().used, shard.usage().capacity), (64, 64));
+    // What takes the place of another takes no entry, and what is forgotten gives one back.
     let part = parts(blocks[0] * 8, 8).next().unwrap();
-    shard.remove(&part, 1000);
+    shard.settle(&part, 1000);
+    assert!(shard.forget_clean(&part));
     assert!(shard.reserve());
     shard.unreserve();
     assert!(shard.reserve());

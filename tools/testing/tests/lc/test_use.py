@@ -3,6 +3,7 @@
 
 import pytest
 
+from tests.lc.breakable import become, fill, flip, read
 from tests.scripts import run_script
 
 STATE = "/tmp/model"
@@ -256,6 +257,24 @@ def test_idle_backing_device_is_used(slow):
     slow.wait_until(lambda status: status["log_used"] == 0)
 
 
+def test_writes_are_slowed_down_before_all_is_dirty(rig, disks):
+    """More than the log has room for, faster than it can be written back: nobody has to wait until it is full."""
+    rig.backing = disks.null("slow", 48, irqmode=2, completion_nsec=2000000, hw_queue_depth=1)
+    rig.create()
+    rig.guest.run(
+        f"fio --name=w --filename={rig.device} --ioengine=libaio --iodepth=16 --direct=1 --rw=randwrite --bs=64k"
+        " --size=48m --loops=2 --randseed=3 --verify=crc32c --verify_fatal=1 --output=/tmp/fio.log || cat /tmp/fio.log"
+    )
+    status = rig.status()
+    assert 0 < status["throttled"] <= status["stalls"]
+    assert status["written_back"] > 0
+    rig.device.message("flush")
+    rig.guest.run(
+        f"fio --name=w --filename={rig.backing} --ioengine=libaio --iodepth=16 --direct=1 --rw=randwrite --bs=64k"
+        " --size=48m --randseed=3 --verify=crc32c --verify_only --verify_fatal=1 --output=/tmp/fio.log"
+    )
+
+
 def test_flushes_wait_for_others_when_told_to(cache):
     cache.device.message("barrier_deadline_ms", 1000)
     before = cache.status()
@@ -341,29 +360,6 @@ def test_settings_that_change_at_the_same_time_are_all_kept(cache):
 # -- failures ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def parts(rig):
-    """A cache on two devices that can be broken."""
-    for name in ("backing", "cache"):
-        disk = getattr(rig, name)
-        setattr(rig, name, rig.dm.create(name, f"0 {rig.sectors} linear {disk} 0"))
-        getattr(rig, name).disk = disk
-    rig.create("2 flush_current_buffer_interval 0")
-    rig.guest.run("dd if=/dev/urandom of=/tmp/data bs=4k count=8 status=none")
-    return rig
-
-
-def become(part, target):
-    part.guest.run(
-        f"dmsetup load {part.name} && dmsetup suspend --noflush --nolockfs {part.name} && dmsetup resume {part.name}",
-        stdin=target.replace("DISK", part.disk),
-    )
-
-
-def fill(rig, flags="oflag=direct conv=fsync,notrunc", check=True):
-    return rig.guest.run(f"dd if=/tmp/data of={rig.device} bs=4k {flags} status=none", check=check, timeout=20)
-
-
 def test_cache_device_fails(parts):
     """Defect H: a flush fails at once, the state is clear, reads of the backing device go on."""
     fill(parts)
@@ -401,14 +397,6 @@ def test_backing_device_fails(parts):
     parts.guest.run(f"dd if={parts.backing} bs=4k count=8 iflag=direct status=none | cmp - /tmp/data")
 
 
-def flip(parts, sector):
-    parts.guest.run(
-        f"blockdev --flushbufs {parts.cache.disk}"
-        f" && python3 -c \"import os; f = os.open('{parts.cache.disk}', os.O_RDWR); at = (2048 + {sector}) * 512;"
-        " b = os.pread(f, 1, at); os.pwrite(f, bytes([b[0] ^ 1]), at); os.fsync(f)\""
-    )
-
-
 def test_check_finds_a_flipped_bit(parts):
     fill(parts)
     checked = parts.device.message("check").stdout.split(", ")
@@ -418,15 +406,6 @@ def test_check_finds_a_flipped_bit(parts):
     assert parts.device.message("check").stdout.endswith(" 1 damaged\n")
     assert parts.guest.wait_for_console("record 1: data of sectors 0 to 7 is damaged", where, 5)
     assert parts.status()["crc_errors"] == 1
-
-
-def read(rig, block, size=4096, skip=0, check=True):
-    """Reads sectors of a block, and compares them with what was written."""
-    return rig.guest.run(
-        f"bash -o pipefail -c 'dd if={rig.device} bs={size} skip={block * 4096 // size + skip} count=1 iflag=direct"
-        f" status=none | cmp -n {size} -i 0:{block * 4096 + skip * size} - /tmp/data'",
-        check=check,
-    )
 
 
 def fails(rig, *words):

@@ -345,7 +345,7 @@ impl Machine {
                     self.shards[shard].unreserve();
                 }
                 self.write_log()?;
-                if !room || self.log.is_full() {
+                if !self.make_room(!room) && (!room || self.log.is_full()) {
                     self.write_back()?;
                 }
                 continue;
@@ -364,6 +364,28 @@ impl Machine {
         Ok(())
     }
 
+    /// Gives up what is clean, as far as there is no room otherwise; whether that made a difference.
+    fn make_room(&mut self, index_is_full: bool) -> bool {
+        let next = self.log.next_start(index_is_full);
+        let sectors = next.map_or(0, |start| start - self.log.start_position());
+        if let Some(start) = next {
+            for shard in &mut self.shards {
+                shard.give_up(start);
+            }
+            self.log.set_start(start);
+        }
+        let mut freed = 0;
+        for shard in &mut self.shards {
+            let count = if index_is_full {
+                usize::MAX
+            } else {
+                sectors as usize / 8
+            };
+            freed += shard.sweep(count);
+        }
+        next.is_some() || freed != 0
+    }
+
     /// Discards sectors, of which the backing disk is told as well.
     pub fn discard(&mut self, sector: u64, sectors: u32) -> Result<(), PowerCut> {
         let place = loop {
@@ -371,7 +393,7 @@ impl Machine {
                 Some(place) => break place,
                 None => {
                     self.write_log()?;
-                    if self.log.is_full() {
+                    if !self.make_room(false) && self.log.is_full() {
                         self.write_back()?;
                     }
                 }
@@ -564,8 +586,8 @@ impl Store for Machine {
         write_superblock(&mut self.disks, &mut self.superblock)
     }
 
-    fn remove(&mut self, part: &Part, position: u64) {
-        self.shards[shard_of(part.block)].remove(part, position);
+    fn settle(&mut self, part: &Part, position: u64) {
+        self.shards[shard_of(part.block)].settle(part, position);
     }
 
     fn release(&mut self, tail: u64) {
