@@ -43,7 +43,8 @@ bench: modules ## measures the targets, row by row, and writes Documentation/per
 
 test-crash: modules ## tries thousands of power cuts, and modules that must not survive them (SEED=number)
 	@tools/setup/guest >/dev/null
-	@DM_SEED=$(SEED) $(enter) tools/testing/run-tests tools/testing/tests/all_power_cuts.py
+	@DM_SEED=$(SEED) DM_CUTS=50 $(enter) tools/testing/run-tests tools/testing/tests/all_power_cuts.py \
+		tools/testing/tests/lc/test_recovery.py::test_flushed_writes_survive_power_cuts
 
 test-faults: modules ## builds modules with one fault each, which the tests must notice
 	@tools/setup/guest >/dev/null

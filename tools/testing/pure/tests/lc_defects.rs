@@ -167,7 +167,7 @@ fn i_any_damage_to_headers_is_noticed() {
     let mut disks = crash(machine);
     for record in 0..3 {
         for byte in 0..SECTOR {
-            for bits in [1, 0x80, 0xff] {
+            for bits in (0..8).map(|bit| 1 << bit).chain([0xff]) {
                 let at = (LOG + record * 9) * SECTOR + byte;
                 disks.cache.durable[at] ^= bits;
                 let Err(error) = Machine::start(disks, 1) else {

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0
 """What is there after a power cut, a crash of the kernel's, or damage."""
 
+import os
+
 import pytest
 
+CUTS = int(os.environ.get("DM_CUTS") or 3)
 MIB = 2048  # sectors
 AREA = 24 * MIB
 LOG = 2048  # the first sector of the log
 TABLE = "4 high_watermark 10 low_watermark 5"
 
 
-@pytest.mark.limit(240)
+@pytest.mark.limit(60 + 60 * CUTS)
 def test_flushed_writes_survive_power_cuts(lc_module, guest, dm, disks):
     """While the log is written back; an external ledger says what was durable."""
     backing, cache = disks.scratch(2)
@@ -17,7 +20,7 @@ def test_flushed_writes_survive_power_cuts(lc_module, guest, dm, disks):
     # Small, so that the log goes round.
     table = f"0 {AREA} lc {backing} {{}} {TABLE}"
     tag, ledgers = 1, ""
-    for cut in range(3):
+    for cut in range(CUTS):
         small = dm.create("small", f"0 {20 * MIB} linear {cache} 0")
         device = dm.create("lc", table.format(small))
         writer = guest.start(f"iomodel ledger {device} --seed {cut} --after {tag}")
