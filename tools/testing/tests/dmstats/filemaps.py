@@ -4,6 +4,7 @@
 import pytest
 
 from tests.dmstats.in_guest import extents
+from tests.scripts import run_script
 
 LVM2 = "/usr/sbin/dmstats"
 
@@ -22,7 +23,6 @@ def regions(guest, group):
     return extents.merged((start, start + length) for start, length in listed)
 
 
-def fragmented(guest, path, blocks):
-    """A file of so many blocks of 4 KiB, every second of them a hole."""
-    punch = f"for i in $(seq 0 2 {2 * blocks - 1}); do fallocate -p -o $((i * 4096)) -l 4096 {path}; done"
-    guest.run(f"dd if=/dev/urandom of={path} bs=8k count={blocks} status=none && sync {path} && {punch} && sync {path}")
+def fragmented(guest, path, blocks, first=0):
+    """A file of so many blocks of 4 KiB, every second of them a hole; from block `first` on."""
+    run_script(guest, "dmstats/fragmented.py", path, blocks, first)

@@ -27,6 +27,26 @@ def test_a20_a26_one_run_of_blocks_is_one_region(guest, mounted):
     assert regions(guest, 1) == places(guest, "/mnt/a")
 
 
+def test_a21_a_group_grows_to_many_times_its_size(guest, mounted):
+    fragmented(guest, "/mnt/f", 5)
+    guest.run("dmstats create --filemap --nomonitor /mnt/f")
+    fragmented(guest, "/mnt/f", 500, first=5)
+    guest.run("dmstats update_filemap --nomonitor --perextent --groupid 1 /mnt/f")
+    assert regions(guest, 1) == places(guest, "/mnt/f")
+    listed = guest.output("dmstats list --region -S group_id=1 --noheadings -o region_id d").splitlines()
+    assert len(listed) == 500
+    assert guest.output(f"{LVM2} list --region -S group_id=1 --noheadings -o region_id d").splitlines() == listed
+
+
+@both
+def test_a23_extents_end_where_they_do_however_many_are_asked_for_at_a_time(guest, mounted):
+    fragmented(guest, "/mnt/f", 5000)
+    said = guest.output("dmstats create --filemap --nomonitor --perextent /mnt/f")
+    assert said == "/mnt/f: Created new group with 5000 region(s) as group ID 1."
+    assert regions(guest, 1) == places(guest, "/mnt/f")
+    guest.run("dmstats delete --groupid 1 d")
+
+
 @both
 def test_b3_f17_a_file_that_grows_keeps_its_counts(guest, mounted):
     guest.run("dd if=/dev/urandom of=/mnt/f bs=64k count=1 status=none && sync")
