@@ -158,4 +158,4 @@ class Rig:
 
 def sysfs(path):
     """A shell word for the folder of a block device in /sys."""
-    return f"/sys/class/block/$(basename $(readlink -f {path}))"
+    return f"/sys/dev/block/$(printf '%d:%d' $(stat -Lc '0x%t 0x%T' {path}))"

@@ -3,7 +3,7 @@
 
 import pytest
 
-from tests.clone.rig import MODEL, SOURCE_TAG, Rig
+from tests.clone.rig import MODEL, SOURCE_TAG, Rig, sysfs
 
 pytestmark = pytest.mark.limit(60)
 
@@ -19,7 +19,7 @@ def break_sectors(part, first, sectors):
 
 def reads(part):
     """How many reads there were."""
-    return int(part.guest.output(f"awk '{{ print $1 }}' /sys/class/block/$(basename $(readlink -f {part}))/stat"))
+    return int(part.guest.output(f"awk '{{ print $1 }}' {sysfs(part)}/stat"))
 
 
 @pytest.mark.usefixtures("clone_module")
@@ -156,7 +156,7 @@ def test_gets_complete_beside_others(rig, guest):
         f"""
         fio --name=users --filename={rig.clone} --rw=randrw --bs=4k --size=64k --direct=1 --numjobs=4 \
             --time_based --runtime=1000 --output=/dev/null & users=$!
-        done_ios() {{ awk '{{ print $1 + $5 }}' /sys/class/block/$(basename $(readlink -f {rig.clone}))/stat; }}
+        done_ios() {{ awk '{{ print $1 + $5 }}' {sysfs(rig.clone)}/stat; }}
         wait_for() {{ until [ $(done_ios) -ge $1 ]; do kill -0 $users || exit 1; sleep 0.05; done; }}
         wait_for $(($(done_ios) + 100))
         dmsetup message clone 0 enable_hydration

@@ -4,6 +4,7 @@
 import pytest
 
 from lab import modules
+from tests.clone.rig import sysfs
 from tests.clone.tables import try_tables
 
 OURS = pytest.mark.parametrize("clone_module", ["rs"], indirect=True)
@@ -46,7 +47,7 @@ def test_commits_everything_at_once_on_the_smallest_device(clone_module, guest, 
     assert clone_module
     metadata, words = parts(NEEDED)
     clone = dm.create("clone", f"0 {REGIONS * 8} clone {words}")
-    writes = f"awk '{{ print $5 }}' /sys/class/block/$(basename $(readlink -f {metadata}))/stat"
+    writes = f"awk '{{ print $5 }}' {sysfs(metadata)}/stat"
     where = guest.console_size()
     for turn in range(2):
         clone.status()
