@@ -4,7 +4,7 @@
 //!
 //! | work item | what it does | started by |
 //! |---|---|---|
-//! | log | writes buffers that are full, serves flushes, see [`crate::commit`], and makes room, see [`crate::room`] | `map`, the writeback |
+//! | log | writes buffers that are full, serves flushes, see [`crate::commit`]; makes room, see [`crate::room`] | `map`, the writeback |
 //! | log timer | writes the open buffer | the first write to a buffer |
 //! | admit | writes that waited for room, see [`crate::write`] | whatever makes room |
 //! | writeback | writes the log back, see [`crate::writeback`] | the log item, `map`, messages |
@@ -20,7 +20,7 @@
 //! 1. `setting` (sleeps): whoever changes the settings
 //! 2. `clock` (sleeps): how busy the backing device is
 //! 3. `writer` (sleeps): writing back, and the superblock
-//! 4. `committer` (sleeps): writing the log
+//! 4. `committer` (sleeps): writing the log, and giving it up
 //! 5. a shard of the index; never two
 //! 6. `head`: the buffers, and the bios that wait
 //! 7. `table`, `settings`, and the lock of `readers`

@@ -32,7 +32,9 @@ pub(crate) fn make(this: &Shared<Cache>) {
     };
     let start = next.unwrap_or(from);
     if start != from {
-        this.readers.wait(|| give_up(this, start));
+        // In this order: whoever has found something there is counted among those who are waited for.
+        give_up(this, start);
+        this.readers.wait(|| this.pass_all_shards());
         this.head.lock().log.set_start(start);
     }
     let freed = if is_full {
