@@ -40,7 +40,8 @@ def test_fifty_times(guest, dm, disks):
     # Ten clones have had 1.5 MiB of maps each, fifty modules 200 KiB each.
     limits = {"small": 512 << 10, "mapped": 256 << 10, "all": 14 << 20}
     for (kind, most), bytes_more in zip(limits.items(), growth, strict=True):
-        assert bytes_more < most, f"{kind}: {bytes_more} bytes more than before"
+        # The debug kernel keeps what is freed for a while, to find who uses it; and it looks for leaks itself.
+        assert bytes_more < most or places.is_debug(), f"{kind}: {bytes_more} bytes more than before"
     left = guest.output("ps -e -o comm | grep kworker/R-dm-cl; grep clone /proc/slabinfo /proc/modules;"
                         " dmsetup targets | grep clone; :")
     assert left == ""

@@ -3,6 +3,7 @@
 
 import pytest
 
+from lab import patience
 from tests.clone.rig import MODEL, SOURCE_TAG
 
 pytestmark = pytest.mark.limit(60)
@@ -49,7 +50,7 @@ def test_reloads_under_load(rig, guest):
     clone = rig.create("0 2 hydration_threshold 4")
     table = rig.table("0 2 hydration_threshold 4")
     rounds = guest.output(
-        f"iomodel run {clone} {CONTENT} --seconds 5 --threads 2 > /tmp/run.log 2>&1 & pid=$!\n"
+        f"iomodel run {clone} {CONTENT} --seconds {patience.busy(5)} --threads 2 > /tmp/run.log 2>&1 & pid=$!\n"
         "rounds=0\n"
         "while [ -d /proc/$pid ]; do\n"
         f"    echo '{table}' | dmsetup load clone && dmsetup suspend clone && dmsetup resume clone || exit\n"
@@ -91,7 +92,7 @@ def test_table_that_is_never_resumed_changes_nothing(rig, guest):
 def test_linear_takes_over_under_load(rig, guest):
     """What a user does at the end: the destination alone, without anybody who uses the device noticing."""
     clone = rig.create("1 no_hydration")
-    load = guest.start(f"iomodel run {clone} {CONTENT} --seconds 6 --threads 2")
+    load = guest.start(f"iomodel run {clone} {CONTENT} --seconds {patience.busy(6)} --threads 2")
     rig.hydrate()
     clone.reload(f"0 {rig.sectors} linear {rig.dest} 0")
     rig.source.break_all()
