@@ -16,6 +16,11 @@ PAGES = {
         "Performance of dm-interpose-rs",
         "What the target ``interpose`` adds to an I/O, measured in one boot of a virtual machine.",
     ),
+    "dm-lc-rs": (
+        "Performance of dm-lc-rs",
+        "The target ``lc`` of this project (*ours*), dm-writecache of the stock kernel, a linear device and the disk"
+        " itself, measured one after the other in the same boot of a virtual machine, with the same commands.",
+    ),
 }
 INTRODUCTION = """\
 .. SPDX-License-Identifier: GPL-2.0

@@ -5,7 +5,8 @@ import rows_commit
 import rows_hydration
 import rows_interpose
 import rows_io
+import rows_lc
 import rows_scale
 
-MODULES = (rows_io, rows_hydration, rows_commit, rows_scale, rows_interpose)
+MODULES = (rows_io, rows_hydration, rows_commit, rows_scale, rows_interpose, rows_lc)
 ROWS = {row.name: row for module in MODULES for row in module.ROWS}

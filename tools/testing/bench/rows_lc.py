@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Rows: `lc` beside the raw disk, linear, and the kernel's own write cache, dm-writecache."""
+
+import os
+
+import measure
+from row import (
+    NOTHING,
+    Row,
+    at_least_of,
+    at_most,
+    at_most_of,
+)
+
+MIBS = 128
+SECTORS = MIBS * measure.SECTORS_PER_MIB
+# No writing back while it is measured: half of what is written to the caches stays there.
+WRITECACHE = "4096 2 high_watermark 100"
+LC = "4 high_watermark 100 low_watermark 100"
+
+
+def flush(path):
+    """Makes durable what was written."""
+    handle = os.open(path, os.O_RDWR)
+    os.fsync(handle)
+    os.close(handle)
+
+
+def load():
+    """Loads both caches, and the disks."""
+    measure.run("modprobe dm_writecache; /lab/load /lab/dm_lc_rs.ko")
+
+
+def blank(disk):
+    """Makes both caches take a disk for a new one."""
+    measure.run(f"dd if=/dev/zero of={disk} bs=1M count=8 oflag=direct status=none")
+
+
+def writecache(sectors, backing, cache, words=WRITECACHE):
+    """The kernel's write cache, of a new cache disk."""
+    blank(cache)
+    return measure.mapped("wc", sectors, "writecache", f"s {backing} {cache} {words}")
+
+
+def ours(sectors, backing, cache, words=LC):
+    """Our cache, of a new cache disk."""
+    blank(cache)
+    return measure.mapped("lc", sectors, "lc", f"{backing} {cache} {words}")
+
+
+def number(device, key):
+    """A number of the status of an `lc` device."""
+    words = device.status().split()
+    return int(words[words.index(key) + 1])
+
+
+def rate(path, rw, words):
+    """fio's I/Os per second of guest time."""
+    result = measure.fio(path, f"--ioengine=psync --rw={rw} {words}")
+    return result["write" if "write" in rw else "read"]["iops"]
+
+
+def speed():
+    """Measures the row."""
+    load()
+    backing, cache = measure.ram(MIBS, MIBS)
+    for disk in (backing, cache):
+        measure.fill(disk, MIBS)
+
+    def lines(column, path):
+        for line, rw, words in (
+            ("4 KiB random write", "randwrite", "--bs=4k --size=48m"),
+            ("4 KiB random read of that", "randread", "--bs=4k --size=48m"),
+            ("4 KiB write, fsync, over that", "randwrite", "--bs=4k --size=48m --fsync=1 --number_ios=2000"),
+            ("4 KiB write, fsync, new blocks", "randwrite",
+             "--bs=4k --offset=64m --size=16m --fsync=1 --number_ios=2000"),
+            ("1 MiB write, one behind the other", "write", "--bs=1m --offset=80m --size=32m"),
+            ("512 B random write", "randwrite", "--bs=512 --offset=120m --size=4m"),
+        ):
+            if column != "writecache" or "512 B" not in line:
+                measure.figure(line, column, rate(path, rw, words))
+                flush(path)
+
+    lines("raw", backing)
+    for column, device in (
+        ("linear", lambda: measure.linear(backing, SECTORS)),
+        ("writecache", lambda: writecache(SECTORS, backing, cache)),
+        ("ours", lambda: ours(SECTORS, backing, cache)),
+    ):
+        device = device()
+        lines(column, device.path)
+        device.remove()
+
+
+def sectors_written(device):
+    """What was written to a device so far."""
+    with open(f"/sys/class/block/{os.path.basename(device)}/stat", encoding="ascii") as stat:
+        return int(stat.read().split()[6])
+
+
+def written():
+    """Measures the row."""
+    load()
+    backing, disk = measure.ram(MIBS, MIBS)
+    cache = measure.linear(disk, SECTORS).path
+    for column, make in (("writecache", writecache), ("ours", ours)):
+        device = make(SECTORS, backing, cache)
+        for line, words in (
+            ("a fsync for each 4 KiB", "--bs=4k --size=16m --fsync=1 --number_ios=2000"),
+            ("a fsync for 32 of them", "--bs=4k --offset=32m --size=16m --fsync=32 --number_ios=2000"),
+        ):
+            flush(device.path)
+            before = sectors_written(cache)
+            rate(device.path, "randwrite", words)
+            flush(device.path)
+            measure.figure(line, column, (sectors_written(cache) - before) / (2000 * 8))
+        device.remove()
+
+
+def together():
+    """Measures the row."""
+    load()
+    backing, = measure.ram(MIBS)
+    cache = measure.null("cache", MIBS, irqmode=2, completion_nsec=100000, cache_size=16, memory_backed=1)
+    device = ours(SECTORS, backing, cache)
+    for jobs in (1, 8, 32):
+        before = [number(device, key) for key in ("flushes", "log_flushes")]
+        rate(device.path, "randwrite", f"--bs=4k --size=32m --fsync=1 --numjobs={jobs} --number_ios=200")
+        flushes, log_flushes = (number(device, key) - was for key, was in
+                                zip(("flushes", "log_flushes"), before, strict=True))
+        measure.figure(f"{jobs} jobs" if jobs > 1 else "1 job", "ours", log_flushes / flushes)
+    device.remove()
+
+
+ROWS = [
+    Row(
+        "lc-speed", "I/Os over a memory disk", "I/Os per second",
+        ["raw", "linear", "writecache", "ours"],
+        {
+            "4 KiB random write": at_least_of("writecache", 1.0),
+            "4 KiB random read of that": at_least_of("linear", 0.97),
+            "4 KiB write, fsync, over that": NOTHING,
+            "4 KiB write, fsync, new blocks": at_least_of("writecache", 1.2),
+            "1 MiB write, one behind the other": at_least_of("writecache", 0.9),
+            "512 B random write": at_least_of("raw", 0.45),
+        },
+        "fio, psync, over 128 MiB of a brd, with another as cache; neither cache writes back meanwhile. Each line"
+        " follows the one before, on the same device. dm-writecache has no blocks of 512 B.",
+        speed,
+        page="dm-lc-rs",
+    ),
+    Row(
+        "lc-written", "What is written to the cache device", "bytes for each byte of the user's",
+        ["writecache", "ours"],
+        {"a fsync for each 4 KiB": at_most(2.0), "a fsync for 32 of them": at_most_of("writecache", 1.0)},
+        "fio, psync, 2,000 random writes of 4 KiB to new blocks; the sectors that the kernel counted on a linear"
+        " device below the cache.",
+        written,
+        page="dm-lc-rs",
+    ),
+    Row(
+        "lc-together", "Flushes that share one", "flushes of the cache device for each of a user's",
+        ["ours"],
+        {"1 job": NOTHING, "8 jobs": NOTHING, "32 jobs": at_most(0.125)},
+        "fio, psync, 4 KiB random writes, each with a fsync, by several jobs at a time; the cache device is a null_blk"
+        " that takes 0.1 ms.",
+        together,
+        page="dm-lc-rs",
+    ),
+]
