@@ -16,7 +16,8 @@ def test_suspend_and_resume_under_load(rig, guest, options):
     rig.source.slow_down(10)
     clone = rig.create("0 4 hydration_threshold 4 hydration_batch_size 2")
     rounds = guest.output(
-        f"iomodel run {clone} {CONTENT} --seconds {patience.busy(4)} --threads 4 --overlap > /tmp/run.log 2>&1 & pid=$!\n"
+        f"iomodel run {clone} {CONTENT} --seconds {patience.busy(4)} --threads 4 --overlap > /tmp/run.log 2>&1 &\n"
+        "pid=$!\n"
         "rounds=0\n"
         "while [ -d /proc/$pid ]; do\n"
         f"    dmsetup suspend {options} clone && dmsetup resume --noudevsync clone || exit\n"
