@@ -5,8 +5,8 @@
 //!
 //! First nobody finds it in the index any more; then those who found it before have read it; then it
 //! may be overwritten. The entries of the index that it had are swept up bit by bit: by the time
-//! that a twelfth of the log was given up, all entries were looked at. So there are given-up entries
-//! for a sixth of the log at most, besides those of the log, while `enough` of it is free.
+//! that a twelfth of the log was given up, all entries were looked at. So what was given up holds no
+//! more entries than a sixth of the log has.
 
 use crate::{
     cache::Cache,
