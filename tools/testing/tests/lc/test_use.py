@@ -3,7 +3,9 @@
 
 import pytest
 
+from lab import patience
 from tests.lc.breakable import become, fill, flip, read
+from tests.lc.rig import Rig
 from tests.scripts import run_script
 
 STATE = "/tmp/model"
@@ -257,22 +259,18 @@ def test_idle_backing_device_is_used(slow):
     slow.wait_until(lambda status: status["log_used"] == 0)
 
 
-def test_writes_are_slowed_down_before_all_is_dirty(rig, disks):
+def test_writes_are_slowed_down_before_all_is_dirty(lc_module, guest, dm, disks):
     """More than the log has room for, faster than it can be written back: nobody has to wait until it is full."""
-    rig.backing = disks.null("slow", 48, irqmode=2, completion_nsec=2000000, hw_queue_depth=1)
+    rig = Rig(guest, dm, disks, mib=20)
+    rig.backing = disks.null("slow", 20, irqmode=2, completion_nsec=patience.busy(10000000), hw_queue_depth=1)
     rig.create()
-    rig.guest.run(
-        f"fio --name=w --filename={rig.device} --ioengine=libaio --iodepth=16 --direct=1 --rw=randwrite --bs=64k"
-        " --size=48m --loops=2 --randseed=3 --verify=crc32c --verify_fatal=1 --output=/tmp/fio.log || cat /tmp/fio.log"
-    )
+    words = "--ioengine=libaio --iodepth=16 --direct=1 --rw=randwrite --bs=64k --size=20m --randseed=3 --verify=crc32c"
+    guest.run(f"fio --name=w --filename={rig.device} {words} --loops=2 --verify_fatal=1 --output=/tmp/fio.log")
     status = rig.status()
     assert 0 < status["throttled"] <= status["stalls"]
     assert status["written_back"] > 0
     rig.device.message("flush")
-    rig.guest.run(
-        f"fio --name=w --filename={rig.backing} --ioengine=libaio --iodepth=16 --direct=1 --rw=randwrite --bs=64k"
-        " --size=48m --randseed=3 --verify=crc32c --verify_only --verify_fatal=1 --output=/tmp/fio.log"
-    )
+    guest.run(f"fio --name=w --filename={rig.backing} {words} --verify_only --verify_fatal=1 --output=/tmp/fio.log")
 
 
 def test_flushes_wait_for_others_when_told_to(cache):
