@@ -3,7 +3,7 @@
 
 import pytest
 
-from lab import patience
+from lab import patience, places
 from tests.lc.breakable import become, fill, flip, read
 from tests.lc.rig import Rig
 from tests.scripts import run_script
@@ -501,5 +501,5 @@ def test_nothing_is_left(guest, disks):
         {memory}
         for i in $(seq 20); do round; done
         {memory}""").splitlines()
-    # Twenty caches have had 25 MiB each.
-    assert int(after) - int(before) < 14 << 20
+    # Twenty caches have had 25 MiB each. The debug kernel keeps what is freed for a while.
+    assert int(after) - int(before) < 14 << 20 or places.is_debug()
