@@ -3,7 +3,7 @@
 //! Comparing what is read from the cache device with its checksums.
 //!
 //! The index has a checksum for each part of a block as it was written. A read of such parts as a
-//! whole is compared when it [ends](end_io), where it is. For a read of less, a work item reads all of
+//! whole is compared when it [ends](compare), where it is. For a read of less, a work item reads all of
 //! the part, and copies what was asked for.
 
 use crate::{
