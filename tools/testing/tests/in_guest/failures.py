@@ -2,6 +2,7 @@
 """Calls whose first allocation fails, then the second, and so on."""
 
 import collections
+import json
 import os
 
 
@@ -10,13 +11,18 @@ class Failures:
 
     def __init__(self):
         self._file = os.open("/proc/thread-self/fail-nth", os.O_RDWR)
+        self._said = {}
 
-    def walk(self, call, again):
-        """Calls with one failure each, until there is no allocation left: {errno's name or "served": how often}.
+    def tell(self):
+        """Prints what came of all walks: {call: {errno's name, "served" or "done": how often}}."""
+        print(json.dumps(self._said))
+
+    def walk(self, name, call, again):
+        """Calls with one failure each, until there is no allocation left; the kernel's log says how many there were.
 
         again() makes things as they were, and is told whether the call was refused.
         """
-        outcomes = collections.Counter()
+        outcomes = self._said[name] = collections.Counter()
         number = 1
         while True:
             refused = None
@@ -31,6 +37,8 @@ class Failures:
             if left:
                 assert refused is None, f"refused without a failure: {refused}"
                 outcomes["done"] += 1
-                return outcomes
+                with open("/dev/kmsg", "w") as log:
+                    log.write(f"{name}: {number - 1} allocations\n")
+                return
             outcomes[os.strerror(refused.errno) if refused else "served"] += 1
             number += 1

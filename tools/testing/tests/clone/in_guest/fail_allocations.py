@@ -5,7 +5,6 @@ arguments: LENGTH METADATA DEST SOURCE
 stdout: {call: {what came of it: how often}} as JSON; "done" is what no failure was left for.
 """
 
-import json
 import sys
 
 from disk import Disk
@@ -21,7 +20,6 @@ def main():
     words = f"{metadata} {dest} {source} 8 1 no_hydration"
     failures = Failures()
     device = Device("failing")
-    said = {}
 
     def drop(_refused):
         device.clear()
@@ -35,10 +33,10 @@ def main():
     def load():
         device.load(length, "clone", words)
 
-    said["format"] = failures.walk(load, drop_and_blank)
+    failures.walk("format", load, drop_and_blank)
     load()
     device.clear()
-    said["open"] = failures.walk(load, drop)
+    failures.walk("open", load, drop)
 
     load()
     device.resume()
@@ -67,10 +65,10 @@ def main():
             region = int(device.status().split()[3].partition("/")[0])
         rw(refused)
 
-    said["commit"] = failures.walk(write_and_commit, still_rw)
-    said["flush"] = failures.walk(lambda: (write_one(), disk.flush()), still_rw)
-    said["stats"] = failures.walk(lambda: device.message("stats"), rw)
-    said["set_min_share"] = failures.walk(lambda: device.message("set_min_share 40"), rw)
+    failures.walk("commit", write_and_commit, still_rw)
+    failures.walk("flush", lambda: (write_one(), disk.flush()), still_rw)
+    failures.walk("stats", lambda: device.message("stats"), rw)
+    failures.walk("set_min_share", lambda: device.message("set_min_share 40"), rw)
 
     def resumed(_refused):
         device.resume()
@@ -85,14 +83,14 @@ def main():
         device.resume()
         still_rw(refused)
 
-    said["suspend"] = failures.walk(suspend, suspended)
+    failures.walk("suspend", suspend, suspended)
 
     def reload():
         load()
         device.suspend()
         device.resume()
 
-    said["reload"] = failures.walk(reload, resumed)
+    failures.walk("reload", reload, resumed)
     disk.close()
     device.remove()
 
@@ -105,11 +103,11 @@ def main():
         load()
 
     load()
-    said["resume"] = failures.walk(device.resume, unload)
+    failures.walk("resume", device.resume, unload)
     device.resume()
     rw(False)
     device.remove()
-    print(json.dumps(said))
+    failures.tell()
 
 
 main()

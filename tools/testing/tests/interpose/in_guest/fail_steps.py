@@ -5,7 +5,6 @@ arguments: SECTORS DISK
 stdout: {call: {what came of it: how often}} as JSON; "done" is what no failure was left for.
 """
 
-import json
 import sys
 
 from dm_ioctl import Device
@@ -16,13 +15,12 @@ def main():
     """Walks through creation, attach, switch and detach."""
     sectors, disk = int(sys.argv[1]), sys.argv[2]
     failures = Failures()
-    said = {}
     low = Device("low")
 
     def load():
         low.load(sectors, "interpose", disk)
 
-    said["create"] = failures.walk(load, lambda _refused: low.clear())
+    failures.walk("create", load, lambda _refused: low.clear())
     load()
     low.resume()
     tops = []
@@ -43,7 +41,7 @@ def main():
             low.message("detach")
         must_be("idle", "-")
 
-    said["attach"] = failures.walk(lambda: low.message(f"attach {numbers[0]}"), undo_attach)
+    failures.walk("attach", lambda: low.message(f"attach {numbers[0]}"), undo_attach)
     low.message(f"attach {numbers[0]}")
 
     def undo_switch(refused):
@@ -52,7 +50,7 @@ def main():
             low.message(f"switch {numbers[0]}")
         must_be("attached", numbers[0])
 
-    said["switch"] = failures.walk(lambda: low.message(f"switch {numbers[1]}"), undo_switch)
+    failures.walk("switch", lambda: low.message(f"switch {numbers[1]}"), undo_switch)
 
     def undo_detach(refused):
         if not refused:
@@ -60,12 +58,12 @@ def main():
             low.message(f"attach {numbers[0]}")
         must_be("attached", numbers[0])
 
-    said["detach"] = failures.walk(lambda: low.message("detach"), undo_detach)
-    said["status"] = failures.walk(low.status, lambda _refused: must_be("attached", numbers[0]))
+    failures.walk("detach", lambda: low.message("detach"), undo_detach)
+    failures.walk("status", low.status, lambda _refused: must_be("attached", numbers[0]))
     low.message("detach")
     for device in (*tops, low):
         device.remove()
-    print(json.dumps(said))
+    failures.tell()
 
 
 main()

@@ -5,7 +5,6 @@ arguments: SECTORS BACKING CACHE
 stdout: {call: {what came of it: how often}} as JSON; "done" is what no failure was left for.
 """
 
-import json
 import sys
 
 from disk import Disk
@@ -19,7 +18,6 @@ def main():
     """Walks through opening, recovery, writes, flushes, messages, suspension and reload."""
     sectors, backing, cache = int(sys.argv[1]), *sys.argv[2:]
     failures = Failures()
-    said = {}
     device = Device("failing")
 
     def load():
@@ -35,7 +33,7 @@ def main():
         status = device.status()
         assert status.startswith("writeback rw "), status
 
-    said["open"] = failures.walk(load, lambda _refused: device.clear())
+    failures.walk("open", load, lambda _refused: device.clear())
     load()
     device.resume()
     disk = Disk(device.path)
@@ -54,39 +52,39 @@ def main():
         number += 1
         rw(refused)
 
-    said["write"] = failures.walk(write, next_one)
-    said["flush"] = failures.walk(lambda: (write(), disk.flush()), next_one)
+    failures.walk("write", write, next_one)
+    failures.walk("flush", lambda: (write(), disk.flush()), next_one)
     for message in ("flush_current_buffer", "commit_super_block", "check", "stats", "mode writeback"):
-        said[message] = failures.walk(lambda message=message: device.message(message), rw)
-    said["status"] = failures.walk(device.status, rw)
+        failures.walk(message, lambda message=message: device.message(message), rw)
+    failures.walk("status", device.status, rw)
 
     def suspended(refused):
         device.resume()
         rw(refused)
 
-    said["suspend"] = failures.walk(device.suspend, suspended)
+    failures.walk("suspend", device.suspend, suspended)
 
     def reload():
         load()
         device.suspend()
         device.resume()
 
-    said["reload"] = failures.walk(reload, suspended)
+    failures.walk("reload", reload, suspended)
     disk.close()
     anew(False)
-    said["recover"] = failures.walk(device.resume, anew)
+    failures.walk("recover", device.resume, anew)
     device.resume()
     disk = Disk(device.path)
     for block in range(number):
         assert disk.read(block * BLOCK, BLOCK) == content(block), block
-    said["write back"] = failures.walk(lambda: device.message("flush"), rw)
+    failures.walk("write back", lambda: device.message("flush"), rw)
     disk.close()
     device.remove()
     disk = Disk(backing)
     for block in range(number):
         assert disk.read(block * BLOCK, BLOCK) == content(block), block
     disk.close()
-    print(json.dumps(said))
+    failures.tell()
 
 
 main()
