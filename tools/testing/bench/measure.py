@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import struct
 import subprocess
 import time
@@ -48,6 +49,15 @@ def instructions(action, *arguments):
     begin = busy_ns()
     action(*arguments)
     return busy_ns() - begin
+
+
+def memory_bytes():
+    """What the kernel has allocated that is neither the page cache's nor a process's: vmalloc and slabs."""
+    time.sleep(3)
+    pages = sum(int(found) for found in re.findall(
+        r"pages=(\d+)", pathlib.Path("/proc/vmallocinfo").read_text(encoding="ascii")))
+    slab = re.search(r"SUnreclaim: *(\d+) kB", pathlib.Path("/proc/meminfo").read_text(encoding="ascii"))
+    return pages * 4096 + int(slab[1]) * 1024
 
 
 def fio(device, words):

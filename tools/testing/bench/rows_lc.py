@@ -4,6 +4,7 @@
 import os
 import time
 
+import dm_ioctl
 import measure
 from row import (
     NOTHING,
@@ -181,6 +182,53 @@ def slow_time():
             measure.figure(line, column, lines[line])
 
 
+# GiB of cache.
+SIZES = (1, 8, 64)
+GIB_SECTORS = 1 << 21
+
+
+def opened(gib, again):
+    """Our cache of such a size: of a new disk, or as it was left; and the milliseconds of load and resume."""
+    if not again:
+        blank("/dev/ram1")
+    device = dm_ioctl.Device("lc")
+    measure.settle()
+
+    def start():
+        device.load(SECTORS, "lc", f"/dev/ram0 /dev/ram1 {LC}")
+        device.resume()
+
+    return device, measure.instructions(start) / 1e6
+
+
+def start():
+    """Measures the row."""
+    load()
+    for gib in SIZES:
+        # They take memory as they are written.
+        measure.ram(gib * 1024, gib * 1024)
+        for how, again in (("new", False), ("clean", True), ("with 32 MiB that are not written back", True)):
+            device, time_taken = opened(gib, again)
+            measure.figure(f"{gib} GiB, {how}", "ours", time_taken)
+            if how == "clean":
+                rate(device.path, "write", "--bs=1m --size=32m")
+            device.remove()
+        measure.run("rmmod brd")
+
+
+def memory():
+    """Measures the row."""
+    load()
+    for gib in SIZES:
+        measure.ram(gib * 1024, gib * 1024)
+        before = measure.memory_bytes()
+        device, _ = opened(gib, False)
+        measure.figure(f"{gib} GiB, by the status", "ours", int(device.status().split()[14]) / gib / measure.MIB)
+        measure.figure(f"{gib} GiB, by the kernel", "ours", (measure.memory_bytes() - before) / gib / measure.MIB)
+        device.remove()
+        measure.run("rmmod brd")
+
+
 ROWS = [
     Row(
         "lc-speed", "I/Os over a memory disk", "I/Os per second",
@@ -236,6 +284,26 @@ ROWS = [
         "As above; and the message ``flush`` afterwards. A batch of the writeback has up to 2,016 blocks of 4 KiB: 16 s"
         " if no two of them are neighbours.",
         slow_time,
+        page="dm-lc-rs",
+    ),
+    Row(
+        "lc-start", "Starting", "milliseconds of a CPU that runs an instruction in a nanosecond",
+        ["ours"],
+        {f"{gib} GiB, {how}": at_most(200) if how == "clean" else NOTHING
+         for gib in SIZES for how in ("new", "clean", "with 32 MiB that are not written back")},
+        "Loading the table and resuming, by ioctl, with a cache of that size: of a disk of zeroes, of one that was"
+        " removed with everything written back, and of one that was not. brd.",
+        start,
+        page="dm-lc-rs",
+    ),
+    Row(
+        "lc-memory", "Memory", "MiB for a GiB of cache",
+        ["ours"],
+        {f"{gib} GiB, {how}": at_most(10) if gib > 1 else NOTHING
+         for gib in SIZES for how in ("by the status", "by the kernel")},
+        "What the status says, and by how much the vmalloc area (/proc/vmallocinfo) and slabs (SUnreclaim) grow."
+        " Buffers are a part of it that does not grow with the cache.",
+        memory,
         page="dm-lc-rs",
     ),
 ]

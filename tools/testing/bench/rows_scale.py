@@ -3,7 +3,6 @@
 
 import contextlib
 import pathlib
-import re
 import time
 
 import dm_ioctl
@@ -87,15 +86,6 @@ def status():
                     measure.figure(line, module, status_cost(device.device))
 
 
-def memory_bytes():
-    """What the kernel has allocated that is neither the page cache's nor a process's: vmalloc and slabs."""
-    time.sleep(3)
-    pages = sum(int(found) for found in re.findall(
-        r"pages=(\d+)", pathlib.Path("/proc/vmallocinfo").read_text(encoding="ascii")))
-    slab = re.search(r"SUnreclaim: *(\d+) kB", pathlib.Path("/proc/meminfo").read_text(encoding="ascii"))
-    return pages * 4096 + int(slab[1]) * 1024
-
-
 def memory():
     """Measures the row."""
     measure.ram(512)
@@ -103,10 +93,10 @@ def memory():
     with devices(MEMORY_SIZE) as names:
         for module in measure.LOADS:
             with measure.module(module):
-                before = memory_bytes()
+                before = measure.memory_bytes()
                 with clone(names, MEMORY_SIZE) as device:
                     def tell(line, module=module, before=before):
-                        measure.figure(line, module, (memory_bytes() - before) * 8 / (1 << MEMORY_SIZE))
+                        measure.figure(line, module, (measure.memory_bytes() - before) * 8 / (1 << MEMORY_SIZE))
 
                     tell("new")
                     device.discard(0, size // 2)
