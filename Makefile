@@ -50,6 +50,10 @@ test-faults: modules ## builds modules with one fault each, which the tests must
 	@tools/setup/guest >/dev/null
 	@$(enter) tools/testing/run-tests tools/testing/tests/all_faults.py
 
+test-soak: modules ## works lc hard for a quarter of an hour, on four processors at the same time (SEED=number)
+	@tools/setup/guest >/dev/null
+	@DM_SEED=$(SEED) DM_CPUS=4 DM_PARALLEL=1 $(enter) tools/testing/run-tests tools/testing/tests/lc/all_soaks.py
+
 test-files: modules ## changes files at random ten thousand times while they are followed (SEED=number)
 	@tools/setup/guest >/dev/null
 	@DM_SEED=$(SEED) DM_STEPS=10000 $(enter) tools/testing/run-tests tools/testing/tests/dmstats/test_random_files.py
@@ -87,4 +91,4 @@ clean: ## removes what was built here
 distclean: clean ## removes the cache as well: tool root, kernels, guest
 	rm -rf "$${DM_RS_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/dm-rs}"
 
-.PHONY: help modules run shell test test-crash test-faults test-files test-interpose bench dmstats install-dmstats debug-kernel check fmt doc rust-analyzer clean distclean
+.PHONY: help modules run shell test test-crash test-faults test-soak test-files test-interpose bench dmstats install-dmstats debug-kernel check fmt doc rust-analyzer clean distclean

@@ -18,6 +18,8 @@ from .qmp import Qmp
 BOOT_SECONDS = patience.seconds(90)
 # Its checkers keep accounts of all memory.
 MEMORY = "3G" if places.is_debug() else "2G"
+# $DM_CPUS: how many processors a guest has.
+CPUS = os.environ.get("DM_CPUS") or "2"
 # It takes one byte at a time.
 AGENT_READS = 16 << 10
 HUNG_TASK_SECONDS = patience.seconds(40)
@@ -106,7 +108,7 @@ class Guest:
 
     def processor(self):
         """QEMU's words for what runs the guest: how it is executed, its CPUs and its memory."""
-        return ["-accel", accel.choose(), "-cpu", CPU, "-smp", "2", "-m", MEMORY]
+        return ["-accel", accel.choose(), "-cpu", CPU, "-smp", CPUS, "-m", MEMORY]
 
     def qemu_command(self):
         """The words that start QEMU."""

@@ -5,14 +5,10 @@ import pytest
 
 from lab.modules import load_clone
 from tests.clone.rig import Rig
+from tests.file_systems import KINDS
 from tests.scripts import run_script
 
 MIB = 2048  # sectors
-# What mkfs needs to make as small a file system as we want, and the check that finds nothing wrong.
-KINDS = {
-    "ext4": ("mkfs.ext4 -q -F", 96, "e2fsck -fn"),
-    "xfs": ("mkfs.xfs -q -f -K", 320, "xfs_repair -n"),
-}
 FILES = 40  # that are there before the clone
 CHURN = 250  # operations while it is hydrated
 
