@@ -8,6 +8,11 @@
 //! Then the tail may pass it, but only when what was superseded in it is durable elsewhere: a newer
 //! copy that is in memory only does not replace one that was acknowledged to a flush.
 //!
+//! In an *ordered* log a batch is what was written between two flushes, or less, and nothing else is
+//! written to the backing device meanwhile. Copies that were superseded behind the batch are written
+//! back, too. So the backing device alone is at any time what a disk would be after a power cut: all
+//! that was there at some flush, and perhaps some of what was written until the next one.
+//!
 //! What is damaged on the cache device is not written back. Its sectors are lost: the superblock that
 //! moves the tail past them says so, since nothing else will.
 
@@ -21,6 +26,7 @@ use super::{
         parts,
         Live,
         Part,
+        BLOCK_SECTORS,
         BLOCK_SHIFT, //
     },
     platform::{
@@ -30,7 +36,10 @@ use super::{
         Array,
         NoMemory, //
     },
-    recovery::Record,
+    recovery::{
+        is_whole,
+        Record, //
+    },
     space::RECORD_SECTORS, //
 };
 use core::{
@@ -112,6 +121,8 @@ pub trait Store {
 /// Runs in the order of the backing device.
 pub struct Batch {
     runs: Array<Run>,
+    /// Memory for [`keep_newest`](Self::keep_newest).
+    newest: Array<Run>,
     /// Parts that are damaged, with the position of their run.
     damaged: Array<(Part, u64)>,
 }
@@ -124,13 +135,14 @@ impl Batch {
     pub fn new() -> Result<Self, NoMemory> {
         Ok(Batch {
             runs: with_room(RUNS)?,
+            newest: with_room(RUNS)?,
             damaged: with_room(DAMAGED)?,
         })
     }
 
     /// How many bytes of memory it has.
     pub fn bytes() -> usize {
-        RUNS * size_of::<Run>() + DAMAGED * size_of::<(Part, u64)>()
+        2 * RUNS * size_of::<Run>() + DAMAGED * size_of::<(Part, u64)>()
     }
 
     /// The runs.
@@ -157,10 +169,10 @@ impl Batch {
         })
     }
 
-    /// Adds the live sectors of a part of a run that is `at` sectors from the start of the window.
-    /// False if there is no room.
-    fn add_live(&mut self, part: &Part, at: u64, live: u8) -> bool {
-        let mut rest = live;
+    /// Adds the sectors in `mask` of a part of a run that is `at` sectors from the start of the window;
+    /// `join`: to the run before, if they follow it. False if there is no room.
+    fn add_part(&mut self, part: &Part, at: u64, mask: u8, join: bool) -> bool {
+        let mut rest = mask;
         while rest != 0 {
             let first = rest.trailing_zeros();
             let sectors = (rest >> first).trailing_ones();
@@ -169,7 +181,12 @@ impl Batch {
                 at: (at + part.offset) as u32 + (first - part.first()),
                 sectors,
             };
-            if !self.add(run) {
+            let is_added = if join {
+                add(&mut self.runs, run)
+            } else {
+                push(&mut self.runs, run).is_ok()
+            };
+            if !is_added {
                 return false;
             }
             rest &= !((((1u32 << sectors) - 1) << first) as u8);
@@ -177,18 +194,54 @@ impl Batch {
         true
     }
 
-    /// Adds a run, or makes the last one longer. False if there is no room.
-    fn add(&mut self, run: Run) -> bool {
-        if let Some(last) = self.runs.last_mut() {
-            let follows = last.sector + u64::from(last.sectors) == run.sector
-                && last.at + last.sectors == run.at;
-            if follows {
-                last.sectors += run.sectors;
-                return true;
+    /// Keeps of sorted runs what is the newest copy among them. Each is within one block.
+    fn keep_newest(&mut self) {
+        self.newest.clear();
+        let mut rest = &*self.runs;
+        while let Some(block) = rest.first().map(|run| run.sector >> BLOCK_SHIFT) {
+            let mut newest = [None; BLOCK_SECTORS as usize];
+            while let Some((run, others)) = rest.split_first() {
+                if run.sector >> BLOCK_SHIFT != block {
+                    break;
+                }
+                let first = (run.sector % BLOCK_SECTORS) as usize;
+                let places = newest.iter_mut().skip(first);
+                for (place, at) in places.zip(run.at..run.at + run.sectors) {
+                    // What is later in the window was written later.
+                    *place = (*place).max(Some(at));
+                }
+                rest = others;
+            }
+            for (sector, at) in (block << BLOCK_SHIFT..).zip(newest) {
+                if let Some(at) = at {
+                    let sectors = 1;
+                    // There are no more sectors in the window than there is room for.
+                    let _ = add(
+                        &mut self.newest,
+                        Run {
+                            sector,
+                            at,
+                            sectors,
+                        },
+                    );
+                }
             }
         }
-        push(&mut self.runs, run).is_ok()
+        core::mem::swap(&mut self.runs, &mut self.newest);
     }
+}
+
+/// Adds a run, or makes the last one longer. False if there is no room.
+fn add(runs: &mut Array<Run>, run: Run) -> bool {
+    if let Some(last) = runs.last_mut() {
+        let follows =
+            last.sector + u64::from(last.sectors) == run.sector && last.at + last.sectors == run.at;
+        if follows {
+            last.sectors += run.sectors;
+            return true;
+        }
+    }
+    push(runs, run).is_ok()
 }
 
 /// Goes through the records of a window that begins with `due`, as long as they are whole in it and
@@ -243,15 +296,20 @@ pub fn write_back<S: Store>(
     store.read(tail.position, window).map_err(Error::Cache)?;
 
     let (next, lost) = collect(store, batch, window, written).map_err(Error::Damaged)?;
-    // Whatever is not live was superseded by now.
+    // Whatever is not live was superseded by now. In an ordered log it is written all the same.
     let superseded_before = store.end();
 
     sort(&mut batch.runs);
+    if superblock.ordered {
+        batch.keep_newest();
+    }
     if !batch.runs.is_empty() {
         store.write(batch, window).map_err(Error::Backing)?;
         store.flush_backing().map_err(Error::Backing)?;
     }
-    store.commit_log(superseded_before).map_err(Error::Cache)?;
+    if !superblock.ordered {
+        store.commit_log(superseded_before).map_err(Error::Cache)?;
+    }
     store.write_tail(next, lost).map_err(Error::Cache)?;
     for (part, position) in &batch.damaged {
         store.lose(part, *position);
@@ -272,9 +330,9 @@ pub fn write_back<S: Store>(
     Ok(Some(written))
 }
 
-/// Fills a batch with what is live in a window that begins at the tail. Returns what follows the
-/// last record of the batch, and all that is lost then; or the id of a record that is damaged too
-/// much to say what is lost.
+/// Fills a batch with what is live in a window that begins at the tail; in an ordered log with all
+/// until the next flush. Returns what follows the last record of the batch, and all that is lost
+/// then; or the id of a record that is damaged too much to say what is lost.
 fn collect<S: Store>(
     store: &S,
     batch: &mut Batch,
@@ -289,25 +347,41 @@ fn collect<S: Store>(
     let mut lost = lost.ok_or(tail.id)?;
     let mut too_many = None;
     let next = records(window, tail, written, superblock, |record, due| {
+        if superblock.ordered && due.id != tail.id && record.follows_flush() {
+            return false;
+        }
         let before = (batch.runs.len(), batch.runs.last().copied());
         let (damaged_before, lost_before) = (batch.damaged.len(), lost);
         for (extent, position, data) in record.extents() {
             if extent.discarded {
                 continue;
             }
+            // Of a part that was superseded nothing else knows the checksum.
+            let all = superblock.ordered && is_whole(&extent, data);
             for part in parts(extent.sector, extent.sectors) {
                 let live = store.live(&part, position);
-                if live.mask == 0 {
+                if live.mask == 0 && !superblock.ordered {
                     continue;
                 }
-                if crc32c(part.of(data)) != live.crc {
+                let is_intact = all || live.mask != 0 && crc32c(part.of(data)) == live.crc;
+                let wanted = if superblock.ordered {
+                    part.mask
+                } else {
+                    live.mask
+                };
+                if !is_intact {
                     let noted = lost.add_part(&part, live.mask)
                         && push(&mut batch.damaged, (part, position)).is_ok();
                     if !noted {
                         too_many = Some(due.id);
                         return false;
                     }
-                } else if !batch.add_live(&part, position - tail.position, live.mask) {
+                } else if !batch.add_part(
+                    &part,
+                    position - tail.position,
+                    wanted,
+                    !superblock.ordered,
+                ) {
                     // The batch is full: this record belongs to the next one.
                     batch.runs.truncate(before.0);
                     if let (Some(last), Some(run)) = (batch.runs.last_mut(), before.1) {

@@ -228,6 +228,8 @@ pub(crate) struct Cache {
     discarded_in: Atomic<u64>,
     /// [`Knob::VerifyReads`], for bios.
     verify_reads: Atomic<u32>,
+    /// [`Superblock::ordered`], for bios.
+    ordered: Atomic<u32>,
     /// Something damaged was found that user space was not told of.
     damage: Atomic<u32>,
     /// How many sectors are lost, by the superblock.
@@ -378,6 +380,7 @@ impl Cache {
             batches: Atomic::new(0),
             discarded_in: Atomic::new(0),
             verify_reads: Atomic::new(verify_reads),
+            ordered: Atomic::new(0),
             damage: Atomic::new(0),
             lost_sectors: Atomic::new(lost_sectors),
             backing_load: Atomic::new(0),
@@ -438,8 +441,30 @@ impl Cache {
         }
         superblock.clean = false;
         self.disk.write_superblock(superblock, block)?;
+        self.ordered.store(superblock.ordered.into(), Relaxed);
         *loaded = true;
         Ok(())
+    }
+
+    /// Has the log written back in the order of flushes from now on, or not. Fails with `EBUSY` if what
+    /// is in it was not written for that. Under the lock of `setting`; sleeps.
+    pub(crate) fn order(this: &Shared<Self>, wanted: bool) -> Result {
+        let mut writer = this.writer.lock();
+        if writer.superblock.ordered == wanted || this.failed.is_set() {
+            return Ok(());
+        }
+        if wanted && !this.is_clean() {
+            return Err(EBUSY);
+        }
+        writer.superblock.ordered = wanted;
+        Self::write_superblock(this, &mut writer, false)?;
+        this.ordered.store(wanted.into(), Relaxed);
+        Ok(())
+    }
+
+    /// Whether the backing device gets nothing but what is written back.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.ordered.load(Relaxed) != 0
     }
 
     fn recover(&self, superblock: &mut Superblock) -> Result<Due> {
@@ -931,6 +956,7 @@ fn new_superblock(disk: &Disk, backing_sectors: u64) -> Result<Superblock, CtrEr
         },
         durable_id: 1,
         clean: false,
+        ordered: false,
         lost: Lost::NONE,
     })
 }

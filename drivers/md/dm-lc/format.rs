@@ -31,6 +31,7 @@ const SUPERBLOCK_USED: usize = 512;
 const SUPERBLOCK_MAGIC: &[u8; 8] = b"dm-lc-rs";
 const VERSION: u32 = 1;
 const CLEAN: u32 = 1;
+const ORDERED: u32 = 2;
 const LOST_AT: usize = 112;
 /// How many runs of lost sectors a superblock has room for.
 const LOST_RUNS: usize = (SUPERBLOCK_USED - LOST_AT) / 8;
@@ -75,6 +76,9 @@ pub struct Superblock {
     pub durable_id: u64,
     /// Whether the cache was shut down in order.
     pub clean: bool,
+    /// Whether the backing device has nothing that is not in the log, or was; so that the log can be
+    /// written back in the order of flushes.
+    pub ordered: bool,
     /// What was damaged before it could be written back.
     pub lost: Lost,
 }
@@ -270,7 +274,9 @@ impl Superblock {
         put(block, 88, &self.durable_id.to_le_bytes());
         put(block, 96, &self.tail.chain.to_le_bytes());
         put(block, 100, &self.space.header_sectors().to_le_bytes());
-        put(block, 104, &u32::from(self.clean).to_le_bytes());
+        let clean = if self.clean { CLEAN } else { 0 };
+        let ordered = if self.ordered { ORDERED } else { 0 };
+        put(block, 104, &(clean | ordered).to_le_bytes());
         put(block, 108, &(self.lost.count as u32).to_le_bytes());
         for (number, run) in self.lost.runs.iter().take(self.lost.count).enumerate() {
             put(block, LOST_AT + 8 * number, &run.to_le_bytes());
@@ -326,6 +332,7 @@ impl Superblock {
             },
             durable_id: u64_at(block, 88),
             clean: u32_at(block, 104) & CLEAN != 0,
+            ordered: u32_at(block, 104) & ORDERED != 0,
             lost: Lost {
                 runs: core::array::from_fn(|number| u64_at(block, LOST_AT + 8 * number)),
                 count: (u32_at(block, 108) as usize).min(LOST_RUNS),

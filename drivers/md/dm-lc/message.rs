@@ -53,14 +53,14 @@ impl Message {
             ("check", Message::Check),
             ("clear_stat", Message::ClearStat),
             ("stats", Message::Stats),
-            (
-                Mode::Cleaner.name(),
-                Message::Set(settings.with_mode(Mode::Cleaner)),
-            ),
         ];
         let known = words.into_iter().find(|(name, _)| word.is(name));
         let message = match known {
             Some((_, message)) => message,
+            None if word.is(Mode::Cleaner.name()) => {
+                let cleaner = settings.with_mode(Mode::Cleaner);
+                Message::Set(cleaner.map_err(|expected| Refused::Word(word.invalid(expected)))?)
+            }
             None => {
                 let mut settings = *settings;
                 match settings.change(&word, args) {

@@ -45,6 +45,7 @@ pub struct Record<'a> {
     data: &'a [u8],
     next: Due,
     epoch: u64,
+    durable_id: u64,
 }
 
 impl<'a> Record<'a> {
@@ -71,12 +72,18 @@ impl<'a> Record<'a> {
                 chain: header.crc(),
             },
             epoch: says.epoch,
+            durable_id: says.durable_id,
         })
     }
 
     /// What follows it.
     pub fn next(&self) -> Due {
         self.next
+    }
+
+    /// Whether all before it was flushed before it was written.
+    pub fn follows_flush(&self) -> bool {
+        self.durable_id + 1 == self.next.id
     }
 
     /// The position behind it.
@@ -104,7 +111,7 @@ impl<'a> Record<'a> {
 }
 
 /// Whether the data of an extent is as it was written.
-fn is_whole(extent: &Extent, data: &[u8]) -> bool {
+pub fn is_whole(extent: &Extent, data: &[u8]) -> bool {
     extent.discarded || checksum(extent.sector, data) == extent.crc
 }
 

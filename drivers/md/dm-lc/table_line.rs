@@ -84,10 +84,13 @@ pub enum Knob {
     CommitSuperBlockInterval,
     /// 1: compare what is read from the cache device with its checksums.
     VerifyReads,
+    /// 1: the backing device alone is always as it was at a flush, but for what was written before the
+    /// next one.
+    PrefixConsistent,
 }
 
 /// How many there are.
-const KNOBS: usize = 11;
+const KNOBS: usize = 12;
 
 /// What there is to know of a setting.
 struct About {
@@ -129,6 +132,7 @@ const ABOUT: [About; KNOBS] = [
         0,
     ),
     About::new("verify_reads", None, 0, 1, 0),
+    About::new("prefix_consistent", None, 0, 1, 0),
 ];
 
 impl About {
@@ -163,6 +167,7 @@ impl Knob {
         Knob::FlushCurrentBufferInterval,
         Knob::CommitSuperBlockInterval,
         Knob::VerifyReads,
+        Knob::PrefixConsistent,
     ];
 
     fn about(self) -> &'static About {
@@ -269,10 +274,9 @@ impl Options {
         if let Ok(word) = args.next("word") {
             return Err(word.invalid("no word after the arguments that were counted"));
         }
-        // Which of the two came first does not matter.
-        if !options.settings.watermarks_fit() {
-            return Err(word.invalid("a low_watermark that is not above the high_watermark"));
-        }
+        // Which of two came first does not matter.
+        let fit = options.settings.fitting();
+        fit.map_err(|expected| word.invalid(expected))?;
         Ok(options)
     }
 }
@@ -284,7 +288,8 @@ fn unknown<'a>(word: &Arg<'a>) -> ArgError<'a> {
     word.invalid(
         "mode, allow_migrate, force_migrate, migrate_threshold, update_interval, \
          nr_max_batched_migration, high_watermark, low_watermark, barrier_deadline_ms, \
-         flush_current_buffer_interval, commit_super_block_interval, verify_reads or format",
+         flush_current_buffer_interval, commit_super_block_interval, verify_reads, \
+         prefix_consistent or format",
     )
 }
 
@@ -295,9 +300,9 @@ impl Settings {
         self.numbers[knob as usize]
     }
 
-    /// The same settings in another mode.
-    pub fn with_mode(self, mode: Mode) -> Self {
-        Settings { mode, ..self }
+    /// The same settings in another mode; or what is expected instead, if it does not go with them.
+    pub fn with_mode(self, mode: Mode) -> Result<Self, &'static str> {
+        Settings { mode, ..self }.fitting()
     }
 
     /// Whether a setting that is 0 or 1 is 1.
@@ -313,18 +318,14 @@ impl Settings {
         args: &mut Args<'a>,
     ) -> Option<Result<(), ArgError<'a>>> {
         let (key, name) = Key::of(word).filter(|&(key, _)| key != Key::Format)?;
-        let mut changed = *self;
         let result = args.next(name).and_then(|value| {
+            let mut changed = *self;
             changed.set(key, value)?;
-            if changed.watermarks_fit() {
-                Ok(())
-            } else {
-                Err(value.invalid("a low_watermark that is not above the high_watermark"))
-            }
+            *self = changed
+                .fitting()
+                .map_err(|expected| value.invalid(expected))?;
+            Ok(())
         });
-        if result.is_ok() {
-            *self = changed;
-        }
         Some(result)
     }
 
@@ -352,8 +353,15 @@ impl Settings {
         Ok(())
     }
 
-    fn watermarks_fit(&self) -> bool {
-        self.get(Knob::LowWatermark) <= self.get(Knob::HighWatermark)
+    /// The settings, if they go together; or what is expected.
+    fn fitting(self) -> Result<Self, &'static str> {
+        if self.get(Knob::LowWatermark) > self.get(Knob::HighWatermark) {
+            Err("a low_watermark that is not above the high_watermark")
+        } else if self.is_set(Knob::PrefixConsistent) && self.mode != Mode::Writeback {
+            Err("the mode writeback with prefix_consistent 1")
+        } else {
+            Ok(self)
+        }
     }
 
     /// Writes the arguments of a table line with these settings: those that are not the defaults.

@@ -16,6 +16,7 @@ use crate::{
     },
     status,
     table_line::{
+        Knob,
         Mode,
         Options,
         Settings, //
@@ -189,11 +190,12 @@ impl Target for LcTarget {
 
     fn preresume(&self) -> Result {
         self.cache.load()?;
-        if self.in_force.is_set() {
-            Ok(())
-        } else {
-            self.check_mode(Mode::Writeback, self.settings.mode)
+        let _setting = self.cache.setting.lock();
+        if !self.in_force.is_set() {
+            self.check_mode(Mode::Writeback, self.settings.mode)?;
         }
+        // Also if it was in force before: another table may have been about to be.
+        self.order(&self.settings())
     }
 
     fn resume(&self) {
@@ -258,6 +260,7 @@ impl Target for LcTarget {
             }
             Message::Set(settings) => {
                 self.check_mode(before.mode, settings.mode)?;
+                self.order(&settings)?;
                 Cache::change_settings(&cache, settings);
             }
         }
@@ -299,6 +302,20 @@ impl LcTarget {
             self.table.device_name()
         );
         Err(EBUSY)
+    }
+
+    /// Has the log written back in the order that settings want. Under the lock of `setting`.
+    fn order(&self, settings: &Settings) -> Result {
+        let wanted = settings.is_set(Knob::PrefixConsistent);
+        Cache::order(&self.cache.share(), wanted).inspect_err(|&errno| {
+            if errno == EBUSY {
+                dm::error!(
+                    NAME,
+                    "{}: prefix_consistent `1': expected a cache of which all is written back",
+                    self.table.device_name()
+                );
+            }
+        })
     }
 
     #[inline]

@@ -317,9 +317,10 @@ fn accept(this: &Shared<Cache>, bio: OwnedBio<LcTarget>) {
     }
 }
 
-/// Tells the backing device of a discard, if it wants to know.
+/// Tells the backing device of a discard, if it wants to know. In an ordered log it may still need what
+/// was discarded.
 pub(crate) fn pass_down(cache: &Cache, bio: OwnedBio<LcTarget>) {
-    if cache.backing.max_discard_sectors() == 0 {
+    if cache.is_ordered() || cache.backing.max_discard_sectors() == 0 {
         bio.end(Status::OK);
     } else {
         let sector = bio.sector();

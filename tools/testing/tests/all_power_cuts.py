@@ -27,6 +27,7 @@ USES = {
     "tight": (Use(region=8, sectors=2 * MIB, operations=1500, own_sectors=128), 400),
     # The log goes round several times.
     "lc-round": (Use(**SMALL_CACHE, operations=2500), 300),
+    "lc-ordered": (Use(**SMALL_CACHE, operations=2500, options="--ordered"), 100),
     "lc-as-it-likes": (Use(**SMALL_CACHE, operations=1000, options="--no-settings"), 100),
 }
 
@@ -41,6 +42,14 @@ def test_all_power_cuts(request, guest, name, say):
 
 # Name: a target and a file of its folder, what is there, and what is there instead.
 FAULTS = {
+    "an ordered log that is written back beyond a flush": (
+        "lc", "batch.rs",
+        ("due.id != tail.id && record.follows_flush()", "due.id != tail.id && record.follows_flush() && false"),
+    ),
+    "an ordered log of which only the newest copies are written back": (
+        "lc", "batch.rs",
+        ("let wanted = if superblock.ordered {", "let wanted = if false {"),
+    ),
     "no flush of the destination": (
         "clone", "commit.rs",
         ("commit(|| this.dest.flush())", "commit(|| Ok(()))"),
@@ -90,6 +99,7 @@ SPOILT = {
     "clone": Use(region=8, sectors=2 * MIB, operations=400, seed=SEED),
     "lc": Use(**SMALL_CACHE, operations=400, seed=SEED),
 }
+ORDERED = dataclasses.replace(SPOILT["lc"], options="--ordered")
 
 
 @pytest.mark.limit(1200)
@@ -98,4 +108,5 @@ def test_power_cuts_bring_out_faults(request, guest, workshop, fault):
     target, file, *changes = FAULTS[fault]
     module = workshop.spoilt(f"dm_{target}_rs", f"drivers/md/dm-{target}/{file}", *changes)
     cuts = PowerCuts(guest, log_folder(request.node.nodeid))
-    assert cuts.notice(SPOILT[target], module), f"nobody misses anything, although there is {fault}"
+    use = ORDERED if "ordered" in fault else SPOILT[target]
+    assert cuts.notice(use, module), f"nobody misses anything, although there is {fault}"

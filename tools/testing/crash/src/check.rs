@@ -128,7 +128,7 @@ impl<'a> World<'a> {
 pub fn data_at_first(target: Target) -> Content {
     match target {
         Target::Clone { .. } => BEFORE,
-        Target::Lc => SOURCE,
+        Target::Lc { .. } => SOURCE,
     }
 }
 

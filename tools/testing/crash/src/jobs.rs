@@ -121,7 +121,7 @@ impl Jobs<'_> {
             _ => random.random_range(0..regions),
         };
         let start = first * region;
-        if self.setup.target == Target::Lc && random.random_bool(0.05) {
+        if matches!(self.setup.target, Target::Lc { .. }) && random.random_bool(0.05) {
             return start..(start + random.random_range(100..=400)).min(sectors);
         }
         let whole = (start + region * random.random_range(1..=3)).min(sectors);

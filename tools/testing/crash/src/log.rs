@@ -113,8 +113,8 @@ pub struct Setup {
 pub enum Target {
     /// A clone with regions of so many sectors.
     Clone { region: u64 },
-    /// A write cache.
-    Lc,
+    /// A write cache; whether it is to be written back in the order of flushes.
+    Lc { ordered: bool },
 }
 
 impl Setup {
@@ -122,7 +122,7 @@ impl Setup {
     pub fn region(&self) -> u64 {
         match self.target {
             Target::Clone { region } => region,
-            Target::Lc => 8,
+            Target::Lc { .. } => 8,
         }
     }
 

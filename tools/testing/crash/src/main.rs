@@ -17,6 +17,7 @@ mod log;
 mod metadata;
 mod nbd;
 mod open;
+mod order;
 mod record;
 mod show;
 mod use_clone;
@@ -61,6 +62,9 @@ enum Command {
         /// Change no settings
         #[arg(long)]
         no_settings: bool,
+        /// Have a cache written back in the order of flushes
+        #[arg(long, conflicts_with = "source")]
+        ordered: bool,
         /// Sizes in sectors: of the target, of a clone's region, of the target's own disk
         #[arg(long, default_value_t = 16384)]
         sectors: u64,
@@ -120,6 +124,7 @@ fn main() -> Result<()> {
             jobs,
             no_discards,
             no_settings,
+            ordered,
             sectors,
             region,
             own_sectors,
@@ -131,7 +136,7 @@ fn main() -> Result<()> {
                     own_sectors,
                     target: match source {
                         Some(_) => Target::Clone { region },
-                        None => Target::Lc,
+                        None => Target::Lc { ordered },
                     },
                 },
                 operations,
@@ -187,6 +192,10 @@ fn judge(log: Log, plan: &check::Plan<'_>, states: Option<PathBuf>) -> Result<()
     println!("seed {}: {} events, {report}", plan.seed, log.events.len());
     if report.flaws > 0 {
         bail!("{}", report.examples.join("\n"));
+    }
+    if log.setup.target == (Target::Lc { ordered: true }) {
+        let states = order::check(&log)?;
+        println!("each of {states} states of the disk of data alone fits to a flush");
     }
     if let Some(path) = states {
         let state = |one: check::Chosen| State {

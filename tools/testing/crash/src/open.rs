@@ -132,7 +132,7 @@ impl Worker {
                 )
             }
             (Target::Clone { .. }, None) => bail!("clones need --source"),
-            (Target::Lc, _) => ("lc", format!("{data} {own} 2 allow_migrate 0")),
+            (Target::Lc { .. }, _) => ("lc", format!("{data} {own} 2 allow_migrate 0")),
         };
         self.device.load(sectors, name, &words)?;
         self.device.suspend()?;
@@ -143,7 +143,7 @@ impl Worker {
                 let progress = format!("{}/{}", state.view.count(), states.setup.regions());
                 status.get(3) == Some(&progress) && status.last().is_some_and(|mode| mode == "rw")
             }
-            Target::Lc => status.get(1).is_some_and(|state| state == "rw"),
+            Target::Lc { .. } => status.get(1).is_some_and(|state| state == "rw"),
         };
         ensure!(
             right,
@@ -155,7 +155,7 @@ impl Worker {
         if ends {
             match target {
                 Target::Clone { .. } => self.hydrate(states.setup.regions())?,
-                Target::Lc => self.device.message("flush")?,
+                Target::Lc { .. } => self.device.message("flush")?,
             }
             self.check(state).context("at its end")?;
         }
@@ -165,7 +165,7 @@ impl Worker {
             Self::holds(&data, &mut self.buffer, state).context("the disk of data, at the end")?;
             self.data.forget(..);
             self.own.forget(..);
-        } else if target == Target::Lc {
+        } else if matches!(target, Target::Lc { .. }) {
             // It counts how often it was opened, in its superblocks.
             self.own.forget(..SUPERBLOCKS);
         }

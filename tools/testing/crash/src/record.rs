@@ -67,7 +67,7 @@ pub fn record(plan: Plan) -> Result<Log> {
     let device = dm::Device::create("crash")?;
     let mut control: Box<dyn Control + '_> = match setup.target {
         Target::Clone { .. } => Box::new(CloneControl::new(&plan, &device, &recorder)?),
-        Target::Lc => Box::new(LcControl::new(&plan, &device, &recorder)),
+        Target::Lc { .. } => Box::new(LcControl::new(&plan, &device, &recorder)),
     };
     let (name, words) = control.table();
     device.load(setup.sectors, name, &words)?;

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::dm;
-use crate::log::{Recorder, Setup};
+use crate::log::{Recorder, Setup, Target};
 use crate::record::{Control, Plan, DATA, OWN};
 
 pub struct LcControl<'a> {
@@ -37,6 +37,11 @@ impl<'a> LcControl<'a> {
         self.device.message(message)
     }
 
+    /// Then it has one mode.
+    fn is_ordered(&self) -> bool {
+        self.setup.target == Target::Lc { ordered: true }
+    }
+
     fn load(&mut self) -> Result<()> {
         let (name, words) = self.table();
         self.recorder.note(format!("load {words}"));
@@ -47,14 +52,20 @@ impl<'a> LcControl<'a> {
 impl Control for LcControl<'_> {
     /// It writes back before there is much.
     fn table(&mut self) -> (&'static str, String) {
-        let settings = if self.no_settings {
-            String::new()
-        } else {
+        let mut settings = Vec::new();
+        if !self.no_settings {
             let low = self.random.random_range(0..=2);
             let high = low + self.random.random_range(1..=3);
-            format!(" 4 high_watermark {high} low_watermark {low}")
-        };
-        ("lc", format!("{DATA} {OWN}{settings}"))
+            settings.extend([
+                format!("high_watermark {high}"),
+                format!("low_watermark {low}"),
+            ]);
+        }
+        if self.is_ordered() {
+            settings.push("prefix_consistent 1".into());
+        }
+        let (count, settings) = (2 * settings.len(), settings.join(" "));
+        ("lc", format!("{DATA} {OWN} {count} {settings}"))
     }
 
     fn act(&mut self, _over: &AtomicBool) -> Result<()> {
@@ -76,7 +87,7 @@ impl Control for LcControl<'_> {
                 self.recorder.note("resume with another table");
                 self.device.resume()
             }
-            8..10 if !self.no_settings => {
+            8..10 if !self.no_settings && !self.is_ordered() => {
                 // The log is what there is to be judged.
                 let mode = if self.random.random_bool(0.7) {
                     "writeback"

@@ -36,7 +36,7 @@ impl View {
                 hydrated: Hydrated::none(setup.regions()),
                 region,
             },
-            Target::Lc => View::Lc(Cached::nothing(setup.sectors)),
+            Target::Lc { .. } => View::Lc(Cached::nothing(setup.sectors)),
         }
     }
 
@@ -57,7 +57,9 @@ impl View {
                     Found::Metadata(hydrated) => Some(View::Clone { hydrated, region }),
                 })
             }
-            Target::Lc => Ok(cached::read(contents, dictionary, setup.sectors)?.map(View::Lc)),
+            Target::Lc { .. } => {
+                Ok(cached::read(contents, dictionary, setup.sectors)?.map(View::Lc))
+            }
         }
     }
 

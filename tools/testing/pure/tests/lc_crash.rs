@@ -12,57 +12,10 @@ use rand::{
     SeedableRng, //
 };
 
-const CACHE_SECTORS: u64 = 2048 + 33 * 1032;
-const BACKING_SECTORS: u64 = 4096;
-
-fn disks(backing_sectors: u64) -> Disks {
-    Disks {
-        cache: Disk::new(CACHE_SECTORS),
-        backing: Disk::new(backing_sectors),
-        power: Power { left: None },
-    }
-}
-
-/// One thing that a user, or the cache by itself, does.
-fn step(
-    machine: &mut Machine,
-    expected: &mut Expected,
-    random: &mut StdRng,
-    tag: &mut u64,
-) -> Result<(), PowerCut> {
-    let sectors = match random.random_range(0..10) {
-        0..5 => 8,
-        5..8 => random.random_range(1..16),
-        8 => random.random_range(1..300),
-        _ => random.random_range(1000..2100),
-    };
-    let first = random.random_range(0..BACKING_SECTORS - u64::from(sectors));
-    let first = if sectors == 8 { first / 8 * 8 } else { first };
-    match random.random_range(0..100) {
-        0..70 => {
-            *tag += 1;
-            // From its beginning on it may be there, acknowledged or not.
-            expected.wrote(first, sectors, *tag);
-            machine.write(first, sectors, *tag)
-        }
-        70..74 => {
-            expected.discarded(first, sectors);
-            machine.discard(first, sectors)
-        }
-        74..80 => machine.write_log(),
-        80..90 => {
-            machine.flush()?;
-            expected.flushed();
-            Ok(())
-        }
-        _ => machine.write_back().map(|_| ()),
-    }
-}
-
 fn power_cuts(seed: u64, cuts: usize, header_sectors: u32, break_superseded: bool) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut expected = Expected::default();
-    let mut disks = disks(BACKING_SECTORS);
+    let mut disks = disks();
     let mut tag = 0;
     for number in 0..cuts {
         // A cut may hit the start as well.
@@ -116,7 +69,7 @@ fn a_thousand_power_cuts_with_blocks_of_4096_bytes() {
 fn a_thousand_damaged_bytes() {
     let mut random = StdRng::seed_from_u64(7);
     let mut expected = Expected::default();
-    let mut disks = disks(BACKING_SECTORS);
+    let mut disks = disks();
     let (mut tag, mut refused, mut lost) = (0, 0, 0);
     for number in 0..1000 {
         let mut machine = match Machine::start(disks, 1) {

@@ -30,7 +30,7 @@ fn options(words: &[&str]) -> Result<Options, String> {
 }
 
 /// A setting and a value that it may have.
-const VALUES: [(&str, std::ops::RangeInclusive<u32>); 11] = [
+const VALUES: [(&str, std::ops::RangeInclusive<u32>); 12] = [
     ("allow_migrate", 0..=1),
     ("force_migrate", 0..=1),
     ("migrate_threshold", 0..=100),
@@ -42,6 +42,7 @@ const VALUES: [(&str, std::ops::RangeInclusive<u32>); 11] = [
     ("flush_current_buffer_interval", 0..=3600),
     ("commit_super_block_interval", 0..=3600),
     ("verify_reads", 0..=1),
+    ("prefix_consistent", 0..=1),
 ];
 
 /// What dm-writeboost calls some of them.
@@ -58,11 +59,12 @@ fn words() -> impl Strategy<Value = Vec<String>> {
         .into_iter()
         .map(|(key, range)| range.prop_map(move |value| [key.to_string(), value.to_string()]))
         .collect();
-    let mode =
-        select(Mode::ALL.to_vec()).prop_map(|mode| ["mode".to_string(), mode.name().to_string()]);
-    (numbers, mode)
+    (numbers, select(Mode::ALL.to_vec()))
         .prop_map(|(mut pairs, mode)| {
-            pairs.push(mode);
+            if mode != Mode::Writeback {
+                pairs.retain(|[key, _]| key != "prefix_consistent");
+            }
+            pairs.push(["mode".to_string(), mode.name().to_string()]);
             pairs
         })
         .prop_shuffle()
@@ -105,8 +107,8 @@ fn wrong_words_are_named() {
             "number of arguments `2': only 1 words follow",
         ),
         (
-            vec!["28"],
-            "number of arguments `28': expected a number from 0 to 26",
+            vec!["30"],
+            "number of arguments `30': expected a number from 0 to 28",
         ),
         (
             vec!["2", "mode", "fast"],
@@ -147,6 +149,10 @@ fn wrong_words_are_named() {
         (
             vec!["4", "migrate_threshold", "1", "writeback_threshold", "1"],
             "key `writeback_threshold': expected each key once",
+        ),
+        (
+            vec!["4", "prefix_consistent", "1", "mode", "cleaner"],
+            "number of arguments `4': expected the mode writeback with prefix_consistent 1",
         ),
         (
             vec!["0", "more"],
@@ -206,6 +212,10 @@ fn messages() {
         );
     }
     assert_eq!(parsed(&["cleaner"]), parsed(&["mode", "cleaner"]));
+    let ordered = options(&["2", "prefix_consistent", "1"]).unwrap().settings;
+    for words in [&["cleaner"][..], &["mode", "writearound"]] {
+        assert!(read(words, |args| Message::parse(args, &ordered).is_err()));
+    }
     for words in [
         vec!["mode"],
         vec!["format", "1"],

@@ -19,3 +19,13 @@ def test_every_power_cut_of_a_record(request, guest):
         right, said = cuts.check(record, "--without", flushes)
         assert not right, f"these flushes are not missed: {flushes}"
     cuts.open(use, states, "rs")
+
+
+@pytest.mark.limit(240)
+def test_backing_device_alone_is_as_at_a_flush(request, guest):
+    """With prefix_consistent, after every power cut."""
+    cuts = PowerCuts(guest, log_folder(request.node.nodeid))
+    use = Use(**SMALL_CACHE, operations=250, options="--ordered")
+    right, said = cuts.check(cuts.record(use))
+    assert right, said
+    assert "states of the disk of data alone" in said

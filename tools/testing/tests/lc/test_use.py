@@ -104,13 +104,14 @@ def test_table_is_what_makes_it_again(cache):
 WRONG_WORDS = {
     "1 mode": "number of arguments `1': expected an even number",
     "2 mode": "number of arguments `2': only 1 words follow",
-    "28 mode": "number of arguments `28': expected a number from 0 to 26",
+    "30 mode": "number of arguments `30': expected a number from 0 to 28",
     "2 mode fast": "mode `fast': expected writeback, writethrough, writearound, passthrough or cleaner",
     "2 nr_read_cache_cells 9": "expected to be left out, since reads are not cached",
     "2 speed 3": "key `speed': expected mode, ",
     "2 high_watermark 101": "high_watermark `101': expected a number from 0 to 100",
     "4 mode writeback mode cleaner": "key `mode': expected each key once",
     "2 high_watermark 10": "expected a low_watermark that is not above the high_watermark",
+    "4 mode cleaner prefix_consistent 1": "expected the mode writeback with prefix_consistent 1",
     "2 mode cleaner more": "word `more': expected no word after",
     "2 flush_current_buffer_interval 3601": "expected a number from 0 to 3600",
 }

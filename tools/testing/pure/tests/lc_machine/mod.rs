@@ -268,6 +268,7 @@ impl Machine {
                     },
                     durable_id: 1,
                     clean: true,
+                    ordered: false,
                     lost: Lost::NONE,
                 }
             }
@@ -403,6 +404,9 @@ impl Machine {
             self.shards[shard_of(part.block)].forget(&part, place.position);
         }
         self.log.complete(&place, 0);
+        if self.superblock.ordered {
+            return Ok(());
+        }
         let rubbish = vec![0xdd; sectors as usize * SECTOR];
         self.disks.write(Disks::backing, sector, &rubbish)
     }
@@ -442,6 +446,13 @@ impl Machine {
         self.durable_id = self.due.id;
         self.durable_position = self.written;
         Ok(())
+    }
+
+    /// Has the log written back in the order of flushes from now on.
+    pub fn order(&mut self) -> Result<(), PowerCut> {
+        assert_eq!(self.log.used(), 0);
+        self.superblock.ordered = true;
+        write_superblock(&mut self.disks, &mut self.superblock)
     }
 
     /// Writes one batch back.
@@ -616,6 +627,70 @@ pub fn tag_of(sector: u64, bytes: &[u8]) -> Option<u64> {
     (bytes == content(sector, 1, tag)).then_some(tag)
 }
 
+/// Who is told of what happens, and knows what may be found because of it.
+pub trait Oracle {
+    /// A write begins: from then on it may be there, acknowledged or not.
+    fn wrote(&mut self, sector: u64, sectors: u32, tag: u64);
+    /// A discard begins.
+    fn discarded(&mut self, sector: u64, sectors: u32);
+    /// A flush has ended.
+    fn flushed(&mut self);
+    /// A batch was written back.
+    fn wrote_back(&self, _machine: &Machine) {}
+}
+
+/// The sizes of the disks.
+pub const CACHE_SECTORS: u64 = 2048 + 33 * 1032;
+pub const BACKING_SECTORS: u64 = 4096;
+
+/// Disks on which nothing is.
+pub fn disks() -> Disks {
+    Disks {
+        cache: Disk::new(CACHE_SECTORS),
+        backing: Disk::new(BACKING_SECTORS),
+        power: Power { left: None },
+    }
+}
+
+/// One thing that a user, or the cache by itself, does.
+pub fn step(
+    machine: &mut Machine,
+    oracle: &mut impl Oracle,
+    random: &mut StdRng,
+    tag: &mut u64,
+) -> Result<(), PowerCut> {
+    let sectors = match random.random_range(0..10) {
+        0..5 => 8,
+        5..8 => random.random_range(1..16),
+        8 => random.random_range(1..300),
+        _ => random.random_range(1000..2100),
+    };
+    let first = random.random_range(0..BACKING_SECTORS - u64::from(sectors));
+    let first = if sectors == 8 { first / 8 * 8 } else { first };
+    match random.random_range(0..100) {
+        0..70 => {
+            *tag += 1;
+            oracle.wrote(first, sectors, *tag);
+            machine.write(first, sectors, *tag)
+        }
+        70..74 => {
+            oracle.discarded(first, sectors);
+            machine.discard(first, sectors)
+        }
+        74..80 => machine.write_log(),
+        80..90 => {
+            machine.flush()?;
+            oracle.flushed();
+            Ok(())
+        }
+        _ => {
+            machine.write_back()?;
+            oracle.wrote_back(machine);
+            Ok(())
+        }
+    }
+}
+
 /// What a user may find, sector by sector.
 #[derive(Default)]
 pub struct Expected {
@@ -634,8 +709,8 @@ struct Tags {
     discarded: bool,
 }
 
-impl Expected {
-    pub fn wrote(&mut self, sector: u64, sectors: u32, tag: u64) {
+impl Oracle for Expected {
+    fn wrote(&mut self, sector: u64, sectors: u32, tag: u64) {
         for sector in sector..sector + u64::from(sectors) {
             let tags = self.sectors.entry(sector).or_default();
             tags.since.push(tag);
@@ -643,7 +718,7 @@ impl Expected {
         }
     }
 
-    pub fn discarded(&mut self, sector: u64, sectors: u32) {
+    fn discarded(&mut self, sector: u64, sectors: u32) {
         for sector in sector..sector + u64::from(sectors) {
             let tags = self.sectors.entry(sector).or_default();
             tags.anything = true;
@@ -651,7 +726,7 @@ impl Expected {
         }
     }
 
-    pub fn flushed(&mut self) {
+    fn flushed(&mut self) {
         for tags in self.sectors.values_mut() {
             if let Some(last) = tags.since.pop() {
                 tags.durable = last;
@@ -660,7 +735,9 @@ impl Expected {
             tags.anything = tags.discarded;
         }
     }
+}
 
+impl Expected {
     /// While the power is on, the last write is what is read.
     pub fn check_running(&self, machine: &Machine) {
         for (&sector, tags) in &self.sectors {
