@@ -47,7 +47,7 @@ def test_lc_holds_what_fio_writes(rig):
     guest = rig.guest
     words = (
         f"--filename={rig.device} --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bsrange=512-1m"
-        " --bs_unaligned --size=12m --offset_increment=12m --numjobs=4 --fsync=32"
+        " --size=12m --offset_increment=12m --numjobs=4 --fsync=32"
         " --verify=crc32c --verify_fatal=1 --verify_backlog=64 --randrepeat=0 --output=/tmp/fio.log"
     )
     for _ in range(10):
