@@ -213,17 +213,15 @@ impl Batch {
                 rest = others;
             }
             for (sector, at) in (block << BLOCK_SHIFT..).zip(newest) {
+                let sectors = 1;
                 if let Some(at) = at {
-                    let sectors = 1;
+                    let run = Run {
+                        sector,
+                        at,
+                        sectors,
+                    };
                     // There are no more sectors in the window than there is room for.
-                    let _ = add(
-                        &mut self.newest,
-                        Run {
-                            sector,
-                            at,
-                            sectors,
-                        },
-                    );
+                    let _ = add(&mut self.newest, run);
                 }
             }
         }
@@ -340,14 +338,14 @@ fn collect<S: Store>(
     written: u64,
 ) -> Result<(Due, Lost), u64> {
     let superblock = store.superblock();
-    let tail = superblock.tail;
+    let (tail, ordered) = (superblock.tail, superblock.ordered);
     batch.runs.clear();
     batch.damaged.clear();
     let lost = superblock.lost.filtered(|part| store.lost(part));
     let mut lost = lost.ok_or(tail.id)?;
     let mut too_many = None;
     let next = records(window, tail, written, superblock, |record, due| {
-        if superblock.ordered && due.id != tail.id && record.follows_flush() {
+        if ordered && due.id != tail.id && record.follows_flush() {
             return false;
         }
         let before = (batch.runs.len(), batch.runs.last().copied());
@@ -357,18 +355,15 @@ fn collect<S: Store>(
                 continue;
             }
             // Of a part that was superseded nothing else knows the checksum.
-            let all = superblock.ordered && is_whole(&extent, data);
+            let all = ordered && is_whole(&extent, data);
             for part in parts(extent.sector, extent.sectors) {
                 let live = store.live(&part, position);
-                if live.mask == 0 && !superblock.ordered {
+                if live.mask == 0 && !ordered {
                     continue;
                 }
                 let is_intact = all || live.mask != 0 && crc32c(part.of(data)) == live.crc;
-                let wanted = if superblock.ordered {
-                    part.mask
-                } else {
-                    live.mask
-                };
+                let wanted = if ordered { part.mask } else { live.mask };
+                let at = position - tail.position;
                 if !is_intact {
                     let noted = lost.add_part(&part, live.mask)
                         && push(&mut batch.damaged, (part, position)).is_ok();
@@ -376,12 +371,7 @@ fn collect<S: Store>(
                         too_many = Some(due.id);
                         return false;
                     }
-                } else if !batch.add_part(
-                    &part,
-                    position - tail.position,
-                    wanted,
-                    !superblock.ordered,
-                ) {
+                } else if !batch.add_part(&part, at, wanted, !ordered) {
                     // The batch is full: this record belongs to the next one.
                     batch.runs.truncate(before.0);
                     if let (Some(last), Some(run)) = (batch.runs.last_mut(), before.1) {

@@ -48,7 +48,7 @@ FAULTS = {
     ),
     "an ordered log of which only the newest copies are written back": (
         "lc", "batch.rs",
-        ("let wanted = if superblock.ordered {", "let wanted = if false {"),
+        ("let wanted = if ordered {", "let wanted = if false {"),
     ),
     "no flush of the destination": (
         "clone", "commit.rs",
