@@ -59,6 +59,17 @@ def pytest_runtest_protocol(item, nextitem):
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    """A guest that could not be made ready for a test is none for the next one."""
+    try:
+        return (yield)
+    except Exception:
+        if "guest" in item.fixturenames:
+            item.config.stash[KEEPER].drop()
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
     """Runs a test within its limit; a guest that comes back damaged fails it."""
     if "guest" not in item.fixturenames:
