@@ -147,7 +147,7 @@ fn target_type<T: Target>(module: &'static ThisModule) -> bindings::target_type 
 struct Instance<T: Target> {
     #[pin]
     target: T,
-    _anchor: Owner<Anchor>,
+    _anchor: Option<Owner<Anchor>>,
 }
 
 /// # Safety
@@ -194,6 +194,9 @@ unsafe fn construct<T: Target>(
     // construction fails, the owner is dropped here.
     let anchor = Owner::pin_init::<core::convert::Infallible>(unsafe { Anchor::new(ti) })
         .map_err(internal)?;
+    let handle = anchor.share();
+    // Dropped after all that follows, whatever fails: it waits for the handles in there.
+    let mut anchor = Some(anchor);
 
     // SAFETY: The target is ours during its construction.
     let raw = unsafe { &mut *ti.as_ptr() };
@@ -206,15 +209,16 @@ unsafe fn construct<T: Target>(
     // SAFETY: The registration lives at least as long as the module, which is held during a `ctr`.
     let global = unsafe { &(*registration).global };
     // SAFETY: The target is being constructed, and the anchor is its own.
-    let mut ctr = unsafe { Ctr::from_raw(ti, anchor.share(), global) };
+    let mut ctr = unsafe { Ctr::from_raw(ti, handle, global) };
     // SAFETY: The caller promises `argc` words, which live during this call.
     let mut args = unsafe { Args::from_raw(argc, argv) };
     let target = T::ctr(&mut ctr, &mut args)?;
 
+    let owner = &mut anchor;
     let instance = KBox::try_pin_init(
         try_pin_init!(Instance {
             target <- target,
-            _anchor: anchor,
+            _anchor: owner.take(),
         }? Error),
         GFP_KERNEL,
     )
