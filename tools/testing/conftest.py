@@ -120,10 +120,17 @@ def disks(guest):
 
 @pytest.fixture
 def failing(guest):
-    """Allocations fail that may wait for memory, too; nothing is said of it. Gives /sys/kernel/debug's folders."""
+    """Allocations fail that may wait for memory, too; nothing is said of it. Gives /sys/kernel/debug's folders.
+
+    Those for the files about a slab cache do not: they are many, and missing files do no harm.
+    """
     folders = ["/sys/kernel/debug/failslab", "/sys/kernel/debug/fail_page_alloc"]
     for folder in folders:
-        guest.run(f"cd {folder} && echo N > ignore-gfp-wait && echo 0 > verbose && echo 0 > probability")
+        guest.run(rf"""set -e; cd {folder}
+            echo 0 > probability; echo N > ignore-gfp-wait; echo 0 > verbose
+            echo 0 > require-start; printf 0x%x -1 > require-end; echo 32 > stacktrace-depth
+            range=($(sort /proc/kallsyms | grep -A 1 ' sysfs_slab_add$' | cut -d' ' -f1))
+            echo 0x${{range[0]}} > reject-start; echo 0x${{range[1]}} > reject-end""")
     guest.run(f"echo 0 > {folders[1]}/min-order && echo N > {folders[1]}/ignore-gfp-highmem")
     yield folders
     for folder in folders:

@@ -47,11 +47,11 @@ def test_io_goes_on_without_memory(guest, dm, disks, failing, interval):
             cat {sections}/.text > require-start
             size=$(awk '$1 == "dm_clone_rs" {{ print $2 }}' /proc/modules)
             printf '0x%x' $(($(cat {sections}/.text) + size)) > require-end
-            echo 32 > stacktrace-depth; echo -1 > times; echo {interval} > interval; echo 100 > probability""")
+            echo -1 > times; echo {interval} > interval; echo 100 > probability""")
     clone.message("enable_hydration")
     guest.run(f"iomodel run {clone} --source {SOURCE_TAG} --ops 400 --threads 4 --state {MODEL}")
     assert rig.progress().mode == "rw"
     for folder in failing:
-        guest.run(f"echo 0 > {folder}/probability; echo 0 > {folder}/require-start; echo 0 > {folder}/require-end")
+        guest.run(f"echo 0 > {folder}/probability")
     rig.hydrate()
     guest.run(f"iomodel verify {rig.dest} --source {SOURCE_TAG} --state {MODEL}")
