@@ -17,6 +17,5 @@ def test_each_allocation_of_each_call(guest, disks):
     print(json.dumps(said, indent=1))
     for call, outcomes in said.items():
         assert outcomes["done"] == 1 and set(outcomes) <= {"done", "served", "Cannot allocate memory"}, call
-    # Those calls need memory, and were refused for want of it.
-    for call in ("open", "recover"):
-        assert said[call]["Cannot allocate memory"] >= 1, said
+    # It was refused for want of memory. What recovery needs is found elsewhere if it is not found at once.
+    assert said["open"]["Cannot allocate memory"] >= 1, said
