@@ -7,7 +7,7 @@ import os
 
 # A reserve of 256 objects is as many allocations that end in the same way: after so many of a kind there are gaps,
 # which grow to so much.
-OF_A_KIND = 80
+OF_A_KIND = 24
 LARGEST_GAP = 16
 
 
