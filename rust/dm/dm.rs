@@ -102,6 +102,7 @@ pub mod status;
 pub mod table;
 pub mod target;
 pub mod workqueue;
+pub mod zeroed;
 
 /// What nearly every target uses.
 pub mod prelude {

@@ -21,17 +21,15 @@ use crate::{
         Bio,
         Op, //
     },
-    block_device::SECTOR_SHIFT, //
+    block_device::SECTOR_SHIFT,
+    zeroed::zeroed, //
 };
 use core::{
     cell::UnsafeCell,
     ffi::c_void, //
 };
 use kernel::{
-    alloc::{
-        flags::__GFP_ZERO,
-        KVVec, //
-    },
+    alloc::KVVec,
     prelude::*, //
 };
 
@@ -48,11 +46,8 @@ unsafe impl Sync for SharedMemory {}
 impl SharedMemory {
     /// `len` bytes, all 0. May sleep.
     pub fn zeroed(len: usize) -> Result<Self> {
-        let mut bytes = KVVec::<UnsafeCell<u8>>::with_capacity(len, GFP_KERNEL | __GFP_ZERO)?;
-        // SAFETY: There is room for `len` bytes, the vector is empty, and a zeroed byte is one.
-        unsafe { bytes.inc_len(len) };
         // INVARIANT: Nobody has seen the bytes yet.
-        Ok(SharedMemory(bytes))
+        Ok(SharedMemory(zeroed(len)?))
     }
 
     /// How many bytes there are.

@@ -46,7 +46,10 @@ use crate::{
         SHARDS, //
     },
     log::Log,
-    platform::crc32c,
+    platform::{
+        crc32c,
+        zeroed, //
+    },
     readers::Readers,
     recovery,
     registry::Devices,
@@ -75,7 +78,6 @@ use dm::{
     shared_memory::SharedMemory, //
 };
 use kernel::{
-    alloc::KVVec,
     new_condvar,
     new_mutex,
     prelude::*,
@@ -469,7 +471,7 @@ impl Cache {
 
     fn recover(&self, superblock: &mut Superblock) -> Result<Due> {
         let window = 2 * (RECORD_SECTORS as usize) << SECTOR_SHIFT;
-        let mut window = KVVec::from_elem(0u8, window, GFP_KERNEL)?;
+        let mut window = zeroed(window)?;
         // After an attempt that failed some of it may be here already, which does no harm.
         let mut has_room = true;
         let mut lost = superblock.lost;

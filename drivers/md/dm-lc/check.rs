@@ -7,6 +7,7 @@
 
 use crate::{
     cache::Cache,
+    platform::zeroed,
     recovery::{
         self,
         Checked, //
@@ -16,7 +17,6 @@ use crate::{
 };
 use dm::prelude::*;
 use kernel::{
-    alloc::KVVec,
     prelude::*,
     sync::atomic::Relaxed, //
 };
@@ -28,7 +28,7 @@ pub(crate) fn check(this: &Shared<Cache>) -> Result<Checked> {
         return Err(EAGAIN);
     }
     let bytes = 2 * (RECORD_SECTORS as usize) << SECTOR_SHIFT;
-    let mut window = KVVec::from_elem(0u8, bytes, GFP_KERNEL)?;
+    let mut window = zeroed(bytes)?;
     let device = this.disk.device.number();
     let found = recovery::check(
         &mut Interruptible(this),

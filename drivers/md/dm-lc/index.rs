@@ -16,8 +16,8 @@
 //! [sweeps](Shard::sweep).
 
 use super::platform::{
-    array,
     with_room,
+    zeroed,
     Array,
     NoMemory, //
 };
@@ -254,7 +254,7 @@ pub type Counters = [u64; 16];
 /// A part of the index.
 pub struct Shard {
     entries: Array<Entry>,
-    /// The first entry of each chain.
+    /// The first entry of each chain, with all bits inverted: zeroes are [`NONE`].
     heads: Array<u32>,
     /// The first of the free entries that were in use before.
     free: u32,
@@ -288,7 +288,7 @@ impl Shard {
         let capacity = capacity.clamp(64, 1 << 30) as usize;
         Ok(Shard {
             entries: with_room(capacity)?,
-            heads: array(capacity.next_power_of_two(), NONE)?,
+            heads: zeroed((capacity / 2 + 1).next_power_of_two())?,
             free: NONE,
             capacity: capacity as u32,
             used: 0,
@@ -349,7 +349,7 @@ impl Shard {
     fn visit(&mut self, block: u64, mut visit: impl FnMut(&mut Entry)) {
         let bucket = self.bucket(block);
         let mut before = NONE;
-        let mut at = self.heads[bucket];
+        let mut at = !self.heads[bucket];
         while at != NONE {
             let entry = &mut self.entries[at as usize];
             let next = entry.next;
@@ -365,7 +365,7 @@ impl Shard {
             if is_empty {
                 entry.next = self.free;
                 match before {
-                    NONE => self.heads[bucket] = next,
+                    NONE => self.heads[bucket] = !next,
                     before => self.entries[before as usize].next = next,
                 }
                 self.free = at;
@@ -431,7 +431,7 @@ impl Shard {
             key: part.block << 16 | u64::from(part.mask) << 8 | u64::from(mask),
             base,
             crc,
-            next: self.heads[bucket],
+            next: !self.heads[bucket],
         };
         let at = match self.free {
             NONE => {
@@ -448,7 +448,7 @@ impl Shard {
                 at
             }
         };
-        self.heads[bucket] = at;
+        self.heads[bucket] = !at;
         self.used += 1;
     }
 
@@ -458,7 +458,7 @@ impl Shard {
         let first = part.first();
         let bit = 1u8 << first;
         let mut others = 0;
-        let mut at = self.heads[self.bucket(part.block)];
+        let mut at = !self.heads[self.bucket(part.block)];
         while at != NONE {
             let entry = &self.entries[at as usize];
             if entry.is_of(part.block) && !entry.is_given_up(self.start) {
@@ -519,7 +519,7 @@ impl Shard {
 
     /// Calls `look` with each entry of `block`.
     fn look_at(&self, block: u64, mut look: impl FnMut(&Entry)) {
-        let mut at = self.heads[self.bucket(block)];
+        let mut at = !self.heads[self.bucket(block)];
         while at != NONE {
             let entry = &self.entries[at as usize];
             if entry.is_of(block) && !entry.is_given_up(self.start) {

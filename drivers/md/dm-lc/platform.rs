@@ -16,10 +16,7 @@ mod kernel_side {
     /// There was not enough memory.
     pub type NoMemory = kernel::alloc::AllocError;
 
-    /// An array of `len` elements, each `element`.
-    pub fn array<T: Clone>(len: usize, element: T) -> Result<Array<T>, NoMemory> {
-        KVVec::from_elem(element, len, GFP_KERNEL)
-    }
+    pub use dm::zeroed::zeroed;
 
     /// An empty array with room for `len` elements.
     pub fn with_room<T>(len: usize) -> Result<Array<T>, NoMemory> {
@@ -44,10 +41,10 @@ mod host_side {
     /// There was not enough memory.
     pub type NoMemory = std::collections::TryReserveError;
 
-    /// An array of `len` elements, each `element`.
-    pub fn array<T: Clone>(len: usize, element: T) -> Result<Array<T>, NoMemory> {
+    /// An array of `len` zeroes.
+    pub fn zeroed<T: Clone + Default>(len: usize) -> Result<Array<T>, NoMemory> {
         let mut array = with_room(len)?;
-        array.resize(len, element);
+        array.resize(len, T::default());
         Ok(array)
     }
 

@@ -30,7 +30,7 @@ use crate::{
         Part,
         BLOCK_SHIFT, //
     },
-    platform::array,
+    platform::zeroed,
     space::RECORD_SECTORS,
     table_line::{
         Knob,
@@ -78,8 +78,8 @@ impl Writer {
             block: KVec::from_elem(0, SUPERBLOCK_BYTES, GFP_KERNEL)?,
             loaded: false,
             batch: Batch::new()?,
-            window: array(window, 0)?,
-            staging: array(window, 0)?,
+            window: zeroed(window)?,
+            staging: zeroed(window)?,
             busy: false,
             pause_ms: 0,
         })

@@ -299,10 +299,10 @@ ROWS = [
     Row(
         "lc-memory", "Memory", "MiB for a GiB of cache",
         ["ours"],
-        {f"{gib} GiB, {how}": at_most(10) if gib > 1 else NOTHING
+        {f"{gib} GiB, {how}": at_most(10) if gib == SIZES[-1] else NOTHING
          for gib in SIZES for how in ("by the status", "by the kernel")},
         "What the status says, and by how much the vmalloc area (/proc/vmallocinfo) and slabs (SUnreclaim) grow."
-        " Buffers are a part of it that does not grow with the cache.",
+        " Buffers are a part of it that does not grow with the cache; the kernel rounds large pieces up to 2 MiB.",
         memory,
         page="dm-lc-rs",
     ),
