@@ -9,6 +9,8 @@ import os
 # which grow to so much.
 OF_A_KIND = 24
 LARGEST_GAP = 16
+# How often the log has a line of it.
+TOLD = 100
 
 
 class Failures:
@@ -24,11 +26,12 @@ class Failures:
         print(json.dumps(self._said))
 
     def walk(self, name, call, again):
-        """Calls with one failure each, until there is no allocation left; the kernel's log says how many there were.
+        """Calls with one failure each, until there is no allocation left; the kernel's log says how far it is.
 
         again() makes things as they were, and is told whether the call was refused.
         """
         outcomes = self._said[name] = collections.Counter()
+        told = 0
         number = gap = 1
         kind, of_a_kind = None, 0
         while True:
@@ -46,7 +49,7 @@ class Failures:
             if left:
                 assert refused is None, f"refused without a failure: {refused}"
                 outcomes["done"] += 1
-                os.write(self._log, f"{name}: {number - left} allocations\n".encode())
+                self._tell(f"{name}: {number - left} allocations")
                 return
             outcome = os.strerror(refused.errno) if refused else "served"
             outcomes[outcome] += 1
@@ -54,6 +57,12 @@ class Failures:
             of_a_kind = of_a_kind + 1 if kind == before else 0
             gap = min(2 * gap, LARGEST_GAP) if of_a_kind >= OF_A_KIND else 1
             number += gap
+            if number - told >= TOLD:
+                told = number
+                self._tell(f"{name}: {number} allocations so far")
+
+    def _tell(self, text):
+        os.write(self._log, f"{text}\n".encode())
 
     def _lines(self):
         """What the kernel has said since the last call, without the numbers of its lines."""
