@@ -334,11 +334,19 @@ impl Store for Devices<'_> {
 
     fn lose(&mut self, part: &Part, position: u64) {
         let cache = self.cache;
-        cache.shards[shard_of(part.block)]
-            .lock()
-            .lose(part, position);
+        let is_newest = {
+            let mut shard = cache.shards[shard_of(part.block)].lock();
+            let live = shard.live(part, position);
+            shard.lose(part, position);
+            live.mask != 0
+        };
+        let what = if is_newest {
+            ", and lost"
+        } else {
+            ": a copy that was overwritten since"
+        };
         let sector = (part.block << BLOCK_SHIFT) + u64::from(part.first());
-        cache.found_damage(sector, part.sectors(), ", and lost");
+        cache.found_damage(sector, part.sectors(), what);
     }
 
     fn settle(&mut self, part: &Part, position: u64) {

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """prefix_consistent: the log is written back flush by flush. That it is so after every power cut: test_crash.py."""
 
+from tests.lc.breakable import fill, flip
+
 STATE = "/tmp/model"
 ORDERED = "4 allow_migrate 0 prefix_consistent 1"
 SEQUENCE = 32
@@ -102,6 +104,21 @@ def test_discards_are_not_passed_down(rig):
     device.message("flush")
     device.message("prefix_consistent", 0)
     guest.run(f"blkdiscard -l 32768 {device}; ! {below} | cmp -s - /tmp/before")
+
+
+def test_damaged_copy_that_was_overwritten(parts):
+    """It is told of, and nothing is lost: the backing device gets the newer one."""
+    parts.again(f"6 flush_current_buffer_interval 0 {ORDERED[2:]}")
+    for _ in range(2):
+        fill(parts)
+    flip(parts, 9 + 3)
+    where = parts.guest.console_size()
+    parts.device.message("flush")
+    said = "data of sectors 8 to 15 is damaged: a copy that was overwritten since"
+    assert parts.guest.wait_for_console(said, where, 5)
+    status = parts.status()
+    assert (status["crc_errors"], status["lost_sectors"]) == (1, 0)
+    parts.guest.run(f"dd if={parts.backing} bs=4k count=8 iflag=direct status=none | cmp - /tmp/data")
 
 
 def test_is_as_modelled(rig):
