@@ -50,7 +50,7 @@ test-faults: modules ## builds modules with one fault each, which the tests must
 	@tools/setup/guest >/dev/null
 	@$(enter) tools/testing/run-tests tools/testing/tests/all_faults.py
 
-test-soak: modules ## works lc hard for a quarter of an hour, on four processors at the same time (SEED=number)
+test-soak: modules ## works lc hard for a few minutes, on four processors at the same time (SEED=number)
 	@tools/setup/guest >/dev/null
 	@DM_SEED=$(SEED) DM_CPUS=4 DM_PARALLEL=1 $(enter) tools/testing/run-tests tools/testing/tests/lc/all_soaks.py
 

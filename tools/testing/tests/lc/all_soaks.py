@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Hours of work in a quarter of one, on four processors that run at the same time (`make test-soak`)."""
+"""Much work at once, on four processors that run at the same time (`make test-soak`)."""
 
 import os
 
