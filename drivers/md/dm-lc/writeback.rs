@@ -334,16 +334,17 @@ impl Store for Devices<'_> {
 
     fn lose(&mut self, part: &Part, position: u64) {
         let cache = self.cache;
-        let is_newest = {
+        let (live, lost_before) = {
             let mut shard = cache.shards[shard_of(part.block)].lock();
-            let live = shard.live(part, position);
+            let before = (shard.live(part, position).mask, shard.lost(part));
             shard.lose(part, position);
-            live.mask != 0
+            before
         };
-        let what = if is_newest {
-            ", and lost"
-        } else {
-            ": a copy that was overwritten since"
+        let what = match (live, lost_before) {
+            (0, 0) => ": a copy that was overwritten since",
+            // It was told of when the cache was started.
+            (0, _) => return,
+            _ => ", and lost",
         };
         let sector = (part.block << BLOCK_SHIFT) + u64::from(part.first());
         cache.found_damage(sector, part.sectors(), what);
