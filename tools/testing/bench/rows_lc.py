@@ -184,7 +184,6 @@ def slow_time():
 
 # GiB of cache.
 SIZES = (1, 8, 64)
-GIB_SECTORS = 1 << 21
 
 
 def opened(gib, again):

@@ -19,15 +19,10 @@ use pure::lc::{
     recovery, //
 };
 
-const CACHE_SECTORS: u64 = 2048 + 33 * 1032;
 const LOG: usize = 2048;
 
 fn machine() -> Machine {
-    start(Disks {
-        cache: Disk::new(CACHE_SECTORS),
-        backing: Disk::new(4096),
-        power: Power { left: None },
-    })
+    start(disks())
 }
 
 fn start(disks: Disks) -> Machine {

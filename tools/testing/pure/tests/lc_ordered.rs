@@ -33,6 +33,13 @@ struct History {
     fuzzy: bool,
 }
 
+impl History {
+    /// The last version with this tag.
+    fn find(&self, tag: u64) -> Option<usize> {
+        self.versions.iter().rposition(|version| version.tag == tag)
+    }
+}
+
 /// What was written when, counted in flushes.
 #[derive(Default)]
 struct Order {
@@ -83,13 +90,11 @@ impl Order {
             let mut bytes = vec![0; SECTOR];
             disks.backing.read(sector, &mut bytes);
             let tag = tag_of(sector, &bytes).expect("rubbish");
-            let version = history
-                .versions
-                .iter()
-                .rev()
-                .find(|version| version.tag == tag);
-            let (from, to) = match (version, history.versions.first()) {
-                (Some(version), _) => (version.from, version.to),
+            let (from, to) = match (history.find(tag), history.versions.first()) {
+                (Some(found), _) => {
+                    let Version { from, to, .. } = history.versions[found];
+                    (from, to)
+                }
                 (None, first) if history.fuzzy => (0, first.map(|first| first.from)),
                 _ => panic!("sector {sector} has {tag}"),
             };
@@ -110,10 +115,7 @@ impl Order {
     fn cut(&mut self, machine: &Machine) {
         for (&sector, history) in &mut self.sectors {
             let tag = tag_of(sector, &machine.read(sector)).expect("rubbish");
-            let found = history
-                .versions
-                .iter()
-                .rposition(|version| version.tag == tag);
+            let found = history.find(tag);
             let Some(found) = found.filter(|&found| found >= history.discarded) else {
                 assert!(
                     history.fuzzy || history.discarded > 0,
