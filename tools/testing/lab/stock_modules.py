@@ -6,8 +6,8 @@ import sys
 
 # Besides everything in drivers/md. What they need comes along.
 MODULES = {
-    "brd", "kmemleak_test", "kunit", "lkdtm", "loop", "nbd", "null_blk", "scsi_debug", "sd_mod", "ublk_drv",
-    "virtio_blk", "virtio_net", "xfs", "xxhash_generic", "crc32c_generic",
+    "brd", "btrfs", "crc32c_generic", "f2fs", "kmemleak_test", "kunit", "lkdtm", "loop", "nbd", "null_blk", "overlay",
+    "scsi_debug", "sd_mod", "ublk_drv", "virtio_blk", "virtio_net", "xfs", "xxhash_generic",
 }
 
 
