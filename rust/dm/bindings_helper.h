@@ -6,7 +6,6 @@
 #include <linux/bio.h>
 #include <linux/blkdev.h>
 #include <linux/device-mapper.h>
-#include <linux/dm-bufio.h>
 #include <linux/dm-io.h>
 #include <linux/ioprio.h>
 #include "dm.h"

@@ -53,7 +53,7 @@
 //! - Locks: [`irq_lock`], [`rwsem`].
 //! - Memory that does not run out: [`mempool`], [`noio`]; that many copy to at a time:
 //!   [`shared_memory`].
-//! - I/O of the target's own: [`extent`], [`copier`], [`dm_io`], [`bufio`].
+//! - I/O of the target's own: [`extent`], [`copier`], [`dm_io`].
 //! - Metadata in transactions: [`persistent_data`].
 //! - For on-disk formats: [`crc`], [`random`].
 //! - Below the users of a device that is in use: [`interpose`], [`freeze`], [`drain`].
@@ -68,7 +68,6 @@ mod bindings;
 pub mod bio;
 pub mod bio_list;
 pub mod block_device;
-pub mod bufio;
 pub mod compat;
 pub mod copier;
 pub mod crc;

@@ -79,7 +79,7 @@ def test_says_what_it_is(guest):
     assert fields["alias"] == ["dm-clone"]
     assert fields["license"] == ["GPL"]
     assert fields["description"][0] and fields["author"][0]
-    assert set(fields["depends"][0].split(",")) == {"dm-mod", "dm-bufio", "dm-persistent-data"}
+    assert set(fields["depends"][0].split(",")) == {"dm-mod", "dm-persistent-data"}
     assert fields["vermagic"][0].split()[0] == places.release()
 
 
