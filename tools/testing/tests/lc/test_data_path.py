@@ -3,6 +3,8 @@
 
 import pytest
 
+from tests.scripts import run_script
+
 STATE = "/tmp/model"
 
 
@@ -110,3 +112,15 @@ def test_file_system_on_top(rig):
     rig.device.message("flush")
     rig.device.remove()
     guest.run(f"fsck.ext4 -fn {rig.backing} && mount {rig.backing} /mnt && ({sums}) | cmp - /tmp/sums")
+
+
+def test_data_that_changes_while_it_is_written_is_not_damaged(rig):
+    """What is on the cache device is what its checksums are of: it is a copy. The device is slow, so there is time."""
+    rig.cache = rig.dm.create("slow", f"0 {rig.sectors} delay {rig.cache} 0 0 {rig.cache} 0 20")
+    rig.create("2 flush_current_buffer_interval 0")
+    run_script(rig.guest, "lc/write_changing.py", rig.device)
+    assert ", 0 damaged" in rig.device.message("check").stdout
+    rig.guest.run(f"dd if={rig.device} of=/tmp/before bs=1M count=4 iflag=direct status=none")
+    rig.device.message("flush")
+    rig.guest.run(f"cmp -n 4M /tmp/before {rig.backing}")
+    assert rig.status()["crc_errors"] == 0
