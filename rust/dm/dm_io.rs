@@ -266,8 +266,32 @@ impl IoClient {
         for (sector, memory) in pieces {
             // SAFETY: The memory is borrowed until this function returns, before which it waits
             // for the group.
-            let begun =
-                unsafe { self.write_piece(dev, sector, memory.as_ptr(), memory.len(), group) };
+            let begun = unsafe {
+                let opf = bindings::req_op_REQ_OP_WRITE;
+                self.begin_piece(opf, dev, sector, memory.as_ptr(), memory.len(), group)
+            };
+            if begun.is_err() {
+                break;
+            }
+        }
+        group.wait()
+    }
+
+    /// Fills pieces of memory, each from its sector on, all at the same time; as
+    /// [`write_all`](Self::write_all).
+    pub fn read_all(
+        &self,
+        dev: &Bdev,
+        pieces: &mut dyn Iterator<Item = (Sector, &mut [u8])>,
+    ) -> Result {
+        stack_pin_init!(let group = Group::new());
+        let group = group.as_ref().get_ref();
+        for (sector, memory) in pieces {
+            // SAFETY: As in `write_all`; the memory is borrowed mutably.
+            let begun = unsafe {
+                let opf = bindings::req_op_REQ_OP_READ;
+                self.begin_piece(opf, dev, sector, memory.as_mut_ptr(), memory.len(), group)
+            };
             if begun.is_err() {
                 break;
             }
@@ -288,7 +312,10 @@ impl IoClient {
             let len = range.end.saturating_sub(range.start);
             let begun = memory.part(range.start, len).and_then(|start| {
                 // SAFETY: As in `write_all`; shared memory may be read at any time.
-                unsafe { self.write_piece(dev, sector, start.cast(), len, group) }
+                unsafe {
+                    let opf = bindings::req_op_REQ_OP_WRITE;
+                    self.begin_piece(opf, dev, sector, start.cast(), len, group)
+                }
             });
             if let Err(error) = begun {
                 group.error.store(error.to_errno(), Relaxed);
@@ -298,13 +325,15 @@ impl IoClient {
         group.wait()
     }
 
-    /// Begins a write that `group` waits for; fails with `EINVAL` for memory that is not aligned.
+    /// Begins a write or a read that `group` waits for; fails with `EINVAL` for memory that is not
+    /// aligned.
     ///
     /// # Safety
     ///
-    /// The memory must be valid until the group has waited.
-    unsafe fn write_piece(
+    /// Until the group has waited, the memory must be valid, and for a read nobody else's.
+    unsafe fn begin_piece(
         &self,
+        opf: bindings::blk_opf_t,
         dev: &Bdev,
         sector: Sector,
         start: *const u8,
@@ -331,7 +360,7 @@ impl IoClient {
         let _ = unsafe {
             transfer(
                 self.raw,
-                bindings::req_op_REQ_OP_WRITE,
+                opf,
                 extent.to_region(),
                 start.cast_mut().cast(),
                 notify,

@@ -3,7 +3,9 @@
 //! Writing the oldest part of the log back. Pure: what is done, in which order.
 //!
 //! A batch is what fits into a window of memory from the tail on. What of it is still the newest
-//! copy of its sectors is sorted, joined and written to the backing device.
+//! copy of its sectors is sorted, joined and written to the backing device. What is next to it there
+//! goes along, wherever in the log it is: for most disks that costs nothing. It is clean from then on,
+//! and is passed over when its turn comes.
 //!
 //! Then the tail may pass it, but only when what was superseded in it is durable elsewhere: a newer
 //! copy that is in memory only does not replace one that was acknowledged to a flush.
@@ -26,6 +28,7 @@ use super::{
         parts,
         Live,
         Part,
+        Stored,
         BLOCK_SECTORS,
         BLOCK_SHIFT, //
     },
@@ -49,13 +52,16 @@ use core::{
 
 /// How many runs a batch has at most.
 const RUNS: usize = 1 << 14;
+/// How many blocks on each side of what is in the window go along at most: so of what was written one
+/// behind the other not much is read block by block.
+const ASIDE: usize = 16;
 
 /// Adjacent sectors that are written back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Run {
     /// The first one on the backing device.
     pub sector: u64,
-    /// Where they are in the window, in sectors.
+    /// Where they are in the memory of the batch, in sectors.
     pub at: u32,
     /// How many.
     pub sectors: u32,
@@ -89,6 +95,17 @@ pub trait Store {
     /// Which sectors of a part of a run at `position` are the newest copy.
     fn live(&self, part: &Part, position: u64) -> Live;
 
+    /// The newest copy of a block, if all of it was written together, it is dirty, and is written to
+    /// the cache device.
+    fn whole(&self, block: u64) -> Option<Stored>;
+
+    /// Reads blocks from their positions in the log, one behind the other into `memory`.
+    fn read_blocks(
+        &mut self,
+        positions: impl Iterator<Item = u64>,
+        memory: &mut [u8],
+    ) -> Result<(), Self::Error>;
+
     /// Which sectors of a part are lost.
     fn lost(&self, part: &Part) -> u8;
 
@@ -96,8 +113,8 @@ pub trait Store {
     /// was superseded before it.
     fn end(&self) -> u64;
 
-    /// Writes the runs of a batch, which are in `window`, to the backing device.
-    fn write(&mut self, batch: &Batch, window: &[u8]) -> Result<(), Self::Error>;
+    /// Writes the runs of a batch, which are in `memory`, to the backing device.
+    fn write(&mut self, batch: &Batch, memory: &[u8]) -> Result<(), Self::Error>;
 
     /// Makes durable what was written to the backing device.
     fn flush_backing(&mut self) -> Result<(), Self::Error>;
@@ -123,12 +140,19 @@ pub struct Batch {
     runs: Array<Run>,
     /// Memory for [`keep_newest`](Self::keep_newest).
     newest: Array<Run>,
+    /// Blocks that go along, and where they are.
+    aside: Array<(u64, Stored)>,
     /// Parts that are damaged, with the position of their run.
     damaged: Array<(Part, u64)>,
 }
 
 /// How many damaged parts a batch has at most.
 const DAMAGED: usize = 1 << 10;
+/// How many blocks go along at most.
+const BLOCKS_ASIDE: usize = 1 << 10;
+/// The memory for them, in sectors: behind the window.
+pub const ASIDE_SECTORS: u64 = BLOCKS_ASIDE as u64 * BLOCK_SECTORS;
+const BLOCK_BYTES: usize = (BLOCK_SECTORS as usize) << 9;
 
 impl Batch {
     /// An empty batch. May sleep.
@@ -136,13 +160,16 @@ impl Batch {
         Ok(Batch {
             runs: with_room(RUNS)?,
             newest: with_room(RUNS)?,
+            aside: with_room(BLOCKS_ASIDE)?,
             damaged: with_room(DAMAGED)?,
         })
     }
 
     /// How many bytes of memory it has.
     pub fn bytes() -> usize {
-        2 * RUNS * size_of::<Run>() + DAMAGED * size_of::<(Part, u64)>()
+        2 * RUNS * size_of::<Run>()
+            + BLOCKS_ASIDE * size_of::<(u64, Stored)>()
+            + DAMAGED * size_of::<(Part, u64)>()
     }
 
     /// The runs.
@@ -152,21 +179,56 @@ impl Batch {
 
     /// The numbers of runs that follow each other without a gap on the backing device.
     pub fn groups(&self) -> impl Iterator<Item = Range<usize>> + '_ {
-        let mut from = 0;
-        core::iter::from_fn(move || {
-            let mut last = self.runs.get(from)?;
-            let mut to = from + 1;
-            while let Some(run) = self.runs.get(to) {
-                if run.sector != last.sector + u64::from(last.sectors) {
-                    break;
-                }
-                last = run;
-                to += 1;
+        groups(&self.runs)
+    }
+
+    /// Notes which blocks next to the sorted runs may go along; no more than `room`.
+    fn look_aside(&mut self, room: usize, find: impl Fn(u64) -> Option<Stored>) {
+        let Batch { runs, aside, .. } = self;
+        aside.clear();
+        let mut add = |block| {
+            let found = find(block).filter(|_| aside.len() < room);
+            found.is_some_and(|stored| push(aside, (block, stored)).is_ok())
+        };
+        let mut after = 0;
+        for group in groups(runs) {
+            let next = runs.get(group.end).map_or(u64::MAX, |run| run.sector);
+            let (Some(first), Some(last)) = (runs.get(group.start), runs.get(group.end - 1)) else {
+                break;
+            };
+            let (from, to) = (first.sector, last.sector + u64::from(last.sectors));
+            if from % BLOCK_SECTORS == 0 {
+                let before = after..from >> BLOCK_SHIFT;
+                let _ = before.rev().take(ASIDE).all(&mut add);
             }
-            let group = from..to;
-            from = to;
-            Some(group)
-        })
+            after = to.div_ceil(BLOCK_SECTORS);
+            if to % BLOCK_SECTORS == 0 {
+                let behind = after..next >> BLOCK_SHIFT;
+                after += behind.take(ASIDE).take_while(|&block| add(block)).count() as u64;
+            }
+        }
+    }
+
+    /// Adds the blocks that go along, whose data is in `memory`, to the runs; `at` is where that begins
+    /// in the memory of the batch. What is damaged stays where it is.
+    fn take_aside(&mut self, memory: &[u8], at: u32) {
+        let mut taken = 0;
+        for (number, data) in memory.chunks_exact(BLOCK_BYTES).enumerate() {
+            let Some(&(block, stored)) = self.aside.get(number) else {
+                break;
+            };
+            let run = Run {
+                sector: block << BLOCK_SHIFT,
+                at: at + (number as u32) * BLOCK_SECTORS as u32,
+                sectors: BLOCK_SECTORS as u32,
+            };
+            if crc32c(data) == stored.crc && push(&mut self.runs, run).is_ok() {
+                self.aside[taken] = (block, stored);
+                taken += 1;
+            }
+        }
+        self.aside.truncate(taken);
+        sort(&mut self.runs);
     }
 
     /// Adds the sectors in `mask` of a part of a run that is `at` sectors from the start of the window;
@@ -229,6 +291,25 @@ impl Batch {
     }
 }
 
+/// The numbers of sorted runs that follow each other without a gap.
+fn groups(runs: &[Run]) -> impl Iterator<Item = Range<usize>> + '_ {
+    let mut from = 0;
+    core::iter::from_fn(move || {
+        let mut last = runs.get(from)?;
+        let mut to = from + 1;
+        while let Some(run) = runs.get(to) {
+            if run.sector != last.sector + u64::from(last.sectors) {
+                break;
+            }
+            last = run;
+            to += 1;
+        }
+        let group = from..to;
+        from = to;
+        Some(group)
+    })
+}
+
 /// Adds a run, or makes the last one longer. False if there is no room.
 fn add(runs: &mut Array<Run>, run: Run) -> bool {
     if let Some(last) = runs.last_mut() {
@@ -274,23 +355,26 @@ fn records<'a>(
 }
 
 /// Writes a batch back, after which it is needed for reads only; returns how many sectors were written, or None if there
-/// is nothing in the log that could be. `window` is memory for [`RECORD_SECTORS`] at least.
+/// is nothing in the log that could be. Of `memory` so many bytes are the window, enough for
+/// [`RECORD_SECTORS`] at least; the rest is for what goes along.
 pub fn write_back<S: Store>(
     store: &mut S,
     batch: &mut Batch,
-    window: &mut [u8],
+    memory: &mut [u8],
+    window_bytes: usize,
 ) -> Result<Option<u64>, Error<S::Error>> {
     let superblock = *store.superblock();
     let tail = superblock.tail;
     let written = store.written();
     let sectors = written
         .saturating_sub(tail.position)
-        .min((window.len() >> 9) as u64)
+        .min((window_bytes >> 9) as u64)
         .min(superblock.space.left(tail.position));
-    let window = &mut window[..(sectors as usize) << 9];
-    if window.is_empty() {
+    if sectors == 0 {
         return Ok(None);
     }
+    let (window, aside) = memory.split_at_mut(window_bytes);
+    let window = &mut window[..(sectors as usize) << 9];
     store.read(tail.position, window).map_err(Error::Cache)?;
 
     let (next, lost) = collect(store, batch, window, written).map_err(Error::Damaged)?;
@@ -300,9 +384,18 @@ pub fn write_back<S: Store>(
     sort(&mut batch.runs);
     if superblock.ordered {
         batch.keep_newest();
+        batch.aside.clear();
+    } else {
+        batch.look_aside(aside.len() / BLOCK_BYTES, |block| store.whole(block));
+    }
+    if !batch.aside.is_empty() {
+        let aside = &mut aside[..batch.aside.len() * BLOCK_BYTES];
+        let positions = batch.aside.iter().map(|(_, stored)| stored.position);
+        store.read_blocks(positions, aside).map_err(Error::Cache)?;
+        batch.take_aside(aside, (window_bytes >> 9) as u32);
     }
     if !batch.runs.is_empty() {
-        store.write(batch, window).map_err(Error::Backing)?;
+        store.write(batch, memory).map_err(Error::Backing)?;
         store.flush_backing().map_err(Error::Backing)?;
     }
     if !superblock.ordered {
@@ -312,7 +405,13 @@ pub fn write_back<S: Store>(
     for (part, position) in &batch.damaged {
         store.lose(part, *position);
     }
+    for &(block, stored) in &batch.aside {
+        for part in parts(block << BLOCK_SHIFT, BLOCK_SECTORS as u32) {
+            store.settle(&part, stored.position);
+        }
+    }
     // They were gone through before, and are as they were.
+    let window = &memory[..(sectors as usize) << 9];
     let _ = records(window, tail, next.position, &superblock, |record, _| {
         for (extent, position, _) in record.extents() {
             if !extent.discarded {

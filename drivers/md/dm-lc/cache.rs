@@ -26,7 +26,6 @@
 //! 7. `table`, `settings`, and the lock of `readers`
 
 use crate::{
-    batch::Batch,
     clock::Clock,
     commit::Committer,
     disk::Disk,
@@ -217,6 +216,8 @@ pub(crate) struct Cache {
     pub(crate) durable_id: Atomic<u64>,
     pub(crate) due_id: Atomic<u64>,
     pub(crate) tail_id: Atomic<u64>,
+    /// What is before this position no recovery finds.
+    pub(crate) tail: Atomic<u64>,
     pub(crate) epoch: Atomic<u64>,
     /// Something was written to the backing device that a flush has to make durable.
     pub(crate) backing_written: Atomic<u32>,
@@ -375,6 +376,7 @@ impl Cache {
             durable_id: Atomic::new(0),
             due_id: Atomic::new(0),
             tail_id: Atomic::new(0),
+            tail: Atomic::new(0),
             epoch: Atomic::new(0),
             backing_written: Atomic::new(0),
             index_full: Atomic::new(0),
@@ -798,8 +800,7 @@ impl Cache {
     pub(crate) fn memory_bytes(&self) -> usize {
         let index: usize = self.shards.iter().map(|shard| shard.lock().bytes()).sum();
         let buffers: usize = self.memory.iter().map(SharedMemory::len).sum();
-        let windows = 2 * (WINDOW_SECTORS as usize) << SECTOR_SHIFT;
-        index + buffers + Log::bytes() + windows + Batch::bytes()
+        index + buffers + Log::bytes() + Writer::bytes()
     }
 
     /// Lets the log item look at what is to be written. Any context.

@@ -11,7 +11,8 @@
 //! an entry first: then adding it never fails.
 //!
 //! A copy is *dirty* until the backing device has it, and *clean* from then on: good for reads until
-//! its place in the log is [given up](Shard::give_up). What was given up is not found any more. Its
+//! its place in the log is [given up](Shard::give_up). As long as the tail of the log has not passed
+//! it, it is what a recovery finds, clean or not. What was given up is not found any more. Its
 //! entries are free as soon as somebody comes by: whoever looks for a block to change it, or
 //! [sweeps](Shard::sweep).
 
@@ -502,12 +503,12 @@ impl Shard {
         self.counters[number & 15] += 1;
     }
 
-    /// Which sectors of a part are in the log where they are if its run, as it was written, is at
-    /// `position`.
+    /// Which dirty sectors of a part are in the log where they are if its run, as it was written, is
+    /// at `position`.
     pub fn live(&self, part: &Part, position: u64) -> Live {
         let mut live = Live::default();
         self.look_at(part.block, |entry| {
-            if entry.is_copy(part, position) {
+            if entry.is_copy(part, position) && !entry.is_clean() {
                 live = Live {
                     mask: entry.mask(),
                     crc: entry.crc,
@@ -515,6 +516,21 @@ impl Shard {
             }
         });
         live
+    }
+
+    /// The copy of all of a block, if it is dirty and was written together.
+    pub fn whole(&self, block: u64) -> Option<Stored> {
+        let mut whole = None;
+        self.look_at(block, |entry| {
+            if entry.mask() == u8::MAX && !entry.is_clean() && entry.base != LOST {
+                whole = Some(Stored {
+                    position: entry.base,
+                    sectors: BLOCK_SECTORS as u32,
+                    crc: entry.crc,
+                });
+            }
+        });
+        whole
     }
 
     /// Calls `look` with each entry of `block`.
@@ -571,12 +587,13 @@ impl Shard {
         });
     }
 
-    /// Forgets the clean copies of any sectors of a part. Whether that was all the log has of them,
-    /// and none of them is lost.
-    pub fn forget_clean(&mut self, part: &Part) -> bool {
+    /// Forgets the clean copies of any sectors of a part in front of the `tail` of the log. Whether
+    /// that was all the log has of them, and none of them is lost.
+    pub fn forget_clean(&mut self, part: &Part, tail: u64) -> bool {
         let mut rest = 0;
         self.visit(part.block, |entry| {
-            if entry.is_clean() {
+            // A part is within one record, which the tail has passed or not.
+            if entry.is_clean() && entry.is_given_up(tail) {
                 entry.clear(part.mask);
             } else {
                 rest |= entry.mask() & part.mask;

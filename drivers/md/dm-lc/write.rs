@@ -30,7 +30,10 @@ use crate::{
 use dm::prelude::*;
 use kernel::{
     prelude::*,
-    sync::atomic::Relaxed,
+    sync::atomic::{
+        Acquire,
+        Relaxed, //
+    },
     time::Instant, //
 };
 
@@ -338,8 +341,9 @@ pub(crate) fn may_go_around(cache: &Cache, bio: &Bio) -> bool {
 
 /// Forgets the clean copies of sectors. Whether the cache has no others of any of them. Any context.
 pub(crate) fn forget_clean(cache: &Cache, sector: u64, sectors: u32) -> bool {
+    let tail = cache.tail.load(Acquire);
     parts(sector, sectors).all(|part| {
         let mut shard = cache.shards[shard_of(part.block)].lock();
-        shard.forget_clean(&part)
+        shard.forget_clean(&part, tail)
     })
 }

@@ -12,7 +12,8 @@ use crate::{
         write_back,
         Batch,
         Error as BatchError,
-        Store, //
+        Store,
+        ASIDE_SECTORS, //
     },
     cache::{
         Cache,
@@ -28,6 +29,8 @@ use crate::{
         shard_of,
         Live,
         Part,
+        Stored,
+        BLOCK_SECTORS,
         BLOCK_SHIFT, //
     },
     platform::zeroed,
@@ -42,7 +45,10 @@ use dm::prelude::*;
 use kernel::{
     alloc::KVVec,
     prelude::*,
-    sync::atomic::Relaxed,
+    sync::atomic::{
+        Relaxed,
+        Release, //
+    },
     time::{
         Instant,
         Monotonic, //
@@ -53,6 +59,9 @@ use kernel::{
 const FIRST_PAUSE_MS: u32 = 1000;
 const LONGEST_PAUSE_MS: u32 = 64_000;
 
+/// The bytes of what a batch reads, and of what it joins.
+const MEMORY: usize = ((WINDOW_SECTORS + ASIDE_SECTORS) as usize) << SECTOR_SHIFT;
+
 /// What writes back.
 pub(crate) struct Writer {
     /// As it is on the cache device, once it is loaded.
@@ -62,7 +71,8 @@ pub(crate) struct Writer {
     /// Whether the log was read, and a session begun.
     pub(crate) loaded: bool,
     batch: Batch,
-    window: KVVec<u8>,
+    /// The window, and behind it what goes along.
+    memory: KVVec<u8>,
     staging: KVVec<u8>,
     /// Above the high watermark, and not yet below the low one.
     busy: bool,
@@ -71,15 +81,19 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// How many bytes of memory it has.
+    pub(crate) fn bytes() -> usize {
+        2 * MEMORY + Batch::bytes()
+    }
+
     pub(crate) fn new(superblock: Superblock) -> Result<Self> {
-        let window = (WINDOW_SECTORS as usize) << SECTOR_SHIFT;
         Ok(Writer {
             superblock,
             block: KVec::from_elem(0, SUPERBLOCK_BYTES, GFP_KERNEL)?,
             loaded: false,
             batch: Batch::new()?,
-            window: zeroed(window)?,
-            staging: zeroed(window)?,
+            memory: zeroed(MEMORY)?,
+            staging: zeroed(MEMORY)?,
             busy: false,
             pause_ms: 0,
         })
@@ -222,7 +236,7 @@ fn step(this: &Shared<Cache>, writer: &mut Writer) -> Result<Option<u64>, BatchE
         superblock,
         block,
         batch,
-        window,
+        memory,
         staging,
         ..
     } = writer;
@@ -234,8 +248,9 @@ fn step(this: &Shared<Cache>, writer: &mut Writer) -> Result<Option<u64>, BatchE
     };
     let records = this.settings().get(Knob::NrMaxBatchedMigration) as usize;
     let bytes = (RECORD_SECTORS as usize * records) << SECTOR_SHIFT;
-    let window = window.get_mut(..bytes).ok_or(BatchError::Cache(EINVAL))?;
-    write_back(&mut devices, batch, window)
+    let all = bytes + ((ASIDE_SECTORS as usize) << SECTOR_SHIFT);
+    let memory = memory.get_mut(..all).ok_or(BatchError::Cache(EINVAL))?;
+    write_back(&mut devices, batch, memory, bytes)
 }
 
 struct Devices<'a> {
@@ -268,6 +283,19 @@ impl Store for Devices<'_> {
         shard.live(part, position)
     }
 
+    fn whole(&self, block: u64) -> Option<Stored> {
+        let stored = self.cache.shards[shard_of(block)].lock().whole(block)?;
+        let end = stored.position + BLOCK_SECTORS;
+        (end <= self.cache.written()).then_some(stored)
+    }
+
+    fn read_blocks(&mut self, positions: impl Iterator<Item = u64>, memory: &mut [u8]) -> Result {
+        let disk = &self.cache.disk;
+        let sectors = positions.map(|position| self.cache.space.sector(position));
+        let blocks = memory.chunks_exact_mut((BLOCK_SECTORS as usize) << SECTOR_SHIFT);
+        disk.io.read_all(&disk.device, &mut sectors.zip(blocks))
+    }
+
     fn lost(&self, part: &Part) -> u8 {
         let shard = self.cache.shards[shard_of(part.block)].lock();
         shard.lost(part)
@@ -277,14 +305,14 @@ impl Store for Devices<'_> {
         self.cache.head.lock().log.end()
     }
 
-    fn write(&mut self, batch: &Batch, window: &[u8]) -> Result {
+    fn write(&mut self, batch: &Batch, memory: &[u8]) -> Result {
         let bytes = |sectors: u32| (sectors as usize) << SECTOR_SHIFT;
         // First what has to be joined, since what is written is borrowed.
         let mut used = 0;
         for group in batch.groups().filter(|group| group.len() > 1) {
             for run in &batch.runs()[group] {
                 let len = bytes(run.sectors);
-                let from = &window[bytes(run.at)..][..len];
+                let from = &memory[bytes(run.at)..][..len];
                 self.staging[used..][..len].copy_from_slice(from);
                 used += len;
             }
@@ -295,15 +323,15 @@ impl Store for Devices<'_> {
             writes += 1;
             let runs = &batch.runs()[group];
             let len = runs.iter().map(|run| bytes(run.sectors)).sum();
-            let memory = match runs {
-                [run] => &window[bytes(run.at)..][..len],
+            let data = match runs {
+                [run] => &memory[bytes(run.at)..][..len],
                 _ => {
-                    let (memory, after) = rest.split_at(len);
+                    let (joined, after) = rest.split_at(len);
                     rest = after;
-                    memory
+                    joined
                 }
             };
-            (runs.first().map_or(0, |run| run.sector), memory)
+            (runs.first().map_or(0, |run| run.sector), data)
         });
         let cache = self.cache;
         let result = cache.disk.io.write_all(&cache.backing, &mut pieces);
@@ -358,6 +386,7 @@ impl Store for Devices<'_> {
     fn release(&mut self, tail: u64) {
         let cache = self.cache;
         cache.head.lock().log.set_tail(tail);
+        cache.tail.store(tail, Release);
         cache.tail_moved.notify_all();
         // It gives up what writes need, of what may be given up now.
         Cache::kick_log(cache.clone());

@@ -12,7 +12,15 @@ use rand::{
     SeedableRng, //
 };
 
-fn power_cuts(seed: u64, cuts: usize, header_sectors: u32, break_superseded: bool) {
+/// A rule that is broken: for a test of the test.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Break {
+    Nothing,
+    Superseded,
+    Around,
+}
+
+fn power_cuts(seed: u64, cuts: usize, header_sectors: u32, broken: Break) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut expected = Expected::default();
     let mut disks = disks();
@@ -29,7 +37,8 @@ fn power_cuts(seed: u64, cuts: usize, header_sectors: u32, break_superseded: boo
             Err((error, _)) => panic!("seed {seed}, cut {number}: {error:?}"),
         };
         machine.disks.power.left = None;
-        machine.break_superseded = break_superseded;
+        machine.break_superseded = broken == Break::Superseded;
+        machine.break_around = broken == Break::Around;
         expected.check_after_cut(&machine);
         if random.random_ratio(1, 10) {
             for _ in 0..20 {
@@ -52,14 +61,14 @@ fn power_cuts(seed: u64, cuts: usize, header_sectors: u32, break_superseded: boo
 #[test]
 fn a_thousand_power_cuts() {
     for seed in 0..10 {
-        power_cuts(seed, 100, 1, false);
+        power_cuts(seed, 100, 1, Break::Nothing);
     }
 }
 
 #[test]
 fn a_thousand_power_cuts_with_blocks_of_4096_bytes() {
     for seed in 100..110 {
-        power_cuts(seed, 100, 8, false);
+        power_cuts(seed, 100, 8, Break::Nothing);
     }
 }
 
@@ -122,6 +131,53 @@ fn a_thousand_damaged_bytes() {
 #[should_panic(expected = "expected")]
 fn the_loss_of_a_superseded_copy_is_seen() {
     for seed in 0..20 {
-        power_cuts(seed, 100, 1, true);
+        power_cuts(seed, 100, 1, Break::Superseded);
+    }
+}
+
+/// And what the log still has is gone around, since the backing device has it too.
+#[test]
+#[should_panic(expected = "expected")]
+fn a_write_around_what_a_recovery_finds_is_seen() {
+    for seed in 0..20 {
+        power_cuts(seed, 100, 1, Break::Around);
+    }
+}
+
+/// Of two neighbours that are far from each other in the log the younger one goes along with the older one, and
+/// not again.
+#[test]
+fn neighbours_are_written_back_together() {
+    let mut machine = Machine::start(disks(), 1).map_err(|error| error.0).unwrap();
+    let mut tag = 0;
+    let mut write = |machine: &mut Machine, block: u64| {
+        tag += 1;
+        machine.write(block * 8, 8, tag).unwrap();
+    };
+    machine.window_sectors = 1032;
+    // Every third block, and later those in front of them and behind them.
+    for offset in [1, 0, 2] {
+        for block in (0..120).map(|number| 3 * number + offset) {
+            write(&mut machine, block);
+        }
+    }
+    machine.flush().unwrap();
+    let before = machine.disks.backing.requests;
+    machine.write_back().unwrap();
+    // One run, and a flush.
+    assert_eq!(machine.disks.backing.requests - before, 2);
+    assert!(machine.aside >= 200, "{} went along", machine.aside);
+    while machine.log.used() != 0 {
+        machine.write_back().unwrap();
+    }
+    assert_eq!(machine.disks.backing.sectors_written, 3 * 120 * 8);
+    for block in 0..360 {
+        let written = if block % 3 == 1 {
+            block / 3
+        } else {
+            120 + block / 3 + block % 3 / 2 * 120
+        };
+        let got = tag_of(block * 8, &machine.read(block * 8));
+        assert_eq!(got, Some(written + 1), "block {block}");
     }
 }

@@ -38,9 +38,11 @@ enum Change {
     GiveUp {
         number: usize,
     },
+    /// Clean copies in front of this run are forgotten.
     ForgetClean {
         sector: u64,
         sectors: u32,
+        number: usize,
     },
 }
 
@@ -52,7 +54,11 @@ fn change() -> impl Strategy<Value = Change> {
         4 => (0..100usize).prop_map(|number| Change::Settle { number }),
         1 => (0..100usize).prop_map(|number| Change::GiveUp { number }),
         1 => run.clone().prop_map(|(sector, sectors)| Change::Discard { sector, sectors }),
-        1 => run.prop_map(|(sector, sectors)| Change::ForgetClean { sector, sectors }),
+        1 => (run, 0..20usize).prop_map(|((sector, sectors), number)| Change::ForgetClean {
+            sector,
+            sectors,
+            number,
+        }),
     ]
 }
 
@@ -195,19 +201,22 @@ proptest! {
                     let start = index.start;
                     index.model.retain(|_, (position, _)| *position >= start);
                 }
-                Change::ForgetClean { sector, sectors } => {
+                Change::ForgetClean { sector, sectors, number } => {
+                    let tail = index.runs.get(number).map_or(u64::MAX, |run| run.2);
                     for part in parts(sector, sectors) {
                         let of_part = (0..8u64).filter(|bit| part.mask >> bit & 1 == 1);
                         let mut rest = 0;
                         for sector in of_part.map(|bit| part.block * 8 + bit) {
                             match index.model.get(&sector) {
-                                Some((_, true)) => drop(index.model.remove(&sector)),
-                                Some((_, false)) => rest += 1,
+                                Some((at, true)) if *at < tail => {
+                                    index.model.remove(&sector);
+                                }
+                                Some(_) => rest += 1,
                                 None => {}
                             }
                         }
                         let shard = &mut index.shards[shard_of(part.block)];
-                        assert_eq!(shard.forget_clean(&part), rest == 0);
+                        assert_eq!(shard.forget_clean(&part, tail), rest == 0);
                     }
                 }
                 Change::Discard { sector, sectors } => {
@@ -254,7 +263,8 @@ fn reservations_are_kept() {
     // What takes the place of another takes no entry, and what is forgotten gives one back.
     let part = parts(blocks[0] * 8, 8).next().unwrap();
     shard.settle(&part, 1000);
-    assert!(shard.forget_clean(&part));
+    assert!(!shard.forget_clean(&part, 1000));
+    assert!(shard.forget_clean(&part, 2000));
     assert!(shard.reserve());
     shard.unreserve();
     assert!(shard.reserve());
@@ -279,6 +289,7 @@ fn lost_sectors() {
     assert!(shard.look(&part(0, 8)).is_lost());
     assert_eq!(shard.look(&part(2, 6)).position, Some(2000));
     assert_eq!(shard.live(&part(0, 8), 1000).mask, 0);
+    assert_eq!(shard.whole(0), None);
     put(&mut shard, 0, 2, 3000);
     shard.forget(&part(3, 1), 4000);
     assert_eq!(shard.lost(&part(0, 8)), 0b1111_0000);

@@ -124,3 +124,15 @@ def test_data_that_changes_while_it_is_written_is_not_damaged(rig):
     rig.device.message("flush")
     rig.guest.run(f"cmp -n 4M /tmp/before {rig.backing}")
     assert rig.status()["crc_errors"] == 0
+
+
+def test_neighbours_are_written_back_together(rig):
+    """Blocks that follow each other on the backing device, and are far from each other in the log."""
+    rig.create("8 nr_max_batched_migration 1 high_watermark 100 low_watermark 100 flush_current_buffer_interval 0")
+    for offset in (4, 0, 8):
+        rig.guest.run(f"fio --name=w --filename={rig.device} --direct=1 --ioengine=psync --rw=write:8k --bs=4k"
+                      f" --offset={offset}k --size=1440k --io_size=480k")
+    rig.device.message("flush")
+    status = rig.status()
+    assert (status["written_back"], status["backing_writes"]) == (360 * 8, 1)
+    rig.guest.run(f"cmp -n 1440K {rig.device} {rig.backing}")

@@ -8,7 +8,8 @@ use pure::lc::{
     batch::{
         self,
         Batch,
-        Store, //
+        Store,
+        ASIDE_SECTORS, //
     },
     checksum::checksum,
     format::{
@@ -26,6 +27,7 @@ use pure::lc::{
         Live,
         Part,
         Shard,
+        Stored,
         SHARDS, //
     },
     log::{
@@ -201,8 +203,14 @@ pub struct Machine {
     pub durable_position: u64,
     batch: Option<Batch>,
     pub window_sectors: usize,
+    /// Something was written to the backing disk around the log since the last flush.
+    backing_written: bool,
+    /// How many blocks outside of the window went along.
+    pub aside: u64,
     /// Skip the rule that what is superseded has to be durable: for a test of the test.
     pub break_superseded: bool,
+    /// Or the rule that what the tail has not passed must not be gone around.
+    pub break_around: bool,
 }
 
 /// Why a cache does not start.
@@ -235,7 +243,10 @@ impl Machine {
                 durable_position: due.position,
                 batch: Some(Batch::new().unwrap()),
                 window_sectors: 3000,
+                backing_written: false,
+                aside: 0,
                 break_superseded: false,
+                break_around: false,
             }),
             Err(error) => Err(Box::new((error, disks))),
         }
@@ -411,6 +422,24 @@ impl Machine {
         self.disks.write(Disks::backing, sector, &rubbish)
     }
 
+    /// Writes sectors to the backing disk, if all that the log has of them is clean; else to the log.
+    pub fn write_around(&mut self, sector: u64, sectors: u32, tag: u64) -> Result<(), PowerCut> {
+        let tail = if self.break_around {
+            u64::MAX
+        } else {
+            self.log.tail()
+        };
+        let may = !self.superblock.ordered
+            && parts(sector, sectors)
+                .all(|part| self.shards[shard_of(part.block)].forget_clean(&part, tail));
+        if !may {
+            return self.write(sector, sectors, tag);
+        }
+        self.backing_written = true;
+        let bytes = content(sector, sectors, tag);
+        self.disks.write(Disks::backing, sector, &bytes)
+    }
+
     /// Writes what is in memory.
     pub fn write_log(&mut self) -> Result<(), PowerCut> {
         self.log.close();
@@ -442,6 +471,9 @@ impl Machine {
 
     pub fn flush(&mut self) -> Result<(), PowerCut> {
         self.write_log()?;
+        if std::mem::take(&mut self.backing_written) {
+            self.disks.flush(Disks::backing)?;
+        }
         self.disks.flush(Disks::cache)?;
         self.durable_id = self.due.id;
         self.durable_position = self.written;
@@ -458,8 +490,9 @@ impl Machine {
     /// Writes one batch back.
     pub fn write_back(&mut self) -> Result<Option<u64>, PowerCut> {
         let mut batch = self.batch.take().unwrap();
-        let mut window = vec![0; self.window_sectors * SECTOR];
-        let result = batch::write_back(self, &mut batch, &mut window);
+        let window = self.window_sectors * SECTOR;
+        let mut memory = vec![0; window + ASIDE_SECTORS as usize * SECTOR];
+        let result = batch::write_back(self, &mut batch, &mut memory, window);
         self.batch = Some(batch);
         result.map_err(|error| match error {
             batch::Error::Cache(cut) | batch::Error::Backing(cut) => cut,
@@ -551,6 +584,24 @@ impl Store for Machine {
         self.shards[shard_of(part.block)].live(part, position)
     }
 
+    fn whole(&self, block: u64) -> Option<Stored> {
+        let stored = self.shards[shard_of(block)].whole(block)?;
+        (stored.position + 8 <= self.written).then_some(stored)
+    }
+
+    fn read_blocks(
+        &mut self,
+        positions: impl Iterator<Item = u64>,
+        memory: &mut [u8],
+    ) -> Result<(), PowerCut> {
+        for (position, memory) in positions.zip(memory.chunks_exact_mut(8 * SECTOR)) {
+            self.aside += 1;
+            let sector = self.superblock.space.sector(position);
+            self.disks.cache.read(sector, memory);
+        }
+        Ok(())
+    }
+
     fn lost(&self, part: &Part) -> u8 {
         self.shards[shard_of(part.block)].lost(part)
     }
@@ -563,7 +614,7 @@ impl Store for Machine {
         self.log.end()
     }
 
-    fn write(&mut self, batch: &Batch, window: &[u8]) -> Result<(), PowerCut> {
+    fn write(&mut self, batch: &Batch, memory: &[u8]) -> Result<(), PowerCut> {
         let mut after = 0;
         for group in batch.groups() {
             let runs = &batch.runs()[group];
@@ -571,7 +622,7 @@ impl Store for Machine {
             let mut bytes = Vec::new();
             for run in runs {
                 let at = run.at as usize * SECTOR;
-                bytes.extend_from_slice(&window[at..at + run.sectors as usize * SECTOR]);
+                bytes.extend_from_slice(&memory[at..at + run.sectors as usize * SECTOR]);
                 after = run.sector + u64::from(run.sectors);
             }
             self.disks.write(Disks::backing, runs[0].sector, &bytes)?;
@@ -668,10 +719,15 @@ pub fn step(
     let first = random.random_range(0..BACKING_SECTORS - u64::from(sectors));
     let first = if sectors == 8 { first / 8 * 8 } else { first };
     match random.random_range(0..100) {
-        0..70 => {
+        0..64 => {
             *tag += 1;
             oracle.wrote(first, sectors, *tag);
             machine.write(first, sectors, *tag)
+        }
+        64..70 => {
+            *tag += 1;
+            oracle.wrote(first, sectors, *tag);
+            machine.write_around(first, sectors, *tag)
         }
         70..74 => {
             oracle.discarded(first, sectors);
