@@ -5,7 +5,8 @@
 //! A hash table of *blocks* of 4 KiB of the backing device. An [entry](Entry) says which sectors of
 //! a block are in one run of the log; a block that was written in parts has several, whose sectors
 //! never overlap, so that their order does not matter. The table is divided into *shards* by the
-//! hash of the block; each shard has memory of its own, and outside of this file a lock of its own.
+//! hash of the [group](groups) of 8 blocks that a block is in; each shard has memory of its own, and
+//! outside of this file a lock of its own, which is taken once for what a run has of a group.
 //!
 //! The memory is allocated at once. Who is going to add a block has to [reserve](Shard::reserve)
 //! an entry first: then adding it never fails.
@@ -28,6 +29,10 @@ use core::mem::size_of;
 pub const BLOCK_SHIFT: u32 = 3;
 /// The sectors of a block.
 pub const BLOCK_SECTORS: u64 = 1 << BLOCK_SHIFT;
+/// log2 of the blocks of a group.
+const GROUP_SHIFT: u32 = 3;
+/// The blocks of a group, at most.
+pub const GROUP_BLOCKS: usize = 1 << GROUP_SHIFT;
 /// log2 of the number of shards.
 const SHARD_BITS: u32 = 4;
 /// How many shards a cache has.
@@ -96,6 +101,61 @@ pub fn parts(sector: u64, sectors: u32) -> impl Iterator<Item = Part> {
     })
 }
 
+/// Sectors of the blocks of one group, as the part of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Group {
+    sector: u64,
+    sectors: u32,
+    /// How many sectors of the run come before.
+    pub offset: u32,
+}
+
+impl Group {
+    /// The shard that its blocks belong to.
+    #[inline]
+    pub fn shard(&self) -> usize {
+        shard_of(self.sector >> BLOCK_SHIFT)
+    }
+
+    /// Its blocks, as parts of the run.
+    #[inline]
+    pub fn parts(&self) -> impl Iterator<Item = Part> {
+        let before = u64::from(self.offset);
+        parts(self.sector, self.sectors).map(move |part| Part {
+            offset: before + part.offset,
+            ..part
+        })
+    }
+
+    /// How many they are.
+    #[inline]
+    pub fn blocks(&self) -> u32 {
+        let end = self.sector + u64::from(self.sectors);
+        (end.div_ceil(BLOCK_SECTORS) - (self.sector >> BLOCK_SHIFT)) as u32
+    }
+}
+
+/// The groups of blocks that a run of sectors touches.
+#[inline]
+pub fn groups(sector: u64, sectors: u32) -> impl Iterator<Item = Group> {
+    const SECTORS: u32 = (GROUP_BLOCKS as u32) << BLOCK_SHIFT;
+    let mut offset = 0;
+    core::iter::from_fn(move || {
+        if offset >= sectors {
+            return None;
+        }
+        let at = sector + u64::from(offset);
+        let left = SECTORS - at as u32 % SECTORS;
+        let group = Group {
+            sector: at,
+            sectors: left.min(sectors - offset),
+            offset,
+        };
+        offset += group.sectors;
+        Some(group)
+    })
+}
+
 /// `count` bits from bit `first` on; both together at most 8.
 #[inline]
 fn mask(first: u32, count: u32) -> u8 {
@@ -118,7 +178,7 @@ fn hash(block: u64) -> u64 {
 /// The shard that a block belongs to.
 #[inline]
 pub fn shard_of(block: u64) -> usize {
-    (hash(block) >> (u64::BITS - SHARD_BITS)) as usize
+    (hash(block >> GROUP_SHIFT) >> (u64::BITS - SHARD_BITS)) as usize
 }
 
 /// What is said of the first sectors of a part.
@@ -328,14 +388,23 @@ impl Shard {
     /// Sets an entry aside for one [`insert`](Self::insert). False if there is none.
     #[inline]
     pub fn reserve(&mut self) -> bool {
-        let room = self.used + self.reserved < self.capacity;
-        self.reserved += u32::from(room);
+        self.reserve_all(1)
+    }
+
+    /// Sets `count` entries aside for as many times [`insert`](Self::insert). False if there are not
+    /// so many.
+    #[inline]
+    pub fn reserve_all(&mut self, count: u32) -> bool {
+        let room = self.used + self.reserved + count <= self.capacity;
+        if room {
+            self.reserved += count;
+        }
         room
     }
 
     /// Gives back what was reserved and is not needed.
-    pub fn unreserve(&mut self) {
-        self.reserved = self.reserved.saturating_sub(1);
+    pub fn unreserve(&mut self, count: u32) {
+        self.reserved = self.reserved.saturating_sub(count);
     }
 
     #[inline]

@@ -15,9 +15,11 @@ use crate::{
     cache::Cache,
     checksum::Sum,
     index::{
+        groups,
         parts,
         shard_of,
-        Part, //
+        Group,
+        GROUP_BLOCKS, //
     },
     log::{
         Log,
@@ -78,9 +80,7 @@ pub(crate) fn append(
         let place = match place_for(cache, turn, sectors, |log| log.append(sector, sectors)) {
             Ok(place) => place,
             Err(outcome) => {
-                for part in parts(sector, sectors) {
-                    cache.shards[shard_of(part.block)].lock().unreserve();
-                }
+                unreserve(cache, sector, sectors);
                 return outcome;
             }
         };
@@ -90,13 +90,18 @@ pub(crate) fn append(
         let _ = memory.copy_from_bio(at, bio, *done, sectors);
         let in_memory = cache.written();
         let mut sum = Sum::default();
-        for part in parts(sector, sectors) {
-            let from = at + ((part.offset as usize) << SECTOR_SHIFT);
-            let bytes = (part.sectors() as usize) << SECTOR_SHIFT;
-            let crc = memory.crc32c(from, bytes).unwrap_or(0);
-            sum.add(crc);
-            let mut shard = cache.shards[shard_of(part.block)].lock();
-            shard.insert(&part, place.position, crc, in_memory);
+        for group in groups(sector, sectors) {
+            let mut crcs = [0; GROUP_BLOCKS];
+            for (part, crc) in group.parts().zip(&mut crcs) {
+                let from = at + ((part.offset as usize) << SECTOR_SHIFT);
+                let bytes = (part.sectors() as usize) << SECTOR_SHIFT;
+                *crc = memory.crc32c(from, bytes).unwrap_or(0);
+                sum.add(*crc);
+            }
+            let mut shard = cache.shards[group.shard()].lock();
+            for (part, crc) in group.parts().zip(crcs) {
+                shard.insert(&part, place.position, crc, in_memory);
+            }
         }
         finish(cache, &handle, &place, sum.value());
         *done += sectors;
@@ -129,14 +134,22 @@ pub(crate) fn append_discard(
 /// Sets entries of the index aside for all blocks of a write.
 #[inline]
 fn reserve(cache: &Cache, sector: u64, sectors: u32) -> bool {
-    let get = |part: &Part| cache.shards[shard_of(part.block)].lock().reserve();
-    let Some(failed) = parts(sector, sectors).find(|part| !get(part)) else {
+    let get = |group: &Group| {
+        let mut shard = cache.shards[group.shard()].lock();
+        shard.reserve_all(group.blocks())
+    };
+    let Some(failed) = groups(sector, sectors).find(|group| !get(group)) else {
         return true;
     };
-    for part in parts(sector, sectors).take_while(|part| part.block != failed.block) {
-        cache.shards[shard_of(part.block)].lock().unreserve();
-    }
+    unreserve(cache, sector, failed.offset);
     false
+}
+
+fn unreserve(cache: &Cache, sector: u64, sectors: u32) {
+    for group in groups(sector, sectors) {
+        let mut shard = cache.shards[group.shard()].lock();
+        shard.unreserve(group.blocks());
+    }
 }
 
 #[inline]

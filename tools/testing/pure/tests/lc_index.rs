@@ -266,7 +266,7 @@ fn reservations_are_kept() {
     assert!(!shard.forget_clean(&part, 1000));
     assert!(shard.forget_clean(&part, 2000));
     assert!(shard.reserve());
-    shard.unreserve();
+    shard.unreserve(1);
     assert!(shard.reserve());
     assert!(!shard.reserve());
     shard.insert(&part, 9000, 0, u64::MAX);

@@ -354,7 +354,7 @@ impl Machine {
             };
             let Some(place) = place else {
                 for shard in reserved {
-                    self.shards[shard].unreserve();
+                    self.shards[shard].unreserve(1);
                 }
                 self.write_log()?;
                 if !self.make_room(!room) && (!room || self.log.is_full()) {
