@@ -61,7 +61,7 @@ impl Part {
     /// How many sectors it has.
     #[inline]
     pub fn sectors(&self) -> u32 {
-        self.mask.count_ones()
+        count(self.mask)
     }
 
     /// What a run with this data has for the part; nothing if it has less.
@@ -162,9 +162,22 @@ fn mask(first: u32, count: u32) -> u8 {
     (((1u32 << count) - 1) << first) as u8
 }
 
+/// How many bits are set. The kernel's instruction set has none for it, and mostly it is all.
+#[inline]
+fn count(bits: u8) -> u32 {
+    if bits == u8::MAX {
+        8
+    } else {
+        bits.count_ones()
+    }
+}
+
 /// The adjacent bits from the lowest set bit on.
 #[inline]
 fn run_of(bits: u8) -> u8 {
+    if bits == u8::MAX {
+        return bits;
+    }
     let first = bits.trailing_zeros();
     let count = (bits >> (first & 7)).trailing_ones();
     mask(first, count)
@@ -228,7 +241,7 @@ impl Look {
     /// The checksum of the sectors, if they are all that was written with it.
     #[inline]
     pub fn crc(&self) -> Option<u32> {
-        (self.sectors == self.written.count_ones()).then_some(self.crc)
+        (self.sectors == count(self.written)).then_some(self.crc)
     }
 }
 
@@ -535,7 +548,7 @@ impl Shard {
                 if entry.mask() & bit != 0 {
                     return Look {
                         position: Some(entry.base.wrapping_add(first.into())),
-                        sectors: run_of(entry.mask() & part.mask).count_ones(),
+                        sectors: count(run_of(entry.mask() & part.mask)),
                         clean: entry.is_clean(),
                         base: entry.base,
                         written: entry.written(),

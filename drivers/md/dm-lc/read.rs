@@ -116,7 +116,11 @@ fn find(cache: &Cache, bio: &Bio) -> Place {
                     Some(sum)
                 }
             };
-            let (sectors, sum) = extend(cache, &first, look, parts, Some(position), sum);
+            let (sectors, sum) = if first.sectors() == bio.sectors() {
+                (look.sectors, sum)
+            } else {
+                extend(cache, &first, look, parts, Some(position), sum)
+            };
             let sum = sum.map(|sum| sum.value());
             Place::Cache(position, sectors, turn, sum, look.clean)
         }
@@ -146,7 +150,7 @@ fn extend(
     let Look {
         mut sectors, clean, ..
     } = look;
-    if sectors < first.mask.count_ones() {
+    if sectors < first.sectors() {
         return (sectors, sum);
     }
     for part in rest {

@@ -153,13 +153,8 @@ impl Target for LcTarget {
     }
 
     fn end_io<'a>(&self, mut bio: EndBio<'a, Self>) -> Ended<'a> {
-        let PerBio {
-            reads,
-            clean,
-            check,
-            to_backing,
-            ..
-        } = *bio.per_bio();
+        // Almost always there is nothing else to look at.
+        let (reads, to_backing) = (bio.per_bio().reads, bio.per_bio().to_backing);
         if to_backing {
             // Now, and not when it was sent: a flush that came in between has not reached it, and took the mark
             // away.
@@ -169,19 +164,10 @@ impl Target for LcTarget {
             return bio.done();
         };
         self.cache.readers.end(turn);
-        let status = match bio.outcome() {
-            Status::OK => check.map_or(Status::OK, |check| {
-                verify::compare(&self.cache, &bio, &check)
-            }),
-            status => {
-                self.cache.totals.read_errors.fetch_add(1, Relaxed);
-                status
-            }
-        };
-        if status != Status::OK && clean {
-            return verify::read_elsewhere(&self.cache, bio);
+        if bio.outcome() == Status::OK && bio.per_bio().check.is_none() {
+            return bio.done();
         }
-        bio.done_with(status)
+        self.end_read(bio)
     }
 
     fn postsuspend(&self) {
@@ -289,6 +275,25 @@ impl LcTarget {
         } else {
             self.settings
         }
+    }
+
+    /// A read from the cache device has ended that is to be compared, or has failed.
+    #[inline(never)]
+    fn end_read<'a>(&self, mut bio: EndBio<'a, Self>) -> Ended<'a> {
+        let PerBio { clean, check, .. } = *bio.per_bio();
+        let status = match bio.outcome() {
+            Status::OK => check.map_or(Status::OK, |check| {
+                verify::compare(&self.cache, &bio, &check)
+            }),
+            status => {
+                self.cache.totals.read_errors.fetch_add(1, Relaxed);
+                status
+            }
+        };
+        if status != Status::OK && clean {
+            return verify::read_elsewhere(&self.cache, bio);
+        }
+        bio.done_with(status)
     }
 
     /// Whether the mode may change from one to the other now.
