@@ -11,7 +11,8 @@ use crate::{
     cache::Cache,
     format::{
         Due,
-        Superblock, //
+        Superblock,
+        HEADER_BYTES, //
     },
     log::{
         Closed,
@@ -48,7 +49,7 @@ impl Committer {
                 epoch: 0,
             },
             due: superblock.tail,
-            header: KVec::from_elem(0, superblock.space.header_bytes(), GFP_KERNEL)?,
+            header: KVec::from_elem(0, HEADER_BYTES, GFP_KERNEL)?,
         })
     }
 

@@ -29,7 +29,8 @@ pub const BLANK_BYTES: usize = 2 * SUPERBLOCK_BYTES;
 /// What the checksum of a superblock covers, with the checksum.
 const SUPERBLOCK_USED: usize = 512;
 const SUPERBLOCK_MAGIC: &[u8; 8] = b"dm-lc-rs";
-const VERSION: u32 = 1;
+/// Version 1 had no records with headers of their own size.
+const VERSION: u32 = 2;
 const CLEAN: u32 = 1;
 const ORDERED: u32 = 2;
 const LOST_AT: usize = 112;
@@ -308,7 +309,7 @@ impl Superblock {
             return Copy::Damaged(Damage::Checksum);
         }
         match u32_at(block, 4) {
-            VERSION => {}
+            1..=VERSION => {}
             version => return Copy::Damaged(Damage::Version(version)),
         }
         match Self::fields(block) {
@@ -394,9 +395,12 @@ pub struct Header {
     pub durable_id: u64,
 }
 
+/// How many bytes a header has at most.
+pub const HEADER_BYTES: usize = 4096;
+
 /// How many extents a header of so many bytes has room for.
 pub fn extents_in(header_bytes: usize) -> usize {
-    (header_bytes - EXTENTS_AT) / EXTENT_BYTES
+    header_bytes.saturating_sub(EXTENTS_AT) / EXTENT_BYTES
 }
 
 impl Header {
@@ -421,6 +425,7 @@ impl Header {
             count += 1;
         }
         put(block, 60, &count.to_le_bytes());
+        put(block, 62, &((block.len() >> 9) as u16).to_le_bytes());
         let crc = crc32c(&block[4..]);
         put(block, 0, &crc.to_le_bytes());
         crc
@@ -435,14 +440,19 @@ pub struct RecordHeader<'a> {
 }
 
 impl<'a> RecordHeader<'a> {
-    /// The header in `block`, of the size of one; None if it is not a header of this cache, or
-    /// anything in it is out of range.
-    pub fn decode(block: &'a [u8], uuid: &Uuid, backing_sectors: u64) -> Option<Self> {
-        if block.len() < SUPERBLOCK_USED
-            || &block[4..8] != RECORD_MAGIC
-            || uuid_at(block, 8) != *uuid
-            || u32_at(block, 0) != crc32c(&block[4..])
-        {
+    /// The header at the beginning of `bytes`; None if there is none of the cache of the superblock,
+    /// it is longer, or anything in it is out of range.
+    pub fn decode(bytes: &'a [u8], superblock: &Superblock) -> Option<Self> {
+        let smallest = bytes.get(..superblock.space.header_bytes())?;
+        if &smallest[4..8] != RECORD_MAGIC || uuid_at(smallest, 8) != superblock.uuid {
+            return None;
+        }
+        let block = match usize::from(u16_at(smallest, 62)) << 9 {
+            0 => smallest,
+            len if (smallest.len()..=HEADER_BYTES).contains(&len) => bytes.get(..len)?,
+            _ => return None,
+        };
+        if u32_at(block, 0) != crc32c(&block[4..]) {
             return None;
         }
         let record = RecordHeader { block };
@@ -455,7 +465,7 @@ impl<'a> RecordHeader<'a> {
                     && extent
                         .sector
                         .checked_add(extent.sectors.into())
-                        .is_some_and(|end| end <= backing_sectors)
+                        .is_some_and(|end| end <= superblock.backing_sectors)
             })
             && record.data_sectors() + sectors_of_header <= RECORD_SECTORS;
         in_range.then_some(record)
@@ -464,6 +474,11 @@ impl<'a> RecordHeader<'a> {
     /// Its checksum.
     pub fn crc(&self) -> u32 {
         u32_at(self.block, 0)
+    }
+
+    /// How many bytes it has.
+    pub fn bytes(&self) -> usize {
+        self.block.len()
     }
 
     /// What it says apart from the extents.

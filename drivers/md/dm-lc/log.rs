@@ -11,6 +11,10 @@
 //!
 //! Buffers are used, written and freed in the order of the log.
 //!
+//! As long as buffers become full before somebody wants them durable, a record has a header that ends
+//! where a block of 4 KiB of the device does: then blocks of users are blocks of the device too.
+//! Else it has the smallest.
+//!
 //! ```text
 //!      start          tail                    end
 //!   free | clean copies | what is not written back | free
@@ -27,6 +31,7 @@ use super::{
         Header,
         Uuid, //
     },
+    index::BLOCK_SECTORS,
     platform::{
         push,
         with_room,
@@ -71,6 +76,8 @@ struct Record {
     offset: u32,
     /// The number of its first extent.
     first: usize,
+    /// How many sectors its header has.
+    header: u32,
 }
 
 /// What a buffer holds, for its headers.
@@ -124,14 +131,14 @@ impl Closed {
 
     /// Makes the headers. `store` is given each, with the sector of the buffer where it belongs.
     ///
-    /// `due` is what the first record has to be; returned is what follows the last one. `header` is
-    /// memory of the size of one.
+    /// `due` is what the first record has to be; returned is what follows the last one. `memory` is
+    /// for the largest.
     pub fn seal(
         &self,
         session: &Session,
         durable_id: u64,
         mut due: Due,
-        header: &mut [u8],
+        memory: &mut [u8],
         mut store: impl FnMut(u32, &[u8]),
     ) -> Due {
         let Content { records, extents } = &self.content;
@@ -145,6 +152,7 @@ impl Closed {
                 epoch: session.epoch,
                 durable_id,
             };
+            let (header, _) = memory.split_at_mut((record.header as usize) << 9);
             let crc = says.encode(extents.iter().copied(), header);
             store(record.offset, header);
             due = Due {
@@ -173,6 +181,8 @@ pub struct Log {
     buffers: Array<Buffer>,
     /// The open buffer, if one is open: it is the one behind the closed ones.
     is_open: bool,
+    /// The buffer before was closed because it was full.
+    streams: bool,
     /// The oldest buffer in use, and how many are: being written, closed, open.
     oldest: usize,
     writing: usize,
@@ -205,6 +215,7 @@ impl Log {
             space,
             buffers,
             is_open: false,
+            streams: false,
             oldest: 0,
             writing: 0,
             closed: 0,
@@ -329,18 +340,26 @@ impl Log {
                 return Some(place);
             }
             self.close();
+            self.streams = true;
         }
         let open = self.open_next()?;
         self.add_to(open, extent)
     }
 
     fn add_to(&mut self, number: usize, extent: Extent) -> Option<Place> {
-        let header = self.space.header_sectors();
-        let per_record = extents_in(self.space.header_bytes());
         let buffer = self.buffers.get_mut(number)?;
         let content = buffer.content.as_mut()?;
         let last = content.records.last();
-        let needs_header = last.is_none_or(|last| content.extents.len() - last.first >= per_record);
+        let needs_header = last.is_none_or(|last| {
+            content.extents.len() - last.first >= extents_in((last.header as usize) << 9)
+        });
+        let smallest = self.space.header_sectors();
+        let header = if self.streams {
+            let position = buffer.position + u64::from(buffer.used);
+            smallest.max((BLOCK_SECTORS - position % BLOCK_SECTORS) as u32)
+        } else {
+            smallest
+        };
         let at = buffer.used + if needs_header { header } else { 0 };
         let end = at + extent.data_sectors();
         if u64::from(end) > RECORD_SECTORS || content.extents.len() == EXTENTS {
@@ -355,6 +374,7 @@ impl Log {
             let record = Record {
                 offset: buffer.used,
                 first: content.extents.len(),
+                header,
             };
             push(&mut content.records, record).ok()?;
         }
@@ -390,6 +410,7 @@ impl Log {
     /// Closes the open buffer, if there is one. Returns the position behind all that was appended.
     pub fn close(&mut self) -> u64 {
         self.head = self.end();
+        self.streams = false;
         self.closed += usize::from(self.is_open);
         self.is_open = false;
         self.head

@@ -53,15 +53,14 @@ impl<'a> Record<'a> {
     /// longer than `bytes`. Does not look at the data.
     pub fn parse(bytes: &'a [u8], due: &Due, superblock: &Superblock) -> Option<Self> {
         let space = &superblock.space;
-        let block = bytes.get(..space.header_bytes())?;
-        let header = RecordHeader::decode(block, &superblock.uuid, superblock.backing_sectors)?;
+        let header = RecordHeader::decode(bytes, superblock)?;
         let says = header.header();
         if says.at != *due || says.epoch > superblock.epoch {
             return None;
         }
-        let data_position = due.position + u64::from(space.header_sectors());
+        let data_position = due.position + (header.bytes() >> 9) as u64;
         let data_sectors = header.data_sectors();
-        let data = bytes.get(space.header_bytes()..)?;
+        let data = bytes.get(header.bytes()..)?;
         Some(Record {
             header,
             data_position,
@@ -265,9 +264,7 @@ fn was_durable<R: Read>(
         let bytes = filled
             .from(device, superblock, window, position)
             .map_err(Error::Device)?;
-        let header = bytes.get(..space.header_bytes()).and_then(|block| {
-            RecordHeader::decode(block, &superblock.uuid, superblock.backing_sectors)
-        });
+        let header = RecordHeader::decode(bytes, superblock);
         if let Some(header) = header.map(|header| header.header()) {
             if header.at.position == position && header.durable_id > due.id {
                 return Ok(true);

@@ -18,6 +18,7 @@ use pure::lc::{
         Found,
         Lost,
         Superblock,
+        HEADER_BYTES,
         SUPERBLOCK_BYTES,
         SUPERBLOCK_SECTORS, //
     },
@@ -447,7 +448,7 @@ impl Machine {
             uuid: self.superblock.uuid,
             epoch: self.superblock.epoch,
         };
-        let mut header = vec![0; self.superblock.space.header_bytes()];
+        let mut header = vec![0; HEADER_BYTES];
         while let Some(closed) = self.log.take_ready() {
             let memory = &mut self.memory[closed.buffer];
             self.due = closed.seal(
