@@ -5,6 +5,10 @@
 mod lc_machine;
 
 use lc_machine::*;
+use pure::lc::{
+    format::SUPERBLOCK_SECTORS,
+    platform::crc32c, //
+};
 
 /// Where the block was put that is written next.
 fn write(machine: &mut Machine, block: u64) -> u64 {
@@ -38,4 +42,38 @@ fn blocks_are_blocks_of_the_device_as_long_as_buffers_become_full() {
         let last = if block < 20 { block + 1 } else { block + 513 };
         assert_eq!(tag_of(block * 8, &machine.read(block * 8)), Some(last));
     }
+}
+
+/// Writes a number into bytes that have their checksum, from the fifth byte on, in the first four.
+fn change(bytes: &mut [u8], at: usize, number: u16) {
+    bytes[at..at + 2].copy_from_slice(&number.to_le_bytes());
+    let crc = crc32c(&bytes[4..]);
+    bytes[..4].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// They have no size in the header of a record.
+#[test]
+fn caches_of_version_1_are_read_and_become_version_2() {
+    let mut machine = Machine::start(disks(), 1).map_err(|error| error.0).unwrap();
+    write(&mut machine, 7);
+    let record = machine
+        .superblock
+        .space
+        .sector(machine.superblock.tail.position) as usize
+        * SECTOR;
+    let mut disks = machine.stop();
+    let cache = &mut disks.cache.durable;
+    for sector in SUPERBLOCK_SECTORS {
+        let at = sector as usize * SECTOR;
+        assert_eq!(cache[at + 4], 2);
+        change(&mut cache[at..at + SECTOR], 4, 1);
+    }
+    assert_eq!(cache[record + 62], 1);
+    change(&mut cache[record..record + SECTOR], 62, 0);
+
+    let machine = Machine::start(disks, 1).map_err(|error| error.0).unwrap();
+    assert_eq!(tag_of(7 * 8, &machine.read(7 * 8)), Some(8));
+    let mut block = [0; SECTOR];
+    machine.disks.cache.read(SUPERBLOCK_SECTORS[0], &mut block);
+    assert_eq!(block[4], 2);
 }
