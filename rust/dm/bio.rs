@@ -198,8 +198,26 @@ impl Bio {
         unsafe { (*self.as_ptr()).bi_status = status.0 }
     }
 
+    /// Makes it a bio for `sector` of `dev`, which device-mapper is to submit: that charges it to
+    /// whoever sent what it is a clone of.
+    ///
+    /// # Safety
+    ///
+    /// The bio must be a clone of device-mapper's that is its holder's, and that is charged to
+    /// nobody yet, or to somebody of the same queue.
+    #[inline]
+    pub(crate) unsafe fn point_at(&self, dev: &crate::block_device::Bdev, sector: Sector) {
+        const OF_ITS_DEVICE: u16 = 1 << bindings::BIO_REMAPPED | 1 << bindings::BIO_BPS_THROTTLED;
+
+        // SAFETY: The caller promises a bio that is its holder's to change.
+        let bio = unsafe { &mut *self.as_ptr() };
+        bio.bi_flags &= !OF_ITS_DEVICE;
+        bio.bi_bdev = dev.as_ptr();
+        bio.bi_iter.bi_sector = sector;
+    }
+
     /// Sends the bio to `sector` of `dev`. `from` is where it was on the mapped device, which
-    /// tracing shows.
+    /// tracing shows. It is charged to whoever calls this.
     ///
     /// # Safety
     ///

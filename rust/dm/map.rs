@@ -117,17 +117,6 @@ impl<'a, T: Target> MapBio<'a, T> {
         unsafe { (*self.slot).began = Some((*self.bio).bi_iter) }
     }
 
-    /// The first sector on the mapped device, which tracing shows.
-    pub(crate) fn mapped_sector(&self) -> Sector {
-        // SAFETY: By the type invariants, the slot is initialised.
-        unsafe { (*self.slot).from }
-    }
-
-    /// The verdict on a bio that the layer has submitted in place of its holder.
-    pub(crate) fn submitted(self) -> Mapped<'a> {
-        Mapped::new(bindings::DM_MAPIO_SUBMITTED)
-    }
-
     /// Which of its copies this bio is, for the operations that the target asked to get several
     /// times.
     pub fn copy_number(&self) -> u32 {
@@ -188,15 +177,11 @@ impl<'a, T: Target> MapBio<'a, T> {
     }
 
     /// Sends the bio on to `sector` of `dev`.
-    ///
-    /// The bio is submitted here, which takes fewer instructions than to let device-mapper do it.
-    /// Inside `map` that only queues it: it is issued when device-mapper is done with it.
     #[inline]
     pub fn remap(self, dev: &Bdev, sector: Sector) -> Mapped<'a> {
-        let from = self.mapped_sector();
-        // SAFETY: The clone is ours to submit, and the verdict says that it was.
-        unsafe { self.send(dev, sector, from) };
-        self.submitted()
+        // SAFETY: The clone is being mapped; it is charged by device-mapper when it has a verdict.
+        unsafe { self.point_at(dev, sector) };
+        Mapped::new(bindings::DM_MAPIO_REMAPPED)
     }
 
     /// Takes the bio over: it is to be submitted or ended later, by whoever holds it.

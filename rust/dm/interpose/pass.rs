@@ -16,10 +16,7 @@ use super::{
     original::Original, //
 };
 use crate::{
-    bindings::{
-        self,
-        helpers, //
-    },
+    bindings::helpers,
     bio::{
         Bio,
         Status, //
@@ -47,18 +44,6 @@ fn place(bio: &Bio, original: &Original) -> Option<Sector> {
     range.start.checked_add(original.start())
 }
 
-/// Counts and sends a clone.
-///
-/// # Safety
-///
-/// The clone must be the caller's to submit, and `sector` be its place on the disk.
-#[inline]
-unsafe fn send(bio: *mut bindings::bio, original: &Original, sector: Sector, from: Sector) {
-    original.counts().passed().add();
-    // SAFETY: The caller's promise; the flags say where the sector counts from.
-    unsafe { helpers::bio_send_remapped(bio, original.as_ptr(), sector, from, REMAPPED | PASSED) };
-}
-
 impl<'a, T: Target> MapBio<'a, T> {
     /// Sends the bio on to the same sector of `original`, past its hooks. It ends with an I/O error
     /// if the device ends before it.
@@ -67,20 +52,35 @@ impl<'a, T: Target> MapBio<'a, T> {
         let Some(sector) = place(&self, original) else {
             return self.end(Status::IOERR);
         };
-        // SAFETY: The clone is ours to submit, which the verdict says; its place was just found.
-        unsafe { send(self.as_ptr(), original, sector, self.mapped_sector()) };
-        self.submitted()
+        original.counts().passed().add();
+        let bio = self.as_ptr();
+        let verdict = self.remap(original, sector);
+        // SAFETY: The clone is ours until `map` returns the verdict. The sector counts from where
+        // the flags say.
+        unsafe { (*bio).bi_flags |= REMAPPED | PASSED };
+        verdict
     }
 }
 
 impl<T: Target> OwnedBio<T> {
-    /// As [`MapBio::pass`]. May wait for a free request of the device.
+    /// As [`MapBio::pass`], except that it is charged to whoever calls this. May wait for a free
+    /// request of the device.
     pub fn pass(self, original: &Original) {
         let Some(sector) = place(&self, original) else {
             return self.end(Status::IOERR);
         };
         let from = self.mapped_sector();
-        // SAFETY: The clone is ours to submit, and gone with `into_raw`; its place was just found.
-        unsafe { send(self.into_raw(), original, sector, from) };
+        original.counts().passed().add();
+        // SAFETY: The clone is ours to submit, and gone with `into_raw`; its place was just found,
+        // and the flags say where it counts from.
+        unsafe {
+            helpers::bio_send_remapped(
+                self.into_raw(),
+                original.as_ptr(),
+                sector,
+                from,
+                REMAPPED | PASSED,
+            )
+        };
     }
 }
