@@ -216,8 +216,11 @@ impl Bdev {
                 core::ptr::null(),
             )
         })?;
+        let file = NonNull::new(file).ok_or(ENODEV)?;
+        // SAFETY: The file is an open block device's, which never is another's.
+        let device = unsafe { NonNull::new_unchecked(bindings::file_bdev(file.as_ptr())) };
         // INVARIANT: The file is open, and ours.
-        Ok(BlockDevice(NonNull::new(file).ok_or(ENODEV)?))
+        Ok(BlockDevice { file, device })
     }
 }
 
@@ -225,10 +228,13 @@ impl Bdev {
 ///
 /// # Invariants
 ///
-/// The pointer is to an open file of a block device that this value owns.
-pub struct BlockDevice(NonNull<bindings::file>);
+/// `file` is an open file of the block device `device` that this value owns.
+pub struct BlockDevice {
+    file: NonNull<bindings::file>,
+    device: NonNull<bindings::block_device>,
+}
 
-// SAFETY: The file is only used to find its device and to be closed, on any thread.
+// SAFETY: The file is only used to be closed, on any thread.
 unsafe impl Send for BlockDevice {}
 // SAFETY: As above.
 unsafe impl Sync for BlockDevice {}
@@ -250,13 +256,16 @@ impl BlockDevice {
         let file = from_err_ptr(unsafe {
             bindings::bdev_file_open_by_dev(number.0, mode.to_raw(), holder, core::ptr::null())
         })?;
+        let file = NonNull::new(file).ok_or(ENODEV)?;
+        // SAFETY: The file is an open block device's, which never is another's.
+        let device = unsafe { NonNull::new_unchecked(bindings::file_bdev(file.as_ptr())) };
         // INVARIANT: The file is open, and ours.
-        Ok(BlockDevice(NonNull::new(file).ok_or(ENODEV)?))
+        Ok(BlockDevice { file, device })
     }
 
     /// The raw file.
     pub(crate) fn as_file(&self) -> *mut bindings::file {
-        self.0.as_ptr()
+        self.file.as_ptr()
     }
 }
 
@@ -265,10 +274,8 @@ impl Deref for BlockDevice {
 
     #[inline]
     fn deref(&self) -> &Bdev {
-        // SAFETY: By the type invariants, the file is an open block device's.
-        let bdev = unsafe { bindings::file_bdev(self.0.as_ptr()) };
         // SAFETY: The device stays open as long as its file, hence as long as `self`.
-        unsafe { Bdev::from_raw(bdev) }
+        unsafe { Bdev::from_raw(self.device.as_ptr()) }
     }
 }
 
@@ -276,7 +283,7 @@ impl Drop for BlockDevice {
     /// Closes the device. May sleep.
     fn drop(&mut self) {
         // SAFETY: By the type invariants, the file is ours to close.
-        unsafe { bindings::bdev_fput(self.0.as_ptr()) }
+        unsafe { bindings::bdev_fput(self.file.as_ptr()) }
     }
 }
 
