@@ -25,6 +25,7 @@ use core::{
 };
 use kernel::{
     prelude::*,
+    sync::Arc,
     time::Jiffies,
     workqueue::{
         HasDelayedWork,
@@ -105,6 +106,26 @@ impl OwnedQueue {
         if unsafe { bindings::cancel_delayed_work_sync(delayed) } {
             // SAFETY: The item was pending and will not run, so its count is ours.
             unsafe { item.put_cancelled() };
+        }
+    }
+
+    /// As [`cancel_delayed`](Self::cancel_delayed), of an item that an [`Arc`] holds.
+    pub fn cancel_delayed_arc<T, const ID: u64>(&self, item: &Arc<T>)
+    where
+        T: WorkItem<ID, Pointer = Arc<T>> + HasDelayedWork<T, ID>,
+    {
+        let value = Arc::as_ptr(item);
+        // SAFETY: The reference keeps the value alive.
+        let work = unsafe { <T as HasWork<T, ID>>::raw_get_work(value.cast_mut()) };
+        // SAFETY: `raw_get_work` returns a pointer to a field of a live value.
+        let work = unsafe { Work::raw_get(work) };
+        // SAFETY: `HasDelayedWork` promises that the item is the field of a `delayed_work`.
+        let delayed = unsafe { kernel::container_of!(work, bindings::delayed_work, work) };
+        // SAFETY: The delayed work is live and initialised.
+        if unsafe { bindings::cancel_delayed_work_sync(delayed) } {
+            // SAFETY: The item was pending and will not run, so the reference that it was queued
+            // with is ours.
+            drop(unsafe { Arc::from_raw(value) });
         }
     }
 }

@@ -380,6 +380,8 @@ impl Origin {
     /// No table has the original any more: detaches what is attached. What takes longer is left to
     /// the timer. Sleeps, for half a second or so at most.
     pub(crate) fn close(this: &Arc<Self>) {
+        // Nothing of the module is left to run when the last table is gone.
+        this.originals.queue().cancel_delayed_arc(this);
         let turn = this.turn();
         let _noio = NoIo::enter();
         let attached = turn.steps().state.current().map(|top| top.number());

@@ -138,6 +138,24 @@ class Guest:
             ]
         return words
 
+    def plug_in(self, name, mib):
+        """Plugs in an NVMe disk: its path in the guest."""
+        file = self.folder / f"{name}.disk"
+        with open(file, "wb") as disk:
+            disk.truncate(mib << 20)
+        self._monitor(f"drive_add 0 if=none,id={name},format=raw,file={file}")
+        self._monitor(f"device_add nvme,id={name},serial={name},drive={name}")
+        return self.output(
+            f"until controller=$(grep -lsw {name} /sys/class/nvme/nvme*/serial) &&"
+            " disk=$(ls -d ${controller%/serial}/nvme*n1) && [ -b /dev/${disk##*/} ]; do sleep 0.01; done;"
+            " udevadm settle; echo /dev/${disk##*/}"
+        )
+
+    def pull_out(self, name):
+        """Takes that disk out again, which needs the guest's consent."""
+        if self.alive:
+            self._monitor(f"device_del {name}")
+
     def make_payload(self, job=()):
         """Makes the second drive, with keys for this boot only. job: files for /lab/job."""
         for key in ("host_key", "user_key"):

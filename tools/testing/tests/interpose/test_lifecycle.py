@@ -24,8 +24,8 @@ def test_tables_change(interpose, mounted, guest, dm):
             assert mounted.status().state == "attached"
         passes()
     where = guest.console_size()
-    # What `dmsetup remove --force` begins with.
-    mounted.device.reload(f"0 {mounted.sectors} error")
+    # It has no table of its own any more, and is still held by the top.
+    guest.run("! dmsetup remove --force low")
     assert guest.wait_for_console("its last table is gone", where, 10)
     with interpose.load("/mnt/x/file") as passes:
         passes()
@@ -86,6 +86,63 @@ def test_suspend_and_messages_at_the_same_time(interpose, mounted, guest):
         passes()
     assert mounted.status().state == "idle"
     interpose.check_fs(mounted.disk)
+
+
+def test_module_goes_right_after_a_detach(interpose, mounted, guest):
+    """Nothing of it is left to run, whatever there was to be looked at."""
+    guest.run(f"""set -e
+        for round in 1 2 3; do
+            [ -e /dev/mapper/low ] || dmsetup create low --table '0 {mounted.sectors} interpose {mounted.disk}'
+            dmsetup create top --table "0 {mounted.sectors} linear /dev/mapper/low 0"
+            dmsetup message low 0 attach /dev/mapper/top
+            dmsetup message low 0 detach
+            dmsetup remove --retry top
+            dmsetup remove --retry low
+            rmmod dm_interpose_rs
+            # What is left would run within a tenth of a second.
+            sleep 0.3
+            /lab/load /lab/dm_interpose_rs.ko
+        done""")
+    # The last top leaves by itself, and is asked for again at the same moment.
+    low = interpose.low(mounted.disk)
+    guest.run("umount /mnt/x")
+    top = low.top("top")
+    low.attach(top)
+    top.suspend("--nolockfs", "--noflush")
+    reader = guest.start(f"dd if={low.disk} of=/dev/null bs=4k count=1 iflag=direct")
+    guest.run("until dmsetup status low | grep -q 'in_flight 1 '; do sleep 0.01; done")
+    assert low.refuse("detach")[0] == "Connection timed out"
+    guest.run("""set -e
+        dmsetup resume top
+        dmsetup message low 0 detach 2> /dev/null || dmsetup status low | grep -q ' idle '
+        dmsetup remove --retry top
+        dmsetup remove --retry low
+        rmmod dm_interpose_rs
+        sleep 0.3""")
+    assert reader.wait() == 0
+
+
+def test_disk_is_pulled_out_of_a_file_system_in_use(interpose, guest, nvme):
+    """Its users get errors, as without all this; everything can be detached and removed."""
+    disk = nvme(SIZE)
+    where = interpose.make_fs(disk)
+    low = interpose.low(disk)
+    top = low.top("top")
+    low.attach(top)
+    writer = guest.start(f"while dd if=/dev/zero of={where}/file bs=4k count=16 oflag=direct status=none; do"
+                         " echo; done; echo failed")
+    assert writer.stdout.readline() == "\n"
+    guest.run(f"echo 1 > /sys/block/{disk.rpartition('/')[2]}/device/device/remove")
+    assert writer.communicate()[0].endswith("failed\n")
+    status = low.status()
+    assert status.state == "attached" and status.errors > 0
+    low.send("detach", "nofreeze")
+    status = low.status()
+    assert (status.state, status.in_flight) == ("idle", 0)
+    guest.run("umount /mnt/x")
+    top.remove()
+    low.device.remove()
+    guest.run("rmmod dm_interpose_rs")
 
 
 def test_original_vanishes(interpose, disks, guest):
