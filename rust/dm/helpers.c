@@ -15,6 +15,8 @@
 #include <linux/random.h>
 #include <linux/ratelimit.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/tracepoint.h>
@@ -326,6 +328,50 @@ HELPER u64 rust_dm_helper_percpu_sum(u64 __percpu *count)
 HELPER void __percpu *rust_dm_helper_percpu_alloc(size_t size)
 {
 	return __alloc_percpu(size, __alignof__(u64));
+}
+
+/* Where bios can be between submit_bio_noacct() and __submit_bio(). */
+
+/* In the list of what a thread has still to hand on. */
+HELPER bool rust_dm_helper_task_has_bios(struct task_struct *task)
+{
+	return READ_ONCE(task->bio_list);
+}
+
+/*
+ * How many threads have bios in such a list; those for which there is room, with
+ * a reference each.
+ */
+HELPER size_t rust_dm_helper_tasks_with_bios(struct task_struct **found,
+					     size_t room)
+{
+	struct task_struct *process, *task;
+	size_t count = 0;
+
+	rcu_read_lock();
+	for_each_process_thread(process, task) {
+		if (!READ_ONCE(task->bio_list))
+			continue;
+		if (count < room)
+			found[count] = get_task_struct(task);
+		count++;
+	}
+	rcu_read_unlock();
+	return count;
+}
+
+/*
+ * In the throttle of the queue, if it has one; or, of a partition, with bcache,
+ * or others who have claimed it and are no file system.
+ */
+HELPER bool rust_dm_helper_bdev_may_keep_bios(struct block_device *bdev)
+{
+#ifdef CONFIG_BLK_DEV_THROTTLING
+	if (READ_ONCE(bdev_get_queue(bdev)->td))
+		return true;
+#endif
+	return bdev_is_partition(bdev) && READ_ONCE(bdev->bd_holder) &&
+	       !READ_ONCE(bdev->bd_holder_ops);
 }
 
 /* The tracepoint of a bio's end. */

@@ -20,8 +20,8 @@
 //!            |
 //!   submit_bio_noacct   <------ entry hook: marked, let through
 //!            |
-//!     __submit_bio       <---- second hook: a bio for the original that is not marked was
-//!            |                 under way before there was a top
+//!     __submit_bio       <---- second hook, for a while: a bio for the original that is not marked
+//!            |                 was under way before there was a top
 //!        original
 //! ```
 //!
@@ -34,7 +34,8 @@
 //! - A [`Top`] counts the bios that the hooks lead there, and those of them that have ended; its drop
 //!   waits for as many of these before it closes the device.
 //! - The hooks are in place as long as there is a [`Top`]: with none, no bio of the system runs
-//!   through any code of the module.
+//!   through any code of the module. The second hook is there as long as somebody has
+//!   [`Stragglers`], which is for a moment mostly.
 //! - All hold the [`Interposer`], which belongs to the module.
 //!
 //! # What is marked, and how
@@ -47,10 +48,15 @@ mod counts;
 mod hook;
 mod original;
 mod pass;
+mod stragglers;
 mod table;
 mod top;
 
 pub use counts::Counted;
 pub use hook::Interposer;
 pub use original::Original;
+pub use stragglers::{
+    MayCome,
+    Stragglers, //
+};
 pub use top::Top;

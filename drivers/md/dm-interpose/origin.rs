@@ -12,6 +12,8 @@
 //! 4. Thaw.
 //! 5. Wait for threads that were interrupted while they submitted a bio past the hooks, and drain
 //!    the original once more. Only raw writers can have had such a bio.
+//! 6. Later, by a timer: when no bio can be any more that was submitted before, stop looking for
+//!    such.
 //!
 //! # Switch and detach
 //!
@@ -54,7 +56,9 @@ use dm::{
     interpose::{
         Counted,
         Interposer,
+        MayCome,
         Original,
+        Stragglers,
         Top, //
     },
     module_ref::ModuleRef,
@@ -94,7 +98,7 @@ const DRAIN_MS: u32 = 10_000;
 const LEAVE_MS: i64 = 10_000;
 /// The same where there is no message that could fail.
 const LEAVE_UNASKED_MS: i64 = 500;
-/// How often it is looked whether a top has left, in milliseconds.
+/// How often it is looked whether a top has left, and whether stragglers may come, in milliseconds.
 const LOOK_MS: u32 = 100;
 
 /// What a status shows of the steps so far.
@@ -189,6 +193,8 @@ struct Steps {
     state: State<Arc<Top>>,
     /// Whether somebody has the [`Turn`].
     taken: bool,
+    /// Catches what was submitted before the original led anywhere, as long as that may come.
+    stragglers: Option<Stragglers>,
     /// Set when no table is left that would keep the module while a top leaves.
     module: Option<ModuleRef>,
 }
@@ -231,7 +237,12 @@ impl Origin {
             original <- original,
             hold <- Hold::new(),
             steps <- new_mutex!(
-                Steps { state: State::new(), taken: false, module: None },
+                Steps {
+                    state: State::new(),
+                    taken: false,
+                    stragglers: None,
+                    module: None,
+                },
                 "Origin::steps"
             ),
             given_back <- new_condvar!("Origin::given_back"),
@@ -323,6 +334,7 @@ impl Origin {
         let turn = self.turn();
         turn.check(Step::Attach)?;
         let top = self.open(device)?;
+        let stragglers = Stragglers::catch(&self.original).map_err(Failure::Open)?;
         self.show_as(Name::Attaching, Some(top.number()));
 
         let _noio = NoIo::enter();
@@ -342,6 +354,7 @@ impl Origin {
             let _ = turn.settle(left);
             return Err(Failure::Drain(error));
         }
+        turn.steps().stragglers = Some(stragglers);
         turn.show();
         Ok(())
     }
@@ -455,7 +468,7 @@ impl Origin {
         self.original.drain(DRAIN_MS)
     }
 
-    /// Has the timer look whether a top has left.
+    /// Has the timer look whether a top has left, and whether stragglers may come.
     pub(crate) fn look_later(self: &Arc<Self>) {
         // If it is to look already, it will.
         let _ = self
@@ -464,9 +477,10 @@ impl Origin {
             .enqueue_delayed(self.clone(), msecs_to_jiffies(LOOK_MS));
     }
 
-    /// Whether a top is leaving.
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.steps.lock().state.leaving().is_some()
+    /// Whether there is something for the timer to look at.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        let steps = self.steps.lock();
+        steps.state.leaving().is_some() || steps.stragglers.is_some()
     }
 }
 
@@ -514,12 +528,45 @@ impl Turn<'_> {
             let gone = self.steps().state.gone();
             drop(gone);
         }
+        if self.steps().state.current().is_none() {
+            let stragglers = self.steps().stragglers.take();
+            drop(stragglers);
+        }
         self.show();
         if left {
             Ok(())
         } else {
             Err(Failure::InFlight)
         }
+    }
+
+    /// Lets the top go if it has left: whether there is one that has not.
+    fn look_at_leaving(&self) -> bool {
+        let leaving = self.steps().state.leaving().cloned();
+        let Some(top) = leaving else {
+            return false;
+        };
+        let left = top.wait_idle(Delta::ZERO);
+        // The last reference is that of the state, or else this one would be dropped later.
+        drop(top);
+        if left {
+            let _ = self.settle(true);
+        }
+        !left
+    }
+
+    /// Stops catching stragglers if none may come: whether to look again.
+    fn look_at_stragglers(&self) -> bool {
+        let stragglers = self.steps().stragglers.take();
+        let Some(mut stragglers) = stragglers else {
+            return false;
+        };
+        let may_come = stragglers.may_come(&self.origin.original);
+        if may_come == MayCome::Never {
+            return false;
+        }
+        self.steps().stragglers = Some(stragglers);
+        may_come == MayCome::Still
     }
 }
 
@@ -535,17 +582,11 @@ impl WorkItem for Origin {
 
     fn run(this: Arc<Self>) {
         let turn = this.turn();
-        let leaving = turn.steps().state.leaving().cloned();
-        if let Some(top) = leaving {
-            let left = top.wait_idle(Delta::ZERO);
-            // The last reference is that of the state, or else this one would be dropped later.
-            drop(top);
-            if !left {
-                drop(turn);
-                this.look_later();
-                return;
-            }
-            let _ = turn.settle(true);
+        let leaving = turn.look_at_leaving();
+        if turn.look_at_stragglers() || leaving {
+            drop(turn);
+            this.look_later();
+            return;
         }
         let module = turn.steps().module.take();
         drop(turn);

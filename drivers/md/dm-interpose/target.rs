@@ -154,7 +154,7 @@ impl Target for InterposeTarget {
             (Step::Switch, Some(device)) => self.origin.switch(device, freeze),
             _ => self.origin.detach(freeze),
         });
-        if self.origin.is_leaving() {
+        if self.origin.is_unsettled() {
             self.origin.look_later();
         }
         match taken {

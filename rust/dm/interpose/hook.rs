@@ -9,13 +9,12 @@
 //! | end | tracepoint `block_bio_complete` | stops counting a bio that was led |
 //!
 //! The second is the last function before a bio enters the queue of its device. A bio can be
-//! between the two for long: a cgroup's throttle keeps it, or it is one of several that a thread
-//! has submitted and that it hands on one after the other, while it waits for a free request of
-//! another device.
+//! between the two for long. It is in place while one may be that was submitted before there was a
+//! top, see [`super::stragglers`]; the others, while there is a top.
 //!
-//! The first two are one callback of the function tracer, called where the functions begin. It is a
-//! plain one: it does not change where a function goes, so it gets along with other tracers,
-//! kprobes and live patches, and it is called whatever else is attached there. Hence:
+//! The first two are callbacks of the function tracer, called where the functions begin. They are
+//! plain ones: they do not change where a function goes, so they get along with other tracers,
+//! kprobes and live patches, and they are called whatever else is attached there. Hence:
 //!
 //! - What is called is legal in every context that submits or ends bios. It takes no lock, allocates
 //!   nothing, and does not sleep. What it looks at is protected by RCU.
@@ -23,7 +22,7 @@
 //! - When `unregister_ftrace_function()` returns, no thread is in a callback, nor in a trampoline
 //!   that leads to one. The same holds for the tracepoint.
 //!
-//! Locks: `tops`, which excludes writers of both tables and changes of the hooks. Under it the
+//! Locks: `users`, which excludes writers of both tables and changes of the hooks. Under it the
 //! kernel's own locks of the tracers are taken. None is held while a hook runs.
 
 use super::{
@@ -74,11 +73,20 @@ const TRACE_COMPLETION: u16 = 1 << bindings::BIO_TRACE_COMPLETION;
 pub struct Interposer {
     originals: Table<Fork>,
     lanes: Table<Lane>,
+    #[pin]
+    users: Mutex<Users>,
+    #[pin]
+    entry: Hook,
+    #[pin]
+    second: Hook,
+}
+
+/// Who needs the hooks.
+struct Users {
     /// How many tops there are.
-    #[pin]
-    tops: Mutex<usize>,
-    #[pin]
-    hook: Hook,
+    tops: usize,
+    /// How many of [`Stragglers`](super::Stragglers) there are.
+    stragglers: usize,
 }
 
 impl Interposer {
@@ -87,8 +95,9 @@ impl Interposer {
         let interposer = pin_init!(Interposer {
             originals: Table::new(),
             lanes: Table::new(),
-            tops <- new_mutex!(0, "Interposer::tops"),
-            hook <- Hook::new(),
+            users <- new_mutex!(Users { tops: 0, stragglers: 0 }, "Interposer::users"),
+            entry <- Hook::new(),
+            second <- Hook::new(),
         });
         Arc::pin_init(interposer, GFP_KERNEL)
     }
@@ -96,7 +105,7 @@ impl Interposer {
     /// Puts a device into the table of originals. Fails with `EBUSY` if it is there, or is a top.
     pub(super) fn add_original(&self, device: &Bdev, fork: &Arc<Fork>) -> Result {
         let device = device.as_ptr();
-        let _writer = self.tops.lock();
+        let _writer = self.users.lock();
         let known = {
             let guard = rcu::read_lock();
             self.originals.find(device, &guard).is_some()
@@ -110,14 +119,14 @@ impl Interposer {
 
     /// Undoes [`add_original`](Self::add_original).
     pub(super) fn remove_original(&self, device: &Bdev) {
-        let _writer = self.tops.lock();
+        let _writer = self.users.lock();
         self.originals.remove(device.as_ptr());
     }
 
-    /// Puts a device into the table of tops, and the hooks in place if it is the first. Fails with
-    /// `ELOOP` if it is an original, or if the original is a top.
+    /// Puts a device into the table of tops, and entry and end hook in place if it is the first.
+    /// Fails with `ELOOP` if it is an original, or if the original is a top.
     pub(super) fn add_top(&self, original: &Bdev, lane: &Arc<Lane>) -> Result {
-        let mut tops = self.tops.lock();
+        let mut users = self.users.lock();
         let in_a_loop = {
             let guard = rcu::read_lock();
             self.originals.find(lane.device, &guard).is_some()
@@ -127,55 +136,98 @@ impl Interposer {
             return Err(compat::eloop());
         }
         self.lanes.insert(lane.device, lane.clone())?;
-        if *tops == 0 {
+        if users.tops == 0 {
             if let Err(error) = self.install() {
                 self.lanes.remove(lane.device);
                 return Err(error);
             }
         }
-        *tops += 1;
+        users.tops += 1;
         Ok(())
     }
 
     /// Undoes [`add_top`](Self::add_top).
     pub(super) fn remove_top(&self, lane: &Arc<Lane>) {
-        let mut tops = self.tops.lock();
+        let mut users = self.users.lock();
         self.lanes.remove(lane.device);
-        *tops -= 1;
-        if *tops == 0 {
-            self.uninstall();
+        users.tops -= 1;
+        if users.tops == 0 {
+            self.entry.uninstall();
+            self.unhook_end();
         }
     }
 
-    /// Puts the hooks in place: first that of the end, for what the others count. Under `tops`.
+    /// Puts the second hook in place, if it is not. The caller has a top, or will have one before
+    /// an original leads anywhere. Sleeps.
+    pub(super) fn add_stragglers(&self) -> Result {
+        let mut users = self.users.lock();
+        if users.stragglers == 0 {
+            // SAFETY: The caller of `remove_stragglers` keeps this alive until then; it is not
+            // installed, and the lock is held. It is the hook of an interposer.
+            unsafe {
+                self.second
+                    .install(straggler, Place::Named(*b"__submit_bio\0"))
+            }?;
+        }
+        users.stragglers += 1;
+        Ok(())
+    }
+
+    /// Undoes [`add_stragglers`](Self::add_stragglers).
+    pub(super) fn remove_stragglers(&self) {
+        let mut users = self.users.lock();
+        users.stragglers -= 1;
+        if users.stragglers == 0 {
+            self.second.uninstall();
+        }
+    }
+
+    /// Puts entry and end hook in place: first that of the end, for what the others count. Under
+    /// `users`.
     fn install(&self) -> Result {
         let this: *const Interposer = self;
         // SAFETY: `ended` takes a pointer to an interposer, which lives until `uninstall`: every
         // top has a reference to it.
         to_result(unsafe { helpers::trace_bio_complete(Some(ended), this.cast_mut().cast()) })?;
-        // SAFETY: As above; the caller holds `tops`, and there was no top.
-        unsafe { self.hook.install() }.inspect_err(|_| self.unhook_end())
+        // SAFETY: As above; the caller holds `users`, and there was no top.
+        unsafe {
+            self.entry
+                .install(entered, Place::At(bindings::submit_bio_noacct))
+        }
+        .inspect_err(|_| self.unhook_end())
     }
 
-    /// Takes the hooks away: when this returns none is running. Under `tops`; sleeps.
-    fn uninstall(&self) {
-        self.hook.uninstall();
-        self.unhook_end();
-    }
-
+    /// Takes the end hook away: when this returns it is not running. Under `users`; sleeps.
     fn unhook_end(&self) {
         let this: *const Interposer = self;
         // SAFETY: This is what `install` has registered.
         unsafe { helpers::untrace_bio_complete(Some(ended), this.cast_mut().cast()) }
     }
 
-    /// Leads a bio whose device may be an original, if it has a top. `straggler` in the second hook.
+    /// Leads a bio whose device may be an original, if it has a top.
     ///
     /// # Safety
     ///
     /// `bio` must be one that is being submitted by this thread.
     #[inline(never)]
-    unsafe fn redirect(&self, bio: *mut bindings::bio, straggler: bool) {
+    unsafe fn redirect(&self, bio: *mut bindings::bio) {
+        let guard = rcu::read_lock();
+        // SAFETY: The caller's promise.
+        let device = unsafe { (*bio).bi_bdev };
+        let fork = self.originals.find(device, &guard);
+        if let Some(lane) = fork.and_then(|fork| fork.lane(&guard)) {
+            // SAFETY: The caller's promise.
+            unsafe { lead(bio, lane) }
+        }
+    }
+
+    /// As [`redirect`](Self::redirect), of one that is past the checks of the entry.
+    ///
+    /// # Safety
+    ///
+    /// As for that; the bio was not passed to the original.
+    #[inline(never)]
+    unsafe fn redirect_straggler(&self, bio: *mut bindings::bio) {
         let guard = rcu::read_lock();
         // SAFETY: The caller's promise.
         let (device, flags) = unsafe { ((*bio).bi_bdev, (*bio).bi_flags) };
@@ -185,37 +237,22 @@ impl Interposer {
         let Some(lane) = fork.lane(&guard) else {
             return;
         };
-        if straggler {
-            if flags & REMAPPED != 0 {
-                // Of a whole disk: a clone of a bio that was passed. Of a partition: it has been
-                // found on its disk, which is to be undone for the top.
-                let Some(partition) = fork.partition else {
-                    return;
-                };
-                // SAFETY: The caller's promise.
-                let iter = unsafe { &mut (*bio).bi_iter };
-                // An empty flush has no position.
-                if iter.bi_size >> crate::block_device::SECTOR_SHIFT != 0 {
-                    iter.bi_sector = iter.bi_sector.wrapping_sub(partition.start);
-                }
+        if flags & REMAPPED != 0 {
+            // Of a whole disk: a clone of a bio that was passed. Of a partition: it has been found
+            // on its disk, which is to be undone for the top.
+            let Some(partition) = fork.partition else {
+                return;
+            };
+            // SAFETY: The caller's promise.
+            let iter = unsafe { &mut (*bio).bi_iter };
+            // An empty flush has no position.
+            if iter.bi_size >> crate::block_device::SECTOR_SHIFT != 0 {
+                iter.bi_sector = iter.bi_sector.wrapping_sub(partition.start);
             }
-            lane.counts.stragglers().add();
         }
-        // From here on the lane's device stays open until the bio has ended.
-        lane.counts.led().add();
-        // SAFETY: The caller promises a bio that is this thread's to change.
-        unsafe {
-            // What fails the checks that follow has to come to the end hook as well.
-            (*bio).bi_flags |= COUNTED | TRACE_COMPLETION;
-            // A top completes bios by itself. One that is polled for would occupy its thread, which
-            // may have to submit what the bio needs.
-            (*bio).bi_opf &= !bindings::REQ_POLLED;
-            if (*bio).bi_opf & bindings::REQ_NOWAIT != 0 && !helpers::bdev_nowait(lane.device) {
-                // Only a wish: the original would have met it, so the user does not expect an error.
-                (*bio).bi_opf &= !bindings::REQ_NOWAIT;
-            }
-            helpers::bio_set_dev(bio, lane.device);
-        }
+        lane.counts.stragglers().add();
+        // SAFETY: The caller's promise.
+        unsafe { lead(bio, lane) }
     }
 
     /// Stops counting a bio that was led and has ended, and makes it one for the original again:
@@ -241,16 +278,38 @@ impl Interposer {
     }
 }
 
-/// The function where the second hook is, which is not exported; with the NUL that ends a name.
-const SECOND: [u8; 13] = *b"__submit_bio\0";
-
-/// The function where the entry hook is.
-fn entry_address() -> usize {
-    bindings::submit_bio_noacct as unsafe extern "C" fn(_) as usize
+/// Makes a bio one for a top, and counts it there.
+///
+/// # Safety
+///
+/// `bio` must be one that is being submitted by this thread. `lane` must have been found under RCU
+/// since.
+#[inline(always)]
+unsafe fn lead(bio: *mut bindings::bio, lane: &Lane) {
+    // From here on the lane's device stays open until the bio has ended.
+    lane.counts.led().add();
+    // SAFETY: The caller promises a bio that is this thread's to change.
+    unsafe {
+        // What fails the checks that follow has to come to the end hook as well.
+        (*bio).bi_flags |= COUNTED | TRACE_COMPLETION;
+        // A top completes bios by itself. One that is polled for would occupy its thread, which may
+        // have to submit what the bio needs.
+        (*bio).bi_opf &= !bindings::REQ_POLLED;
+        if (*bio).bi_opf & bindings::REQ_NOWAIT != 0 && !helpers::bdev_nowait(lane.device) {
+            // Only a wish: the original would have met it, so the user does not expect an error.
+            (*bio).bi_opf &= !bindings::REQ_NOWAIT;
+        }
+        helpers::bio_set_dev(bio, lane.device);
+    }
 }
 
-/// Within so many bytes after its address a function has the place where it is traced.
-const TRACED_WITHIN: usize = 16;
+/// Where a hook is.
+enum Place {
+    /// A function that is exported.
+    At(unsafe extern "C" fn(*mut bindings::bio)),
+    /// One that is not; with the NUL that ends a name.
+    Named([u8; 13]),
+}
 
 /// A callback of the function tracer.
 ///
@@ -278,39 +337,37 @@ impl Hook {
         })
     }
 
-    /// Has [`submitted`] called where the two functions begin. Sleeps.
+    /// Has `callback` called where a function of one bio begins. Sleeps.
     ///
-    /// Fails with `EINVAL` if they cannot be traced.
+    /// Fails with `EINVAL` if it cannot be traced.
     ///
     /// # Safety
     ///
-    /// It must not be installed, and only one thread may do this or the opposite at a time. It must
-    /// be the field of an [`Interposer`] that lives until [`uninstall`](Self::uninstall) returns.
-    unsafe fn install(&self) -> Result {
+    /// It must not be installed, and only one thread may do this or the opposite at a time. What
+    /// the callback needs must be there until [`uninstall`](Self::uninstall) returns.
+    unsafe fn install(&self, callback: Callback, place: Place) -> Result {
         let ops = self.ops.get();
         let fresh = bindings::ftrace_ops {
-            func: Some(submitted),
+            func: Some(callback),
             // It stays even where an administrator turns tracing off.
             flags: bindings::FTRACE_OPS_FL_PERMANENT as c_ulong,
             ..Default::default()
         };
         // SAFETY: Not registered, so nobody looks at it, and the caller excludes others.
         unsafe { ops.write(fresh) };
-        let (remove, reset, add) = (0, 1, 0);
-        let mut name = SECOND;
-        let len = name.len() as c_int - 1;
-        // SAFETY: The operations are valid, and not registered.
-        let entry = unsafe { bindings::ftrace_set_filter_ip(ops, entry_address(), remove, reset) };
-        to_result(entry)
+        let (remove, reset) = (0, 1);
+        let filtered = match place {
+            // SAFETY: The operations are valid, and not registered.
+            Place::At(function) => unsafe {
+                bindings::ftrace_set_filter_ip(ops, function as usize, remove, reset)
+            },
             // SAFETY: As above; the name is a live local with its length.
-            .and_then(|()| unsafe {
-                to_result(bindings::ftrace_set_filter(
-                    ops,
-                    name.as_mut_ptr(),
-                    len,
-                    add,
-                ))
-            })
+            Place::Named(mut name) => unsafe {
+                let len = name.len() as c_int - 1;
+                bindings::ftrace_set_filter(ops, name.as_mut_ptr(), len, reset)
+            },
+        };
+        to_result(filtered)
             // SAFETY: As above; they stay where they are until they are unregistered, being pinned.
             .and_then(|()| unsafe { to_result(bindings::register_ftrace_function(ops)) })
             // SAFETY: Not registered.
@@ -327,12 +384,27 @@ impl Hook {
     }
 }
 
+/// What the function tracer calls, with its operations.
+type Callback =
+    unsafe extern "C" fn(c_ulong, c_ulong, *mut bindings::ftrace_ops, *mut bindings::ftrace_regs);
+
+/// The first argument of a function that is traced.
+///
 /// # Safety
 ///
-/// Called by the function tracer where one of the functions of [`Hook::install`] is entered, with
-/// its operations.
-unsafe extern "C" fn submitted(
-    ip: c_ulong,
+/// Called in a callback of the function tracer, of a function whose first argument is a bio.
+#[inline(always)]
+unsafe fn argument(regs: *mut bindings::ftrace_regs) -> *mut bindings::bio {
+    // SAFETY: The registers that a plain callback gets are those of the C calling convention, in
+    // their places of `pt_regs`: the first argument is in `di`.
+    unsafe { (*regs.cast::<bindings::pt_regs>()).di as *mut bindings::bio }
+}
+
+/// # Safety
+///
+/// Called by the function tracer where `submit_bio_noacct` is entered.
+unsafe extern "C" fn entered(
+    _ip: c_ulong,
     _parent: c_ulong,
     ops: *mut bindings::ftrace_ops,
     regs: *mut bindings::ftrace_regs,
@@ -340,24 +412,38 @@ unsafe extern "C" fn submitted(
     // SAFETY: The operations are those of an interposer's hook, which lives as long as that is
     // installed.
     let interposer =
-        unsafe { &*kernel::container_of!(Opaque::cast_from(ops), Interposer, hook.ops) };
-    // SAFETY: The registers that a plain callback gets are those of the C calling convention, in
-    // their places of `pt_regs`: the first argument is in `di`. Of both functions it is the bio.
-    let bio = unsafe { (*regs.cast::<bindings::pt_regs>()).di } as *mut bindings::bio;
-    // SAFETY: The bio is being submitted, by this thread.
-    let device = unsafe { (*bio).bi_bdev };
-    // Nearly all bios of the system are gone after this.
-    if !interposer.originals.may_have(device) {
-        return;
-    }
-    let straggler = ip.wrapping_sub(entry_address()) >= TRACED_WITHIN;
-    // Where it has been passed to the original it is let through. At the entry that is seen by the
-    // kernel's own mark, which what is cloned of it has as well.
-    let mark = if straggler { PASSED } else { REMAPPED };
+        unsafe { &*kernel::container_of!(Opaque::cast_from(ops), Interposer, entry.ops) };
+    // SAFETY: The function is one of a bio, which is being submitted by this thread.
+    let bio = unsafe { argument(regs) };
     // SAFETY: As above.
-    if unsafe { (*bio).bi_flags } & mark == 0 {
+    let (device, flags) = unsafe { ((*bio).bi_bdev, (*bio).bi_flags) };
+    // Nearly all bios of the system are gone after this. One that was passed to the original is let
+    // through by the kernel's own mark, which what is cloned of it has as well.
+    if interposer.originals.may_have(device) && flags & REMAPPED == 0 {
         // SAFETY: As above.
-        unsafe { interposer.redirect(bio, straggler) }
+        unsafe { interposer.redirect(bio) }
+    }
+}
+
+/// # Safety
+///
+/// Called by the function tracer where `__submit_bio` is entered.
+unsafe extern "C" fn straggler(
+    _ip: c_ulong,
+    _parent: c_ulong,
+    ops: *mut bindings::ftrace_ops,
+    regs: *mut bindings::ftrace_regs,
+) {
+    // SAFETY: As in `entered`.
+    let interposer =
+        unsafe { &*kernel::container_of!(Opaque::cast_from(ops), Interposer, second.ops) };
+    // SAFETY: As in `entered`.
+    let bio = unsafe { argument(regs) };
+    // SAFETY: As in `entered`.
+    let (device, flags) = unsafe { ((*bio).bi_bdev, (*bio).bi_flags) };
+    if interposer.originals.may_have(device) && flags & PASSED == 0 {
+        // SAFETY: As above; it was not passed.
+        unsafe { interposer.redirect_straggler(bio) }
     }
 }
 

@@ -36,12 +36,20 @@ def low(disk):
     device.remove()
 
 
+def wait_for_one_hook():
+    """Until what was submitted before an attach is not looked for any more."""
+    functions = pathlib.Path("/sys/kernel/tracing/enabled_functions")
+    while "__submit_bio" in functions.read_text().split():
+        time.sleep(0.01)
+
+
 @contextlib.contextmanager
 def attached(disk):
     """A linear device attached to a disk, by way of an `interpose` device."""
     with low(disk) as bottom:
         top = measure.mapped("top", SECTORS, "linear", f"{bottom.path} 0")
         bottom.message(f"attach {top.path} nofreeze")
+        wait_for_one_hook()
         measure.settle()
         yield
         bottom.message("detach nofreeze")

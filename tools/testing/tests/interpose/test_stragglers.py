@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Bios that were submitted before there was a top: the hook that catches them, and how long it stays."""
+
+import pytest
+
+from tests.interpose.snapshots import Snapshots
+
+HOOKS = "sed -nE 's/^(submit_bio_noacct|__submit_bio) .*/\\1/p' /sys/kernel/tracing/enabled_functions | xargs"
+ENTRY, BOTH = "submit_bio_noacct", "submit_bio_noacct __submit_bio"
+
+
+@pytest.fixture
+def snapshots(interpose, guest):
+    """Makes snapshots of an `interpose` device."""
+    return Snapshots(interpose, guest)
+
+
+@pytest.fixture
+def throttled(guest):
+    """A cgroup that is to be throttled."""
+    guest.run("""set -e
+        mkdir -p /tmp/cg && mount -t cgroup2 none /tmp/cg
+        echo +io > /tmp/cg/cgroup.subtree_control
+        mkdir -p /tmp/cg/slow""")
+    yield "/tmp/cg/slow"
+    guest.run("rmdir /tmp/cg/slow; umount /tmp/cg", check=False)
+
+
+def hooks(guest):
+    """The functions of the block layer that are hooked."""
+    return set(guest.output(HOOKS).split())
+
+
+def wait_for_one_hook(guest):
+    """Until the second hook has gone."""
+    guest.run(f"until [ \"$({HOOKS})\" = {ENTRY} ]; do sleep 0.01; done", timeout=30)
+
+
+def test_second_hook_is_for_a_moment(interpose, guest, disks):
+    """As long as something may come that was submitted before; a switch needs none."""
+    (disk,) = disks.ram(8)
+    low = interpose.low(disk)
+    tops = low.top("one"), low.top("two")
+    with interpose.load(disk) as passes:
+        for words in ([], ["nofreeze"]):
+            low.attach(tops[0], *words)
+            wait_for_one_hook(guest)
+            low.switch(tops[1], *words)
+            assert hooks(guest) == {ENTRY}
+            passes()
+            low.detach(*words)
+            assert not hooks(guest)
+    assert low.status().errors == 0
+
+
+def test_second_hook_stays_where_a_throttle_may_keep_bios(interpose, guest, disks, throttled):
+    """Nobody tells how many it has: as long as something is attached to a disk that has ever had a limit."""
+    one, other = disks.null("one", 8), disks.null("other", 8)
+    lows = interpose.low(one, "low1"), interpose.low(other, "low2")
+    for number, low in enumerate(lows):
+        low.attach(low.top(f"top{number}"))
+    wait_for_one_hook(guest)
+    lows[0].detach()
+    guest.run(f"echo '{interpose.number(one)} wiops=8' > {throttled}/io.max")
+    lows[0].attach("/dev/mapper/top0")
+    # The other's moment comes and goes meanwhile.
+    lows[1].detach()
+    lows[1].attach("/dev/mapper/top1")
+    guest.run("sleep 0.5")
+    assert hooks(guest) == set(BOTH.split())
+    lows[1].detach()
+    lows[0].detach()
+    assert not hooks(guest)
+
+
+def test_what_waits_in_the_list_of_a_thread(snapshots, interpose, guest, dm, disks):
+    """A thread discards on two disks at once, and sleeps before it hands the second part on to the original."""
+    busy = disks.null("busy", 8, irqmode=2, completion_nsec=3_000_000_000, hw_queue_depth=1, submit_queues=1)
+    disk, store = disks.ram(8, 2)
+    stripes = dm.create("stripes", f"0 {16 * 2048} striped 2 8 {busy} 0 {disk} 0")
+    low = interpose.low(disk)
+    snapshots.make(low, store)
+    guest.run(f"""set -e
+        dd if=/dev/urandom of={disk} bs=1M count=8 oflag=direct status=none
+        echo none > /sys/block/busy/queue/scheduler""")
+    # It has the only request of the busy disk.
+    blocker = guest.start(f"dd if=/dev/zero of={busy} bs=4k count=1 oflag=direct")
+    guest.run("until [ $(cat /sys/block/busy/inflight | xargs | cut -d' ' -f2) = 1 ]; do sleep 0.01; done")
+    discard = guest.start(f"echo $$ > /tmp/discard; exec blkdiscard -f -l 64k {stripes}")
+    guest.run("until [ -s /tmp/discard ] && grep -q blk_mq_get_tag /proc/$(cat /tmp/discard)/wchan;"
+              " do sleep 0.01; done")
+    low.attach("/dev/mapper/origin", "nofreeze")
+    before = snapshots.content()
+    # As long as it sleeps.
+    assert hooks(guest) == set(BOTH.split())
+    assert blocker.wait() == 0
+    discard.wait()
+    assert low.status().stragglers > 0
+    assert snapshots.content() == before
+    wait_for_one_hook(guest)
+    low.detach("nofreeze")
+
+
+def test_cgroups_are_charged_for_what_they_write(interpose, guest, disks, throttled):
+    """On the original as well, though the top hands it on from a thread of its own."""
+    disk = disks.null("nullb", 8)
+    low = interpose.low(disk)
+    low.attach(low.top("delay", "delay", after=f"0 0 {low} 0 20"))
+    guest.run(f"echo $$ > {throttled}/cgroup.procs; dd if=/dev/zero of={disk} bs=64k count=4 oflag=direct status=none")
+    low.detach()
+    stat = guest.output(f"cat {throttled}/io.stat")
+    lines = dict(line.split(" ", 1) for line in stat.splitlines())
+    assert " wbytes=262144 " in f" {lines[interpose.number(disk)]} ", stat
