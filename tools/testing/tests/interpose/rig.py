@@ -10,10 +10,11 @@ Status = collections.namedtuple("Status", "state top redirected in_flight bypass
 
 NUMBERS = ["redirected", "in_flight", "bypassed", "stragglers", "held", "errors", "freeze_us", "drain_us"]
 
-# Makes a file system, and checks one that is not mounted.
+# Makes a file system, on so many MiB at least, and checks one that is not mounted.
 FILE_SYSTEMS = {
-    "ext4": ("mkfs.ext4 -q -F", "e2fsck -fn"),
-    "xfs": ("mkfs.xfs -q -f", "xfs_repair -n"),
+    "ext4": ("mkfs.ext4 -q -F", 32, "e2fsck -fn"),
+    "xfs": ("mkfs.xfs -q -f -K", 320, "xfs_repair -n"),
+    "btrfs": ("mkfs.btrfs -q -f -K", 128, "btrfs check -q"),
 }
 
 # The emulated CPUs are for the commands of the test as well.
@@ -100,13 +101,13 @@ class Rig:
 
     def make_fs(self, disk, kind="ext4"):
         """Makes a file system on a disk and mounts it: where."""
-        make, _ = FILE_SYSTEMS[kind]
+        make, *_ = FILE_SYSTEMS[kind]
         self.guest.run(f"{make} {disk} && mkdir -p /mnt/x && mount {disk} /mnt/x")
         return "/mnt/x"
 
     def check_fs(self, disk, kind="ext4"):
         """Unmounts the file system, which must be without a fault."""
-        _, check = FILE_SYSTEMS[kind]
+        *_, check = FILE_SYSTEMS[kind]
         self.guest.run(f"umount /mnt/x && {check} {disk}")
 
     @contextlib.contextmanager

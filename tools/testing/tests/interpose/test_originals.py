@@ -1,113 +1,149 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Kinds of original: a file system on it, written and checked all the while, is led through a top and back."""
+"""Kinds of original: a file system on it, written and checked all the while, is led through tops and back."""
 
 import pytest
+
+from tests.interpose.rig import FILE_SYSTEMS
+from tests.interpose.tops import KINDS as TOPS
 
 MIB = 32
 
 
-def virtio(disks, guest):
-    """A whole disk of a virtual machine."""
-    (disk,) = disks.scratch()
-    return guest.output(f"realpath {disk}")
+class Originals:
+    """Disks of each kind, of so many MiB."""
+
+    def __init__(self, guest, disks, nvme, mib):
+        self.guest, self.disks, self.plug_in, self.mib = guest, disks, nvme, mib
+        self.clean_up = lambda: None
+
+    def virtio(self):
+        """A whole disk of a virtual machine, which is larger."""
+        (disk,) = self.disks.scratch()
+        return self.guest.output(f"realpath {disk}")
+
+    def partition(self):
+        """A partition of one, which does not begin where an eye expects it."""
+        disk = self.virtio()
+        self.guest.run(f"echo '2048,{self.mib * 2048}' | sfdisk -q {disk} && udevadm settle")
+        return f"{disk}1"
+
+    def nvme(self):
+        """An NVMe disk."""
+        return self.plug_in(self.mib)
+
+    def null(self):
+        """A queue of requests with a cache that needs flushes."""
+        return self.disks.null("nullb", self.mib, irqmode=2, completion_nsec=100_000, cache_size=1)
+
+    def bio_based_null(self):
+        """A driver of bios, which may be small."""
+        return self.disks.null("nullb", self.mib, queue_mode=0, max_sectors=16)
+
+    def ram(self):
+        """A driver of bios that ends them at once."""
+        return self.disks.ram(self.mib)[0]
+
+    def scsi(self):
+        """A SCSI disk that takes discards."""
+        return self.disks.scsi_debug(self.mib, lbpu=1)
+
+    def loop(self):
+        """A file."""
+        return self.disks.loop(self.mib)
+
+    def volume(self):
+        """A logical volume on two disks, as LVM makes it."""
+        one, other = self.disks.ram(self.mib // 2 + 8, 2)
+        self.guest.run(f"pvcreate -q -y {one} {other} && vgcreate -q -y vg {one} {other} &&"
+                       f" lvcreate -q -y -n lv -L {self.mib} vg")
+        return "/dev/vg/lv"
+
+    def stripes(self):
+        """A mapped device that splits what it gets."""
+        one, other = self.disks.ram(self.mib // 2, 2)
+        self.guest.run(
+            f"dmsetup create stripes --table '0 {self.mib * 2048} striped 2 8 {one} 0 {other} 0'"
+        )
+        return "/dev/mapper/stripes"
+
+    def mirror(self):
+        """An array: a driver of bios that hands them to two disks."""
+        self.disks.ram(self.mib, 2)
+        self.guest.run(f"""set -e
+            modprobe -a md_mod raid1
+            echo md_lab > /sys/module/md_mod/parameters/new_array
+            cd /sys/block/md_lab/md
+            echo none > metadata_version
+            echo raid1 > level
+            echo 2 > raid_disks
+            echo {self.mib * 1024} > component_size
+            for n in 0 1; do
+                cat /sys/block/ram$n/dev > new_dev
+                echo {self.mib * 1024} > dev-ram$n/size
+                echo $n > dev-ram$n/slot
+            done
+            echo none > resync_start
+            echo active > array_state
+            udevadm settle""")
+        self.clean_up = lambda: self.guest.run(
+            "dmsetup remove_all; echo clear > /sys/block/md_lab/md/array_state; udevadm settle"
+        )
+        return "/dev/md_lab"
 
 
-def partition(disks, guest):
-    """A partition of one, which does not begin where an eye expects it."""
-    disk = virtio(disks, guest)
-    guest.run(f"echo '2048,262144' | sfdisk -q {disk} && udevadm settle")
-    return f"{disk}1"
+KINDS = [name for name in vars(Originals) if not name.startswith("_")]
 
 
-def null(disks, _guest):
-    """A queue of requests with a cache that needs flushes."""
-    return disks.null("nullb", MIB, irqmode=2, completion_nsec=100_000, cache_size=1)
-
-
-def bio_based_null(disks, _guest):
-    """A driver of bios, which may be small."""
-    return disks.null("nullb", MIB, queue_mode=0, max_sectors=16)
-
-
-def ram(disks, _guest):
-    """A driver of bios that ends them at once."""
-    return disks.ram(MIB)[0]
-
-
-def scsi(disks, _guest):
-    """A SCSI disk that takes discards."""
-    return disks.scsi_debug(MIB, lbpu=1)
-
-
-def loop(disks, _guest):
-    """A file."""
-    return disks.loop(MIB)
-
-
-def volume(disks, guest):
-    """A mapped device of two pieces, as LVM makes them."""
-    one, other = disks.ram(MIB // 2, 2)
-    half = MIB * 1024
-    table = f"0 {half} linear {one} 0\n{half} {half} linear {other} 0\n"
-    guest.run("dmsetup create volume", stdin=table)
-    return "/dev/mapper/volume"
-
-
-def stripes(disks, guest):
-    """A mapped device that splits what it gets."""
-    one, other = disks.ram(MIB // 2, 2)
-    guest.run(f"dmsetup create stripes --table '0 {MIB * 2048} striped 2 8 {one} 0 {other} 0'")
-    return "/dev/mapper/stripes"
-
-
-def mirror(disks, guest):
-    """An array: a driver of bios that hands them to two disks."""
-    disks.ram(MIB, 2)
-    guest.run(f"""set -e
-        modprobe -a md_mod raid1
-        echo md_lab > /sys/module/md_mod/parameters/new_array
-        cd /sys/block/md_lab/md
-        echo none > metadata_version
-        echo raid1 > level
-        echo 2 > raid_disks
-        echo {MIB * 1024} > component_size
-        for n in 0 1; do
-            cat /sys/block/ram$n/dev > new_dev
-            echo {MIB * 1024} > dev-ram$n/size
-            echo $n > dev-ram$n/slot
-        done
-        echo none > resync_start
-        echo active > array_state
-        udevadm settle""")
-    return "/dev/md_lab"
-
-
-KINDS = [virtio, partition, null, bio_based_null, ram, scsi, loop, volume, stripes, mirror]
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_original(interpose, guest, disks, kind):
-    disk = kind(disks, guest)
-    where = interpose.make_fs(disk)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("file_system", FILE_SYSTEMS)
+def test_original(interpose, guest, disks, nvme, tops, kind, file_system):
+    """Through a linear device, and through a top of another kind that takes its place."""
+    originals = Originals(guest, disks, nvme, FILE_SYSTEMS[file_system][1])
+    disk = getattr(originals, kind)()
+    where = interpose.make_fs(disk, file_system)
     low = interpose.low(disk)
-    top = low.top("top")
+    # All kinds, with one file system or another.
+    which = KINDS.index(kind) + 4 * list(FILE_SYSTEMS).index(file_system)
+    top, settle = tops.make(low, TOPS[which % len(TOPS)])
     with interpose.load(f"{where}/file") as passes:
-        low.attach(top)
+        low.attach(low.top("first"))
+        passes()
+        low.switch(top)
         passes()
         passes()
         led = low.status()
-        assert led.redirected > 20 and led.errors == 0
+        assert led.redirected > 40 and led.errors == 0
+        settle()
         low.detach()
         # Nothing goes there any more.
         still = low.status().redirected
         passes()
         assert low.status().redirected == still
     guest.run(f"fstrim {where} || :")
-    interpose.check_fs(disk)
-    if kind is mirror:
-        top.remove()
-        low.device.remove()
-        guest.run("echo clear > /sys/block/md_lab/md/array_state; udevadm settle")
+    interpose.check_fs(disk, file_system)
+    originals.clean_up()
+
+
+@pytest.mark.parametrize("file_system", FILE_SYSTEMS)
+def test_file_system_through_each_top(interpose, guest, disks, tops, file_system):
+    """One after the other, beneath the same file system, which stays mounted and in use."""
+    disk = disks.null("nullb", FILE_SYSTEMS[file_system][1], irqmode=2, completion_nsec=10_000)
+    where = interpose.make_fs(disk, file_system)
+    low = interpose.low(disk)
+    with interpose.load(f"{where}/file") as passes:
+        for kind in TOPS:
+            top, settle = tops.make(low, kind)
+            low.attach(top)
+            before = low.status().redirected
+            passes()
+            status = low.status()
+            assert status.redirected > before and status.errors == 0, kind
+            settle()
+            low.detach()
+            guest.run("for round in 1 2 3; do for name in $(dmsetup info -c --noheadings -o name | grep -vx low);"
+                      " do dmsetup remove --retry $name || :; done; done 2> /dev/null")
+        passes()
+    interpose.check_fs(disk, file_system)
 
 
 def test_root_file_system(interpose, guest):
@@ -161,23 +197,9 @@ def test_swap(interpose, guest, disks):
                   " umount /tmp/cg", check=False)
 
 
-def test_xfs(interpose, guest, disks):
-    disk = virtio(disks, guest)
-    where = interpose.make_fs(disk, "xfs")
-    low = interpose.low(disk)
-    top = low.top("top")
-    with interpose.load(f"{where}/file", direct=0) as passes:
-        low.attach(top)
-        passes()
-        # The freeze writes out what was cached.
-        low.detach()
-    assert low.status().redirected > 0
-    interpose.check_fs(disk, "xfs")
-
-
 def test_table_on_the_original(interpose, guest, dm, disks):
     """The original is not mounted, but part of a mapped device that is."""
-    disk = ram(disks, guest)
+    (disk,) = disks.ram(MIB)
     volume_group = dm.create("volume", f"0 {MIB * 1024} linear {disk} 2048")
     where = interpose.make_fs(volume_group)
     low = interpose.low(disk)
@@ -211,7 +233,7 @@ def test_two_at_once(interpose, disks):
 
 def test_partition_alone_is_led(interpose, guest, disks):
     """Neither the disk nor another of its partitions."""
-    disk = virtio(disks, guest)
+    disk = guest.output(f"realpath {disks.scratch()[0]}")
     guest.run(f"printf '2048,65536\\n67584,65536\\n' | sfdisk -q {disk} && udevadm settle")
     low = interpose.low(f"{disk}2")
     low.attach(low.top("top"))

@@ -117,59 +117,6 @@ def test_delay(interpose, guest, disks):
     assert writer.wait() == 0
 
 
-def test_writecache_on_the_fly(interpose, mounted, guest):
-    """A cache is put beneath a mounted file system and taken off again, flushed."""
-    low, spare, _ = mounted
-    top = low.top("top", "writecache", before="s", after=f"{spare} 512 0")
-    with interpose.load("/mnt/x/file") as passes:
-        low.attach(top)
-        passes()
-        assert low.status().errors == 0
-        # It writes all through from here on, and has nothing of its own once what it had is written.
-        guest.run("dmsetup message top 0 cleaner")
-        guest.run("until set -- $(dmsetup status top) && [ $5 = $6 ]; do sleep 0.01; done", timeout=60)
-        low.detach()
-        passes()
-    interpose.check_fs(low.disk)
-
-
-def test_cache_on_the_fly(interpose, mounted, dm, guest):
-    """dm-cache keeps writes for itself, and is made to write them out before it goes."""
-    low, fast, metadata = mounted
-    guest.run(f"dd if=/dev/zero of={metadata} bs=4k count=1 oflag=direct status=none")
-    table = f"0 {low.sectors} cache {metadata} {fast} {low} 128 1"
-    top = dm.create("top", f"{table} writeback smq 0")
-    with interpose.load("/mnt/x/file") as passes:
-        low.attach(top)
-        passes()
-        passes()
-        assert low.status().errors == 0
-        top.reload(f"{table} writethrough cleaner 0")
-        # The number of dirty blocks.
-        top.wait_until(lambda status: status.args[10] == "0")
-        low.detach()
-        passes()
-    interpose.check_fs(low.disk)
-
-
-def test_lc_on_the_fly(interpose, mounted, guest, dm):
-    """The write cache of this project, beneath a mounted file system and off again."""
-    low, fast, _ = mounted
-    modules.load(guest, "dm_lc_rs")
-    top = dm.create("top", f"0 {low.sectors} lc {low} {fast} 2 format 1")
-    with interpose.load("/mnt/x/file") as passes:
-        low.attach(top)
-        passes()
-        passes()
-        assert low.status().errors == 0
-        # It writes past the log from here on, and has nothing once what it had is written back.
-        top.message("mode", "cleaner")
-        top.wait_until(lambda status: " log_used 0 " in f" {' '.join(status.args)} ")
-        low.detach()
-        passes()
-    interpose.check_fs(low.disk)
-
-
 def test_clone_on_the_fly(interpose, guest, dm, disks):
     """A disk that has the data of another at once, and really when it is hydrated."""
     disk, source, metadata = disks.ram(8, 3)
