@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Loading of the modules under test."""
+"""Loading of the modules under test, and building of modules for tests alone."""
+
+import os
+import subprocess
 
 from . import places
 
@@ -20,3 +23,16 @@ def load(guest, name, *parameters):
     if not (places.modules() / f"{name}.ko").exists():
         raise places.SetupError(f"build/{places.kernel()}/{name}.ko is missing: run `make modules` first")
     guest.run(f"/lab/load /lab/{name}.ko {' '.join(parameters)}")
+
+
+def build(guest, source):
+    """Builds the module of a folder with a Kbuild, and brings it to the guest: its path there."""
+    out = guest.folder / source.name
+    built = subprocess.run(
+        [places.TOP / "tools/setup/build"], env=os.environ | {"SOURCE": str(source), "OUT": str(out)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )
+    assert built.returncode == 0, built.stdout
+    (module,) = out.glob("*.ko")
+    guest.put(module, f"/tmp/{module.name}")
+    return f"/tmp/{module.name}"

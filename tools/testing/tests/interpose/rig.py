@@ -17,6 +17,9 @@ FILE_SYSTEMS = {
     "btrfs": ("mkfs.btrfs -q -f -K", 128, "btrfs check -q"),
 }
 
+# The functions that are hooked: while something is attached, and while something may come from before that.
+ENTRY, SECOND = "submit_bio_noacct", "__submit_bio"
+
 # The emulated CPUs are for the commands of the test as well.
 PAUSES = ["--thinktime=5000", "--thinktime_blocks=4"]
 
@@ -98,6 +101,17 @@ class Rig:
     def same(self, one, other):
         """Whether two devices have the same content."""
         self.guest.run(f"echo 1 > /proc/sys/vm/drop_caches; cmp {one} {other}")
+
+    def hooks(self):
+        """The functions that are hooked."""
+        listed = self.guest.output("cat /sys/kernel/tracing/enabled_functions").splitlines()
+        return {line.split()[0] for line in listed if line} & {ENTRY, SECOND}
+
+    def wait_for_one_hook(self):
+        """Until nothing can come any more from before the attach."""
+        self.guest.run(f"while grep -q '^{SECOND} ' /sys/kernel/tracing/enabled_functions; do sleep 0.01; done",
+                       timeout=30)
+        assert self.hooks() == {ENTRY}
 
     def make_fs(self, disk, kind="ext4"):
         """Makes a file system on a disk and mounts it: where."""

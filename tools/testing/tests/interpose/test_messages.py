@@ -55,15 +55,19 @@ def test_words_and_steps_are_refused(low, dm, guest):
         "switch": "device: missing",
         "attach /dev/ram1 freeze": "option `freeze': expected nofreeze",
         "attach /dev/ram1 nofreeze nofreeze": "option `nofreeze': expected no more words",
+        "switch /dev/ram1 now": "option `now': expected nofreeze",
         "detach now": "option `now': expected nofreeze",
+        "detach nofreeze nofreeze": "option `nofreeze': expected no more words",
+        "detach /dev/mapper/top": "option `/dev/mapper/top': expected nofreeze",
     }.items():
         errno, reason = low.refuse(*words.split())
         assert errno == INVALID and reason.endswith(f": {said}"), words
     errno, reason = low.refuse("detach")
     assert errno == "No such file or directory" and reason.endswith(": detach: no device is attached")
     assert low.refuse("switch", top)[1].endswith("no device is attached")
-    as_nobody = guest.run(f"setpriv --reuid 65534 --clear-groups dmsetup message low 0 attach {top}", check=False)
-    assert as_nobody.returncode
+    for words in (f"attach {top}", f"switch {top}", "detach"):
+        as_nobody = f"setpriv --reuid 65534 --clear-groups dmsetup message low 0 {words}"
+        assert guest.run(as_nobody, check=False).returncode, words
     low.device.suspend()
     errno, reason = low.refuse("attach", top)
     assert errno == BUSY and reason.endswith("suspended; resume first")
@@ -99,6 +103,9 @@ def test_devices_are_refused(low, dm, guest, disks):
     for what, errno, said in (
         ("/dev/nothing", "No such file or directory", "there is no such block device"),
         ("/dev/null", "Block device required", "there is no such block device"),
+        ("/dev", "Block device required", "there is no such block device"),
+        ("/etc/passwd", "Block device required", "there is no such block device"),
+        ("x" * 300, "File name too long", "there is no such block device"),
         ("200:5", INVALID, "it is not a mapped device"),
         ("253:77", INVALID, "it is not a mapped device"),
         ("/dev/ram1", INVALID, "it is not a mapped device"),
@@ -149,6 +156,17 @@ def test_lost_features_are_refused(interpose, disks, dm, guest):
         top.remove()
         low.device.remove()
         guest.run("rmmod scsi_debug")
+
+
+def test_zones_are_refused(interpose, dm, disks):
+    """Of the original, when the interpose device is made; of the top, when it is attached."""
+    zoned = disks.null("zoned", 64, zoned=1, zone_size=16, discard=0)
+    assert "Zoned devices are not supported" in dm.refuse("low", f"0 {64 * 2048} interpose {zoned}")
+    (disk,) = disks.ram(64)
+    low = interpose.low(disk)
+    dm.create("top", f"0 {64 * 2048} linear {zoned} 0")
+    assert low.refuse("attach", "/dev/mapper/top") == (INVALID, "low: attach /dev/mapper/top: zoned devices are not"
+                                                                " supported")
 
 
 def test_what_tells_of_it(low, guest, interpose):

@@ -2,24 +2,30 @@
 """Attach and detach again and again. `make test-interpose` does it a thousand times."""
 
 import os
+import pathlib
 
 import pytest
+
+from lab import modules
 
 SIZE = 16
 # An attach and a detach take a second or two on a busy machine: they wait for all tasks of the system.
 ROUNDS = int(os.environ.get("DM_ROUNDS") or 5)
 LIMIT = pytest.mark.limit(120 + 6 * ROUNDS)
 
-# Each is toggled all the while: a tracer of the functions where the hooks are, a probe there, and one that
-# changes where the function goes on.
+# Has a callback where a live patch has one, which may change where the function goes on.
+LIKE_A_LIVE_PATCH = pathlib.Path(__file__).parent / "ipmodify"
+
+# Each is toggled all the while: a tracer of the functions where the hooks are, probes there, and that one.
 TOGGLES = """
     cd /sys/kernel/tracing
     echo submit_bio_noacct > set_ftrace_filter; echo __submit_bio >> set_ftrace_filter
     echo 'p:lab_first submit_bio_noacct' > kprobe_events
     echo 'p:lab_second __submit_bio' >> kprobe_events
     until [ -e /tmp/toggle.stop ]; do
-        echo function > current_tracer; echo 1 > events/kprobes/enable
-        echo nop > current_tracer; echo 0 > events/kprobes/enable
+        echo function > current_tracer; echo 1 > events/kprobes/enable; insmod {0} || exit 1
+        [ $(cat /sys/module/lab_ipmodify/parameters/calls) = 0 ] || touch /tmp/toggle.called
+        echo nop > current_tracer; echo 0 > events/kprobes/enable; rmmod lab_ipmodify || exit 1
         echo $((++n)) > /tmp/toggle.n
     done
     echo > kprobe_events; echo > set_ftrace_filter; echo > trace"""
@@ -60,7 +66,7 @@ def test_beside_other_tracers(interpose, disks, guest):
     (disk,) = disks.ram(SIZE)
     low = interpose.low(disk)
     top = low.top("top")
-    toggles = guest.start(TOGGLES)
+    toggles = guest.start(TOGGLES.replace("{0}", modules.build(guest, LIKE_A_LIVE_PATCH)))
     try:
         with interpose.load(disk) as passes:
             guest.run("until [ -s /tmp/toggle.n ]; do sleep 0.01; done")
@@ -76,6 +82,7 @@ def test_beside_other_tracers(interpose, disks, guest):
         guest.run("touch /tmp/toggle.stop")
         said = toggles.communicate()[0]
     assert toggles.returncode == 0, said
+    guest.run("[ -e /tmp/toggle.called ]")
 
 
 @LIMIT

@@ -3,10 +3,8 @@
 
 import pytest
 
+from tests.interpose.rig import ENTRY, SECOND
 from tests.interpose.snapshots import Snapshots
-
-HOOKS = "sed -nE 's/^(submit_bio_noacct|__submit_bio) .*/\\1/p' /sys/kernel/tracing/enabled_functions | xargs"
-ENTRY, BOTH = "submit_bio_noacct", "submit_bio_noacct __submit_bio"
 
 
 @pytest.fixture
@@ -26,16 +24,6 @@ def throttled(guest):
     guest.run("rmdir /tmp/cg/slow; umount /tmp/cg", check=False)
 
 
-def hooks(guest):
-    """The functions of the block layer that are hooked."""
-    return set(guest.output(HOOKS).split())
-
-
-def wait_for_one_hook(guest):
-    """Until the second hook has gone."""
-    guest.run(f"until [ \"$({HOOKS})\" = {ENTRY} ]; do sleep 0.01; done", timeout=30)
-
-
 def test_second_hook_is_for_a_moment(interpose, guest, disks):
     """As long as something may come that was submitted before; a switch needs none."""
     (disk,) = disks.ram(8)
@@ -44,12 +32,12 @@ def test_second_hook_is_for_a_moment(interpose, guest, disks):
     with interpose.load(disk) as passes:
         for words in ([], ["nofreeze"]):
             low.attach(tops[0], *words)
-            wait_for_one_hook(guest)
+            interpose.wait_for_one_hook()
             low.switch(tops[1], *words)
-            assert hooks(guest) == {ENTRY}
+            assert interpose.hooks() == {ENTRY}
             passes()
             low.detach(*words)
-            assert not hooks(guest)
+            assert not interpose.hooks()
     assert low.status().errors == 0
 
 
@@ -59,7 +47,7 @@ def test_second_hook_stays_where_a_throttle_may_keep_bios(interpose, guest, disk
     lows = interpose.low(one, "low1"), interpose.low(other, "low2")
     for number, low in enumerate(lows):
         low.attach(low.top(f"top{number}"))
-    wait_for_one_hook(guest)
+    interpose.wait_for_one_hook()
     lows[0].detach()
     guest.run(f"echo '{interpose.number(one)} wiops=8' > {throttled}/io.max")
     lows[0].attach("/dev/mapper/top0")
@@ -67,10 +55,10 @@ def test_second_hook_stays_where_a_throttle_may_keep_bios(interpose, guest, disk
     lows[1].detach()
     lows[1].attach("/dev/mapper/top1")
     guest.run("sleep 0.5")
-    assert hooks(guest) == set(BOTH.split())
+    assert interpose.hooks() == {ENTRY, SECOND}
     lows[1].detach()
     lows[0].detach()
-    assert not hooks(guest)
+    assert not interpose.hooks()
 
 
 def test_what_waits_in_the_list_of_a_thread(snapshots, interpose, guest, dm, disks):
@@ -92,12 +80,12 @@ def test_what_waits_in_the_list_of_a_thread(snapshots, interpose, guest, dm, dis
     low.attach("/dev/mapper/origin", "nofreeze")
     before = snapshots.content()
     # As long as it sleeps.
-    assert hooks(guest) == set(BOTH.split())
+    assert interpose.hooks() == {ENTRY, SECOND}
     assert blocker.wait() == 0
     discard.wait()
     assert low.status().stragglers > 0
     assert snapshots.content() == before
-    wait_for_one_hook(guest)
+    interpose.wait_for_one_hook()
     low.detach("nofreeze")
 
 
