@@ -91,6 +91,10 @@ impl From<Result> for Status {
     }
 }
 
+/// What `bi_flags` says of the device that the bio is for, and nothing of another.
+pub(crate) const OF_ITS_DEVICE: u16 =
+    1 << bindings::BIO_REMAPPED | 1 << bindings::BIO_BPS_THROTTLED;
+
 /// A bio, by reference. Every method is legal in any context.
 ///
 /// # Invariants
@@ -207,8 +211,6 @@ impl Bio {
     /// nobody yet, or to somebody of the same queue.
     #[inline]
     pub(crate) unsafe fn point_at(&self, dev: &crate::block_device::Bdev, sector: Sector) {
-        const OF_ITS_DEVICE: u16 = 1 << bindings::BIO_REMAPPED | 1 << bindings::BIO_BPS_THROTTLED;
-
         // SAFETY: The caller promises a bio that is its holder's to change.
         let bio = unsafe { &mut *self.as_ptr() };
         bio.bi_flags &= !OF_ITS_DEVICE;

@@ -181,12 +181,6 @@ HELPER void rust_dm_helper_bio_copy_in(struct bio *bio, unsigned int skip,
 	}
 }
 
-HELPER void rust_dm_helper_bio_set_dev(struct bio *bio,
-				       struct block_device *bdev)
-{
-	bio_set_dev(bio, bdev);
-}
-
 /*
  * As bio_send(), with these flags of the bio set: the sector counts from the
  * start of the disk, and a partition is not looked up again.
@@ -305,6 +299,18 @@ HELPER void rust_dm_helper_dm_internal_resume(struct mapped_device *md)
 	dm_internal_resume(md);
 }
 
+/* Not to be interrupted by another thread; not traced, where tracing calls it. */
+
+HELPER void rust_dm_helper_preempt_disable(void)
+{
+	preempt_disable_notrace();
+}
+
+HELPER void rust_dm_helper_preempt_enable(void)
+{
+	preempt_enable_notrace();
+}
+
 /* Counting, on each processor for itself. */
 
 HELPER void rust_dm_helper_this_cpu_inc(u64 __percpu *count)
@@ -390,6 +396,12 @@ HELPER void rust_dm_helper_untrace_bio_complete(void (*probe)(void *,
 						void *data)
 {
 	unregister_trace_block_bio_complete(probe, data);
+	tracepoint_synchronize_unregister();
+}
+
+/* Until each probe of a tracepoint has returned that was running. */
+HELPER void rust_dm_helper_tracepoint_synchronize(void)
+{
 	tracepoint_synchronize_unregister();
 }
 

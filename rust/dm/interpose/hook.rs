@@ -27,7 +27,11 @@
 
 use super::{
     original::Fork,
-    table::Table,
+    table::{
+        InProbe,
+        NoPreemption,
+        Table, //
+    },
     top::Lane, //
 };
 use crate::{
@@ -35,6 +39,7 @@ use crate::{
         self,
         helpers, //
     },
+    bio::OF_ITS_DEVICE,
     block_device::Bdev,
     compat, //
 };
@@ -211,7 +216,7 @@ impl Interposer {
     /// `bio` must be one that is being submitted by this thread.
     #[inline(never)]
     unsafe fn redirect(&self, bio: *mut bindings::bio) {
-        let guard = rcu::read_lock();
+        let guard = NoPreemption::begin();
         // SAFETY: The caller's promise.
         let device = unsafe { (*bio).bi_bdev };
         let fork = self.originals.find(device, &guard);
@@ -228,7 +233,7 @@ impl Interposer {
     /// As for that; the bio was not passed to the original.
     #[inline(never)]
     unsafe fn redirect_straggler(&self, bio: *mut bindings::bio) {
-        let guard = rcu::read_lock();
+        let guard = NoPreemption::begin();
         // SAFETY: The caller's promise.
         let (device, flags) = unsafe { ((*bio).bi_bdev, (*bio).bi_flags) };
         let Some(fork) = self.originals.find(device, &guard) else {
@@ -260,15 +265,17 @@ impl Interposer {
     ///
     /// # Safety
     ///
-    /// `bio` must be one that was counted and has ended, before its submitter is told.
+    /// `bio` must be one that was counted and has ended, before its submitter is told. Called in a
+    /// probe.
     #[inline(never)]
     unsafe fn leave(&self, bio: *mut bindings::bio) {
-        let guard = rcu::read_lock();
+        // SAFETY: The caller's promise; it does not outlive this call.
+        let probe = unsafe { InProbe::assume() };
         // SAFETY: The caller promises a bio that nobody else has now.
         let bio = unsafe { &mut *bio };
         bio.bi_flags &= !COUNTED;
         // The device is still that of the top, which is in the table as long as bios are counted.
-        if let Some(lane) = self.lanes.find(bio.bi_bdev, &guard) {
+        if let Some(lane) = self.lanes.find(bio.bi_bdev, &probe) {
             bio.bi_bdev = lane.original;
             if bio.bi_status != 0 {
                 lane.counts.failed().add();
@@ -291,7 +298,7 @@ unsafe fn lead(bio: *mut bindings::bio, lane: &Lane) {
     // SAFETY: The caller promises a bio that is this thread's to change.
     unsafe {
         // What fails the checks that follow has to come to the end hook as well.
-        (*bio).bi_flags |= COUNTED | TRACE_COMPLETION;
+        (*bio).bi_flags = (*bio).bi_flags & !OF_ITS_DEVICE | COUNTED | TRACE_COMPLETION;
         // A top completes bios by itself. One that is polled for would occupy its thread, which may
         // have to submit what the bio needs.
         (*bio).bi_opf &= !bindings::REQ_POLLED;
@@ -299,7 +306,9 @@ unsafe fn lead(bio: *mut bindings::bio, lane: &Lane) {
             // Only a wish: the original would have met it, so the user does not expect an error.
             (*bio).bi_opf &= !bindings::REQ_NOWAIT;
         }
-        helpers::bio_set_dev(bio, lane.device);
+        (*bio).bi_bdev = lane.device;
+        // Charged to the same cgroup, for that device.
+        bindings::bio_associate_blkg(bio);
     }
 }
 

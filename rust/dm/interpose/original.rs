@@ -8,6 +8,7 @@ use super::{
         Counts, //
     },
     hook::Interposer,
+    table::NoPreemption,
     top::{
         Lane,
         Top, //
@@ -34,7 +35,6 @@ use kernel::{
             Atomic,
             Release, //
         },
-        rcu,
         Arc,
         Mutex, //
     }, //
@@ -61,10 +61,10 @@ pub(super) struct Partition {
 impl Fork {
     /// Where bios are led. Any context.
     #[inline]
-    pub(super) fn lane<'g>(&'g self, _guard: &'g rcu::Guard) -> Option<&'g Lane> {
+    pub(super) fn lane<'g>(&'g self, _reader: &'g NoPreemption) -> Option<&'g Lane> {
         // SAFETY: The pointer is to a live, aligned word; a volatile load of one is atomic.
         let to = unsafe { self.to.as_ptr().read_volatile() };
-        // SAFETY: By the type invariants, the lane lives while the guard does.
+        // SAFETY: By the type invariants, the lane lives as long as RCU waits for the reader.
         unsafe { to.as_ref() }
     }
 }
