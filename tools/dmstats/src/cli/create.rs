@@ -54,7 +54,7 @@ fn say_plan(path: &str, extents: &Extents, plan: &Plan) {
     ));
 }
 
-impl Command<'_> {
+impl<'a> Command<'a> {
     fn check_create(&self) -> Result<()> {
         if self.program.is_empty() && !self.args.force {
             return failed("Creating a region with no program id requires --force.");
@@ -142,10 +142,9 @@ impl Command<'_> {
 
     fn create_on(&mut self, subject: &Subject<'_>) -> Result<()> {
         let args = self.args;
-        let name = subject.name();
-        let targets = self
-            .kernel
-            .targets(subject.info.devno, subject.info.targets)?;
+        let name = subject.shown();
+        let expect = subject.info().map_or(1, |info| info.targets);
+        let targets = self.kernel.targets(subject.devno(), expect)?;
         let size = targets
             .iter()
             .map(|target| target.start.saturating_add(target.len))
@@ -226,14 +225,12 @@ impl Command<'_> {
     }
 
     /// The device that a file is on, and where.
-    fn locate(&self, file: &File) -> dmstats::Result<(Find, Extents)> {
+    fn locate(&self, file: &File) -> dmstats::Result<(Subject<'a>, Extents)> {
         let devno = extents::device_of(file)?;
-        let find = Find::Devno(devno);
-        self.kernel
-            .info(&find)
+        let subject = Subject::find(self.kernel, &self.program, &Find::Devno(devno))
             .map_err(|_| dmstats::Error::File("not a device-mapper device.".into()))?;
         let extents = extents::of_file(file, !self.args.nosync)?;
-        Ok((find, extents))
+        Ok((subject, extents))
     }
 
     fn files(&self) -> Result<&[std::ffi::OsString]> {
@@ -275,10 +272,9 @@ impl Command<'_> {
                     "{error}\nCould not create regions from file {path}."
                 ))
             };
-            let (find, extents) = self.locate(&file).map_err(could_not)?;
+            let (subject, extents) = self.locate(&file).map_err(could_not)?;
             self.say_extents(&path, &extents);
             let like = self.like();
-            let subject = self.subject(&find)?;
             let wanted = args.projected || extents.places.len() > MANY_EXTENTS;
             let plan = if wanted && !args.perextent && !args.nogroup {
                 let plan = subject.device.plan(&extents.places, &like);
@@ -334,7 +330,7 @@ impl Command<'_> {
                 }
                 None => format!("{path}: Created new regions with 1 area as region IDs {members}."),
             };
-            let value = json!({ "file": path, "device": subject.name(), "group_id": map.group, "regions": members.to_string() });
+            let value = json!({ "file": path, "device": subject.shown(), "group_id": map.group, "regions": members.to_string() });
             self.tell(&text, value)?;
             if let Some(group) = map.group {
                 self.monitor(&file, &name, group);
@@ -410,9 +406,8 @@ impl Command<'_> {
                 "{error}\nCould not update regions from file {path}"
             ))
         };
-        let (find, extents) = self.locate(&file).map_err(could_not)?;
+        let (subject, extents) = self.locate(&file).map_err(could_not)?;
         self.say_extents(&path, &extents);
-        let subject = self.subject(&find)?;
         let changes = subject.changes()?;
         let snapshot = subject.device.list()?;
         for problem in &snapshot.problems {
@@ -432,7 +427,7 @@ impl Command<'_> {
             None => format!("{path}: Removed group ID {group}: the file has no allocated extents."),
         };
         let value = json!({
-            "file": path, "device": subject.name(), "group_id": update.group, "old_group_id": group,
+            "file": path, "device": subject.shown(), "group_id": update.group, "old_group_id": group,
             "kept": update.kept, "created": update.created, "removed": update.removed,
         });
         drop(changes);

@@ -6,11 +6,11 @@
 use dmstats::bounds::time;
 use dmstats::metrics::Metrics;
 use dmstats::Counters;
-use dmstats::DeviceInfo;
 use dmstats::Group;
 use dmstats::Region;
 use dmstats::Snapshot;
 
+use super::subject::Subject;
 use super::units::digits;
 use super::units::two_decimals;
 use super::units::Units;
@@ -249,7 +249,7 @@ pub enum Object<'a> {
 pub struct Row<'a> {
     /// The part of its counts that is estimated, if it is a file that lies under a group.
     pub error: Option<f64>,
-    pub info: &'a DeviceInfo,
+    pub subject: &'a Subject<'a>,
     pub snapshot: &'a Snapshot,
     pub object: Object<'a>,
     pub counters: Counters,
@@ -354,7 +354,7 @@ impl<'a> Row<'a> {
     /// What the row is called.
     pub fn name(&self) -> Vec<u8> {
         self.group().map_or_else(
-            || super::names::shown(&self.info.name),
+            || super::names::shown(&self.subject.name),
             |(_, group)| group.name(),
         )
     }
@@ -374,7 +374,10 @@ impl<'a> Row<'a> {
             Section::Stats => self.stats_cell(field, style),
             Section::Region => self.region_cell(field, style),
             Section::Special => number(1),
-            _ => super::names::cell(self.info, field.name),
+            _ => self
+                .subject
+                .info()
+                .map_or_else(|| text(""), |info| super::names::cell(info, field.name)),
         }
     }
 

@@ -8,6 +8,7 @@ mod fields;
 mod names;
 mod report;
 mod select;
+mod subject;
 mod units;
 
 use std::collections::BTreeMap;
@@ -23,8 +24,6 @@ use std::time::Instant;
 use clap::CommandFactory;
 use clap::Parser;
 use dmstats::metrics::Metrics;
-use dmstats::Device;
-use dmstats::DeviceInfo;
 use dmstats::Devno;
 use dmstats::Find;
 use dmstats::IdSet;
@@ -43,6 +42,7 @@ use fields::Section;
 use fields::Style;
 use report::Layout;
 use select::Selection;
+use subject::Subject;
 use units::Units;
 
 /// From so many operations on, a terminal shows how far they are.
@@ -107,24 +107,6 @@ struct Command<'a> {
     /// What was done, for `--json`.
     results: Vec<Value>,
     last: Option<Instant>,
-}
-
-/// A device that a command is about.
-struct Subject<'a> {
-    info: DeviceInfo,
-    device: Device<'a, Kernel>,
-}
-
-impl Subject<'_> {
-    /// The right to change groups: a daemon that follows a file waits meanwhile, and looks again afterwards.
-    fn changes(&self) -> Result<dmstats::lock::Changes> {
-        let folder = std::path::Path::new(dmstats::lock::FOLDER);
-        Ok(dmstats::lock::changes(folder, self.info.devno)?)
-    }
-
-    fn name(&self) -> String {
-        String::from_utf8_lossy(&names::shown(&self.info.name)).into_owned()
-    }
 }
 
 /// Runs the program.
@@ -312,9 +294,7 @@ impl<'a> Command<'a> {
     }
 
     fn subject(&self, find: &Find) -> Result<Subject<'a>> {
-        let info = self.kernel.info(find)?;
-        let device = Device::new(self.kernel, info.devno, &self.program);
-        Ok(Subject { info, device })
+        Ok(Subject::find(self.kernel, &self.program, find)?)
     }
 
     fn find(name: &OsStr) -> Find {
@@ -353,18 +333,10 @@ impl<'a> Command<'a> {
         if !named.is_empty() {
             return Ok(named);
         }
-        let mut all = Vec::new();
-        for (devno, _) in self.kernel.devices()? {
-            match self.kernel.info(&Find::Devno(devno)) {
-                Ok(info) => all.push(Subject {
-                    info,
-                    device: Device::new(self.kernel, devno, &self.program),
-                }),
-                Err(error) if error.is_missing() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(all)
+        let all = self.kernel.devices()?.into_iter();
+        Ok(all
+            .map(|(devno, name)| Subject::new(self.kernel, &self.program, devno, name))
+            .collect())
     }
 
     /// The devices that were named, or all if that was said.
@@ -430,7 +402,7 @@ impl<'a> Command<'a> {
             } else {
                 all.clone().of_program(&self.program)
             };
-            let name = subject.name();
+            let name = subject.shown();
             if let Some(group) = args.groupid {
                 let count = snapshot.group(group)?.members.len() as usize;
                 subject
@@ -479,7 +451,7 @@ impl<'a> Command<'a> {
                 self.verbose(&format!("Cleared statistics region {id}."));
                 if args.json {
                     self.results
-                        .push(json!({ "device": subject.name(), "region_id": id }));
+                        .push(json!({ "device": subject.shown(), "region_id": id }));
                 }
             }
         }
@@ -506,7 +478,7 @@ impl<'a> Command<'a> {
                         .map(str::to_owned)
                         .collect();
                     self.results
-                        .push(json!({ "device": subject.name(), "region_id": id, "rows": rows }));
+                        .push(json!({ "device": subject.shown(), "region_id": id, "rows": rows }));
                 } else {
                     print(&rows)?;
                 }
@@ -527,7 +499,7 @@ impl<'a> Command<'a> {
         for subject in self.chosen()? {
             let _changes = subject.changes()?;
             let snapshot = self.snapshot(&subject)?;
-            let name = subject.name();
+            let name = subject.shown();
             let group = subject.device.group(&snapshot, &members, alias);
             let group = group.or_else(|error| {
                 failed(format!("{error}\nCould not create group on {name}: {text}"))
@@ -581,7 +553,7 @@ impl<'a> Command<'a> {
         for subject in self.chosen()? {
             let _changes = subject.changes()?;
             let snapshot = self.snapshot(&subject)?;
-            let name = subject.name();
+            let name = subject.shown();
             let done = subject.device.ungroup(&snapshot, group);
             done.or_else(|error| {
                 failed(format!(
@@ -717,7 +689,7 @@ impl<'a> Command<'a> {
                 Err(error) if error.is_missing() => continue,
                 other => other?,
             };
-            let devno = subject.info.devno;
+            let devno = subject.devno();
             let mut shown = if self.args.keep {
                 let nothing = Sample::default();
                 let difference = sample.since(snapshot, earlier.get(&devno).unwrap_or(&nothing));
@@ -739,7 +711,7 @@ impl<'a> Command<'a> {
                 continue;
             };
             let path = word.path.display().to_string();
-            let places = match dmstats::follow::places(word, subject.info.devno) {
+            let places = match dmstats::follow::places(word, subject.devno()) {
                 Ok(Some(extents)) => extents.places,
                 Ok(None) => {
                     say(&format!("{path}: the file of group ID {id} has gone"));
@@ -774,9 +746,9 @@ impl<'a> Command<'a> {
         let mut rows = Vec::new();
         for (subject, snapshot) in views {
             shown.rows(
-                &subject.info,
+                subject,
                 snapshot,
-                samples.get(&subject.info.devno),
+                samples.get(&subject.devno()),
                 interval_ns,
                 &mut rows,
             );
@@ -825,7 +797,7 @@ impl Shown {
 
     fn rows<'r>(
         &self,
-        info: &'r DeviceInfo,
+        subject: &'r Subject<'r>,
         snapshot: &'r Snapshot,
         sample: Option<&'r Sample>,
         interval_ns: u64,
@@ -833,7 +805,7 @@ impl Shown {
     ) {
         let row = |object, count: Option<&'r dmstats::Count>| Row {
             error: None,
-            info,
+            subject,
             snapshot,
             object,
             counters: count.map(|count| count.counters).unwrap_or_default(),

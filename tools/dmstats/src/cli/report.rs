@@ -223,8 +223,8 @@ fn json_row(row: &Row<'_>, counted: bool) -> Value {
         Object::Area(region, _) | Object::Region(region) => region.group,
     };
     let mut value = json!({
-        "device": lossy(&super::names::shown(&row.info.name)),
-        "devno": row.info.devno.to_string(),
+        "device": row.subject.shown(),
+        "devno": row.subject.devno().to_string(),
         "object": row.kind(),
         "name": lossy(&row.name()),
         "group_id": group,
