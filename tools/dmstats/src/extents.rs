@@ -34,8 +34,13 @@ const SHARED: u32 = 0x2000;
 
 const REALTIME: u32 = 1;
 
+const XFS: u64 = 0x5846_5342;
+const F2FS: u64 = 0xf2f5_2010;
+/// What an f2fs keeps for itself at its beginning, at least: its superblocks, and what aligns the rest.
+const F2FS_HEAD: u64 = 2 << 20;
+
 /// File systems that have no places on the device to tell, or not those of this device.
-const REFUSED: [(u64, &str); 6] = [
+const REFUSED: [(u64, &str); 5] = [
     (
         0x9123_683e,
         "btrfs does not provide physical FIEMAP extent data.",
@@ -49,7 +54,6 @@ const REFUSED: [(u64, &str); 6] = [
         "overlayfs has no device; map the file in the layer below.",
     ),
     (0x0102_1994, "tmpfs keeps files in memory, not on a device."),
-    (0xf2f5_2010, "f2fs may spread a file over several devices."),
     (
         0x2fc1_2fc1,
         "zfs does not provide physical FIEMAP extent data.",
@@ -185,20 +189,45 @@ pub fn device_of(file: &File) -> Result<Devno> {
     }
     // Some have a device of their own, which says nothing: so this comes before it is asked for.
     let system = rustix::fs::fstatfs(file).map_err(|errno| file_error("fstatfs", errno))?;
-    if let Some(why) = refusal(system.f_type as u64 & 0xffff_ffff) {
+    let kind = system.f_type as u64 & 0xffff_ffff;
+    if let Some(why) = refusal(kind) {
         return Err(Error::File(why.into()));
     }
-    let mut attributes = vec![0; 28];
-    let known = ioctl::call(file, Kind::Attributes, &mut attributes).is_ok();
-    if known && ioctl::get_u32(&attributes, 0) & REALTIME != 0 {
+    let devno = Devno {
+        major: rustix::fs::major(info.st_dev),
+        minor: rustix::fs::minor(info.st_dev),
+    };
+    if kind == XFS && is_realtime(file) {
         return Err(Error::File(
             "it is on the realtime device of its XFS, not on its data device.".into(),
         ));
     }
-    Ok(Devno {
-        major: rustix::fs::major(info.st_dev),
-        minor: rustix::fs::minor(info.st_dev),
-    })
+    let room = system.f_blocks.saturating_mul(system.f_frsize as u64);
+    if kind == F2FS && has_several_devices(room, bytes_of(devno)) {
+        return Err(Error::File(
+            "its f2fs has several devices, and does not tell on which of them a file is.".into(),
+        ));
+    }
+    Ok(devno)
+}
+
+/// Whether a file of an XFS is on its realtime device.
+fn is_realtime(file: &File) -> bool {
+    let mut attributes = vec![0; 28];
+    let known = ioctl::call(file, Kind::Attributes, &mut attributes).is_ok();
+    known && ioctl::get_u32(&attributes, 0) & REALTIME != 0
+}
+
+/// Whether an f2fs with room for so many bytes has more devices than the one of this size on which it begins: the
+/// places of its files count on from one to the next.
+fn has_several_devices(room: u64, device: Option<u64>) -> bool {
+    device.is_none_or(|device| room.saturating_add(F2FS_HEAD) > device)
+}
+
+/// The size of a device; none if there is none of this number.
+fn bytes_of(devno: Devno) -> Option<u64> {
+    let sectors = std::fs::read_to_string(format!("/sys/dev/block/{devno}/size")).ok()?;
+    sectors.trim().parse::<u64>().ok()?.checked_mul(SECTOR)
 }
 
 /// Where a file is. With `sync` what is in memory is written first; else it is skipped, as it has no place.
@@ -316,8 +345,21 @@ mod tests {
         said.sort_unstable();
         said.dedup();
         assert_eq!(said.len(), REFUSED.len());
-        // ext4 and xfs are not among them.
-        assert_eq!((refusal(0xef53), refusal(0x5846_5342)), (None, None));
+        // ext4, XFS and f2fs are not among them.
+        assert_eq!([0xef53, XFS, F2FS].map(refusal), [None; 3]);
+    }
+
+    #[test]
+    fn an_f2fs_on_one_device_has_less_room_than_that() {
+        const MIB: u64 = 1 << 20;
+        assert!(!has_several_devices(398 * MIB, Some(400 * MIB)));
+        for (room, device) in [
+            (400 * MIB, Some(400 * MIB)),
+            (798 * MIB, Some(400 * MIB)),
+            (398 * MIB, None),
+        ] {
+            assert!(has_several_devices(room, device));
+        }
     }
 
     proptest! {

@@ -114,26 +114,6 @@ def test_f10_a_mapped_file_does_not_keep_its_file_system(guest, mounted):
     guest.run("dmstats create --filemap --nomonitor /mnt/f && umount /mnt")
 
 
-def test_a46_a47_f14_what_cannot_be_mapped_is_refused_each_with_its_reason(guest, dm, disks):
-    def refused(path):
-        result = guest.run(f"dmstats create --filemap {path}", check=False)
-        assert result.returncode == 1 and f"Could not create regions from file {path}." in result.stderr
-        return result.stderr.splitlines()[0]
-
-    guest.run("echo x > /tmp/f; echo x > /root/f; sync")
-    assert refused("/tmp/f") == "Cannot map file: tmpfs keeps files in memory, not on a device."
-    assert refused("/root/f") == "Cannot map file: not a device-mapper device."
-    assert refused("/tmp") == "Cannot map file: not a regular file."
-    ram = disks.ram(400, 2)
-    data, real = (dm.create(name, f"0 819200 linear {disk} 0") for name, disk in zip("dr", ram, strict=True))
-    guest.run(f"mkfs.xfs -q -d rtinherit=1 -r rtdev={real} {data} && mount -o rtdev={real} {data} /mnt")
-    guest.run("dd if=/dev/urandom of=/mnt/f bs=1M count=1 status=none && sync")
-    assert refused("/mnt/f") == "Cannot map file: it is on the realtime device of its XFS, not on its data device."
-    # LVM2 counts what is at the same place of the other device.
-    assert "Created new group" in guest.output(f"{LVM2} create --filemap --nomonitor /mnt/f")
-    guest.run(f"{LVM2} delete --allregions d; umount /mnt")
-
-
 def test_f18_shared_blocks_are_told(guest, dm, disks):
     device = dm.create("d", f"0 819200 linear {disks.ram(400)[0]} 0")
     guest.run(f"mkfs.xfs -q {device} && mount {device} /mnt && dd if=/dev/urandom of=/mnt/f bs=64k count=1 status=none")
