@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What regions cost the kernel in memory.
+//! What regions cost the kernel in memory, and I/O in time.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +14,9 @@ pub(crate) const REGION_BYTES: u64 = 65_664;
 const AREA_BYTES: u64 = 120;
 const AREA_CPU_BYTES: u64 = 104;
 const BIN_BYTES: u64 = 8;
+/// How many instructions an I/O takes for each region of its device, wherever it goes: the kernel goes through all
+/// of them when it begins and when it ends.
+pub const PASS_INSTRUCTIONS: u64 = 24;
 
 /// How many CPUs the kernel has counters for: the last of a list such as `0-3`, and one.
 pub fn possible_cpus() -> u64 {

@@ -118,14 +118,15 @@ impl<'a> Command<'a> {
         } else {
             "\n  the kernel would refuse: too much memory"
         };
+        let regions = specs.len() as u64;
+        let pass = regions.saturating_mul(cost::PASS_INSTRUCTIONS);
         let text = format!(
-            "{name}: would create {} region(s) with {areas} area(s)\n  kernel memory: {bytes} bytes{limit}\n  \
-             each I/O of the device would pass {} more region(s), at its start and its end{verdict}",
-            specs.len(),
-            specs.len()
+            "{name}: would create {regions} region(s) with {areas} area(s)\n  kernel memory: {bytes} bytes{limit}\n  \
+             each I/O of the device would take some {pass} instructions more to pass them{verdict}",
         );
         let value = json!({
-            "name": name, "regions": specs.len(), "areas": areas, "kernel_bytes": bytes, "fits": fits,
+            "name": name, "regions": regions, "areas": areas, "kernel_bytes": bytes, "fits": fits,
+            "instructions_for_each_io": pass,
             "kernel_bytes_used": account.map(|memory| memory.used), "kernel_bytes_limit": account.map(|memory| memory.limit),
         });
         self.tell(&text, value)?;

@@ -247,7 +247,8 @@ def test_a_plan_foretells_what_the_kernel_accounts_and_makes_nothing(guest, devi
     words = "create d --areas 1000 --bounds 1ms,20ms"
     before = int(guest.output(account))
     plan = json.loads(guest.output(f"dmstats {words} --plan --json"))["results"][0]
-    assert rows(guest, device) == {}
+    assert rows(guest, device) == {} and plan["fits"]
+    assert (plan["regions"], plan["areas"], plan["instructions_for_each_io"]) == (1, 1000, 24)
     guest.run(f"dmstats {words}")
     assert abs(int(guest.output(account)) - before - plan["kernel_bytes"]) <= plan["kernel_bytes"] // 100
 
