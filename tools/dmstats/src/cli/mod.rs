@@ -45,6 +45,22 @@ use select::Selection;
 use subject::Subject;
 use units::Units;
 
+/// What can be done.
+const COMMANDS: [&str; 12] = [
+    "clear",
+    "completion",
+    "create",
+    "delete",
+    "group",
+    "help",
+    "list",
+    "print",
+    "report",
+    "ungroup",
+    "update_filemap",
+    "version",
+];
+
 /// From so many operations on, a terminal shows how far they are.
 const LONG: usize = 500;
 
@@ -152,8 +168,7 @@ fn run(args: &Args) -> Result<()> {
                 return print(text.as_bytes());
             }
         }
-        "version" | "create" | "delete" | "clear" | "print" | "group" | "ungroup"
-        | "update_filemap" => {}
+        name if COMMANDS.contains(&name) => {}
         _ => {
             return failed(format!(
                 "Unknown stats command: {name}\n{}",
@@ -186,7 +201,8 @@ fn run(args: &Args) -> Result<()> {
         "list" => command.list(),
         _ => command.report(),
     };
-    if args.json && !command.results.is_empty() {
+    // These two print objects of their own.
+    if args.json && !matches!(name, "list" | "report") {
         print(
             format!(
                 "{}\n",
@@ -253,7 +269,8 @@ fn completion(args: &Args) -> Result<()> {
         return failed("completion requires a shell: bash, elvish, fish, powershell or zsh");
     };
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "dmstats", &mut text);
+    let mut command = Args::command().mut_arg("command", |arg| arg.value_parser(COMMANDS));
+    clap_complete::generate(shell, &mut command, "dmstats", &mut text);
     print(&text)
 }
 

@@ -240,6 +240,10 @@ def test_every_command_can_answer_in_json(guest, device):
     assert ask("group --regions 0-1 d")["results"] == [{"device": "d", "group_id": 0, "regions": "0-1"}]
     assert ask("delete --groupid 0 d")["results"] == [{"device": "d", "group_id": 0}]
     assert ask("version")["results"][0]["driver"].startswith("4.")
+    # Where there is nothing to be done too.
+    for command in ("clear", "print", "delete"):
+        assert ask(f"{command} --allregions --alldevices") == {"command": command, "results": []}
+    assert ask("list --alldevices")["rows"] == []
 
 
 def test_a_plan_foretells_what_the_kernel_accounts_and_makes_nothing(guest, device):
@@ -294,4 +298,14 @@ def test_a37_a40_a41_what_is_not_asked_for_is_not_said(guest, device):
 
 def test_shells_can_complete(guest):
     guest.run("dmstats completion bash > /tmp/complete && bash -n /tmp/complete")
-    assert "--allregions" in guest.output("cat /tmp/complete")
+
+    def completed(*words):
+        """What bash makes of words, the last of which is not complete."""
+        asked = f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}; _dmstats {' '.join(words[:1])} " \
+                f"{words[-1]} {words[-2]}; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        return guest.output(f"bash -c {shlex.quote(f'. /tmp/complete; {asked}')}").split()
+
+    assert completed("dmstats", "upd") == ["update_filemap"]
+    assert completed("dmstats", "list", "--allr") == ["--allregions"]
+    refused = guest.run("dmstats completion csh", check=False)
+    assert refused.returncode == 1 and "bash, elvish, fish" in refused.stderr
