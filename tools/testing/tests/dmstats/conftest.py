@@ -4,11 +4,10 @@
 import pytest
 
 
-@pytest.fixture
+@pytest.fixture(params=["ext4", "xfs"])
 def mounted(guest, dm, disks, request):
     """A file system on the device d, at /mnt. Region 0 is another program's, so that no group has the id 0."""
     ram = disks.ram(400)[0]
     device = dm.create("d", f"0 819200 linear {ram} 0")
-    system = getattr(request, "param", "ext4")
-    guest.run(f"mkfs.{system} -q {device} && mount {device} /mnt && dmstats create d --programid other")
+    guest.run(f"mkfs.{request.param} -q {device} && mount {device} /mnt && dmstats create d --programid other")
     return device

@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """Files and the regions that should be where they are."""
 
-import pytest
-
 from tests.dmstats.in_guest import extents
 from tests.scripts import run_script
 
 LVM2 = "/usr/sbin/dmstats"
-
-both = pytest.mark.parametrize("mounted", ["ext4", "xfs"], indirect=True)
 
 
 def places(guest, path):

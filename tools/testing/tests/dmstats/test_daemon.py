@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.dmstats.filemaps import LVM2, both, fragmented, places, regions
+from tests.dmstats.filemaps import LVM2, fragmented, places, regions
 
 pytestmark = pytest.mark.limit(60)
 
@@ -63,7 +63,6 @@ def follow(guest, mode="inode", options="", path="/mnt/f"):
     return daemon
 
 
-@both
 def test_a1_a2_a10_f8_f12_a_mapped_file_is_followed_in_the_background_until_it_is_gone(guest, mounted):
     new_file(guest, "/mnt/f")
     guest.run("dmstats create --filemap --alias db1 /mnt/f && pidof dmfilemapd")
@@ -84,7 +83,6 @@ def test_a1_a2_a10_f8_f12_a_mapped_file_is_followed_in_the_background_until_it_i
     assert guest.output("dmstats list --allprograms --noheadings -o region_id,program_id d") == "0:other"
 
 
-@both
 def test_f3_f4_another_file_under_the_path_is_followed_from_then_on(guest, mounted):
     new_file(guest, "/mnt/f")
     daemon = follow(guest, "path")
@@ -102,7 +100,6 @@ def test_f3_f4_another_file_under_the_path_is_followed_from_then_on(guest, mount
     assert last.endswith("/mnt/f: File removed: exiting.") and status == 0 and groups(guest) == []
 
 
-@both
 def test_f1_f2_a_file_without_a_name_is_followed_while_somebody_has_it_open(guest, mounted):
     new_file(guest, "/mnt/f")
     daemon = follow(guest)
@@ -119,7 +116,6 @@ def test_f1_f2_a_file_without_a_name_is_followed_while_somebody_has_it_open(gues
     assert last.endswith("File removed: exiting.") and status == 0 and groups(guest) == []
 
 
-@both
 def test_f10_a_file_system_can_be_unmounted_while_its_files_are_followed(guest, mounted):
     new_file(guest, "/mnt/f")
     daemon = follow(guest, "path")

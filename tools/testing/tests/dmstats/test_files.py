@@ -3,10 +3,9 @@
 
 import re
 
-from tests.dmstats.filemaps import LVM2, both, fragmented, places, regions
+from tests.dmstats.filemaps import LVM2, fragmented, places, regions
 
 
-@both
 def test_a44_a45_a_file_is_a_group_that_lvm2_can_read(guest, mounted):
     fragmented(guest, "/mnt/f", 12)
     said = guest.output("dmstats create --filemap --nomonitor --alias db1 /mnt/f")
@@ -27,6 +26,13 @@ def test_a20_a26_one_run_of_blocks_is_one_region(guest, mounted):
     assert regions(guest, 1) == places(guest, "/mnt/a")
 
 
+def test_a27_a_file_has_as_many_sectors_in_its_regions_as_on_its_device(guest, mounted):
+    guest.run("fallocate -l 1M /mnt/f && dd if=/dev/urandom of=/mnt/f bs=64k seek=7 count=1 conv=notrunc status=none; "
+              "fallocate -p -o 128k -l 64k /mnt/f; sync; dmstats create --filemap --nomonitor /mnt/f")
+    assert guest.output("dmstats list --group --noheadings --units s -o region_len d") == str(2048 - 128)
+    assert int(guest.output("stat -c %b /mnt/f")) == 2048 - 128
+
+
 def test_a21_a_group_grows_to_many_times_its_size(guest, mounted):
     fragmented(guest, "/mnt/f", 5)
     guest.run("dmstats create --filemap --nomonitor /mnt/f")
@@ -38,7 +44,6 @@ def test_a21_a_group_grows_to_many_times_its_size(guest, mounted):
     assert guest.output(f"{LVM2} list --region -S group_id=1 --noheadings -o region_id d").splitlines() == listed
 
 
-@both
 def test_a23_extents_end_where_they_do_however_many_are_asked_for_at_a_time(guest, mounted):
     fragmented(guest, "/mnt/f", 5000)
     said = guest.output("dmstats create --filemap --nomonitor --perextent /mnt/f")
@@ -47,7 +52,6 @@ def test_a23_extents_end_where_they_do_however_many_are_asked_for_at_a_time(gues
     guest.run("dmstats delete --groupid 1 d")
 
 
-@both
 def test_b3_f17_a_file_that_grows_keeps_its_counts(guest, mounted):
     guest.run("dd if=/dev/urandom of=/mnt/f bs=64k count=1 status=none && sync")
     guest.run("dmstats create --filemap --nomonitor /mnt/f")
@@ -60,7 +64,6 @@ def test_b3_f17_a_file_that_grows_keeps_its_counts(guest, mounted):
     assert guest.output("dmstats report --group --noheadings -o read_sector_count d") == "128"
 
 
-@both
 def test_a15_a17_b2_holes_anywhere_and_the_group_keeps_its_id(guest, mounted):
     fragmented(guest, "/mnt/f", 10)
     guest.run("dmstats create --filemap --nomonitor /mnt/f")
@@ -90,6 +93,14 @@ def test_a14_an_update_needs_a_group(guest, mounted):
         refused = guest.run(f"dmstats update_filemap --nomonitor --groupid {group} /mnt/f", check=False)
         assert refused.returncode == 1 and f"Group ID {group} does not exist" in refused.stderr
     assert guest.output("dmsetup message d 0 @stats_list") == before
+
+
+def test_a11_files_are_followed_in_two_ways(guest, mounted):
+    guest.run("echo x > /mnt/f; sync")
+    for mode in ("", "Inode", "bogus"):
+        refused = guest.run(f"dmstats create --filemap --follow '{mode}' /mnt/f", check=False)
+        assert refused.returncode == 1 and f"Could not parse dmfilemapd mode: {mode}" in refused.stderr
+    assert guest.output("dmstats list --noheadings d") == ""
 
 
 def test_f13_a_region_that_somebody_deleted_comes_back(guest, mounted):

@@ -278,13 +278,43 @@ def test_a33_many_regions_take_as_few_requests_as_can_be(guest, dm):
         said = guest.run(f"dmstats {words} -vv d").stderr.splitlines()[-1]
         return int(said.split()[0])
 
-    # Besides: one to find the device, one for its table; the list or the table may need a second one for its length.
-    assert requests("create --segments --nogroup") <= count + 3
-    assert requests("list") <= 3
-    assert requests("report") <= count + 3
-    # Two for the helper that makes each delete cheap.
-    assert requests("delete --allregions") <= count + 5
+    # The table and its length; the list; two for the helper that makes each delete cheap.
+    assert requests("create --segments --nogroup") == count + 2
+    assert requests("list") == 1
+    assert requests("report") == count + 1
+    assert requests("delete --allregions") == count + 3
     assert guest.output("dmsetup message d 0 @stats_list") == ""
+
+
+def test_a18_what_is_in_no_group_has_none_to_be_changed(guest, device):
+    guest.run("dmstats create d")
+    before = rows(guest, device)
+    for command in ("delete", "ungroup"):
+        refused = guest.run(f"dmstats {command} --groupid 0 d", check=False)
+        assert refused.returncode == 1 and "Group ID 0 does not exist" in refused.stderr
+    assert guest.output("dmstats report --groupid 0 --noheadings d") == "" and rows(guest, device) == before
+
+
+def test_a19_a_list_that_fails_leaves_nothing_to_report(guest, device):
+    guest.run("dmstats create d")
+    report = guest.start("dmstats report --interval 0.2 --noheadings -o region_id d; echo status $?")
+    assert report.stdout.readline() == "0\n"
+    guest.run("dmsetup remove d")
+    *reported, last = report.stdout.read().splitlines()
+    assert set(reported) <= {"0"} and last == "status 1"
+
+
+def test_a36_what_is_not_there_and_what_is_not_known_are_two_errors(guest, device):
+    said = [guest.run(f"dmstats print {words}", check=False).stderr for words in ("--regionid 7 d", "--regionid 7 none")]
+    assert said == ["No such region: 7.\nCommand failed.\n", "Device none not found\nCommand failed.\n"]
+
+
+def test_a43_sums_are_those_of_each_report(guest, device):
+    guest.run("dmstats create d --areas 4 --bounds 100s")
+    guest.run("dd if=/dev/mapper/d of=/dev/null bs=64k count=5 iflag=direct status=none")
+    reports = guest.output("dmstats report --region --interval 0.2 --count 2 --json d").splitlines()
+    bins = [json.loads(report)["rows"][0]["histogram"] for report in reports]
+    assert bins == [[5, 0], [0, 0]]
 
 
 def test_a37_a40_a41_what_is_not_asked_for_is_not_said(guest, device):

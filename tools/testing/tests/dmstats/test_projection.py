@@ -4,7 +4,7 @@
 import json
 import re
 
-from tests.dmstats.filemaps import LVM2, both, fragmented, places, regions
+from tests.dmstats.filemaps import LVM2, fragmented, places, regions
 
 REPORT = "dmstats report --group --noheadings -o read_sector_count,write_sector_count d"
 
@@ -13,7 +13,6 @@ def read(guest, path):
     guest.run(f"dd if={path} of=/dev/null bs=64k iflag=direct status=none")
 
 
-@both
 def test_a_file_in_many_pieces_takes_few_regions_and_is_counted_to_the_sector(guest, mounted):
     fragmented(guest, "/mnt/f", 80)
     guest.run("dd if=/dev/urandom of=/mnt/other bs=64k count=20 status=none; sync")
@@ -40,7 +39,6 @@ def test_a_file_in_many_pieces_takes_few_regions_and_is_counted_to_the_sector(gu
         guest.run("dmstats delete --allregions d")
 
 
-@both
 def test_a_file_that_changes_is_counted_where_it_is_without_a_word_to_the_kernel(guest, mounted):
     fragmented(guest, "/mnt/f", 4)
     guest.run("dmstats create --filemap --projected --nomonitor /mnt/f")

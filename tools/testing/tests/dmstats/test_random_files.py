@@ -6,8 +6,6 @@ import pathlib
 
 import pytest
 
-from tests.dmstats.filemaps import both
-
 SCRIPTS = pathlib.Path(__file__).parent / "in_guest"
 # `make test-files` has more of both.
 STEPS = int(os.environ.get("DM_STEPS", "40"))
@@ -15,7 +13,6 @@ SEED = int(os.environ.get("DM_SEED", "1"))
 
 
 @pytest.mark.limit(120 + 3 * STEPS)
-@both
 def test_a1_a9_regions_are_where_the_file_is_whatever_becomes_of_it(guest, mounted):
     guest.run("dmstats delete --allregions --programid other d")
     for script in SCRIPTS.glob("*.py"):
