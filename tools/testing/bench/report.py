@@ -21,6 +21,11 @@ PAGES = {
         "The target ``lc`` of this project (*ours*), dm-writecache of the stock kernel, a linear device and the disk"
         " itself, measured one after the other in the same boot of a virtual machine, with the same commands.",
     ),
+    "dmstats-rs": (
+        "Performance of dmstats-rs",
+        "``dmstats`` of this project (*ours*) and that of LVM2, as Debian has it, measured one after the other in the"
+        " same boot of a virtual machine, with the same commands.",
+    ),
 }
 INTRODUCTION = """\
 .. SPDX-License-Identifier: GPL-2.0
