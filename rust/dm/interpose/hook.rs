@@ -216,14 +216,17 @@ impl Interposer {
     /// `bio` must be one that is being submitted by this thread.
     #[inline(never)]
     unsafe fn redirect(&self, bio: *mut bindings::bio) {
-        let guard = NoPreemption::begin();
         // SAFETY: The caller's promise.
         let device = unsafe { (*bio).bi_bdev };
-        let fork = self.originals.find(device, &guard);
-        if let Some(lane) = fork.and_then(|fork| fork.lane(&guard)) {
-            // SAFETY: The caller's promise.
-            unsafe { lead(bio, lane) }
-        }
+        let reader = NoPreemption::begin();
+        let fork = self.originals.find(device, &reader);
+        let Some(lane) = fork.and_then(|fork| fork.lane(&reader)) else {
+            return;
+        };
+        let top = lane.count_in();
+        drop(reader);
+        // SAFETY: The caller's promise; it was counted.
+        unsafe { lead(bio, top) }
     }
 
     /// As [`redirect`](Self::redirect), of one that is past the checks of the entry.
@@ -233,13 +236,13 @@ impl Interposer {
     /// As for that; the bio was not passed to the original.
     #[inline(never)]
     unsafe fn redirect_straggler(&self, bio: *mut bindings::bio) {
-        let guard = NoPreemption::begin();
         // SAFETY: The caller's promise.
         let (device, flags) = unsafe { ((*bio).bi_bdev, (*bio).bi_flags) };
-        let Some(fork) = self.originals.find(device, &guard) else {
+        let reader = NoPreemption::begin();
+        let Some(fork) = self.originals.find(device, &reader) else {
             return;
         };
-        let Some(lane) = fork.lane(&guard) else {
+        let Some(lane) = fork.lane(&reader) else {
             return;
         };
         if flags & REMAPPED != 0 {
@@ -256,8 +259,10 @@ impl Interposer {
             }
         }
         lane.counts.stragglers().add();
-        // SAFETY: The caller's promise.
-        unsafe { lead(bio, lane) }
+        let top = lane.count_in();
+        drop(reader);
+        // SAFETY: The caller's promise; it was counted.
+        unsafe { lead(bio, top) }
     }
 
     /// Stops counting a bio that was led and has ended, and makes it one for the original again:
@@ -285,28 +290,27 @@ impl Interposer {
     }
 }
 
-/// Makes a bio one for a top, and counts it there.
+/// Makes a bio one for a top.
 ///
 /// # Safety
 ///
-/// `bio` must be one that is being submitted by this thread. `lane` must have been found under RCU
-/// since.
+/// `bio` must be one that is being submitted by this thread, and that was counted for the lane of
+/// the device `top`.
 #[inline(always)]
-unsafe fn lead(bio: *mut bindings::bio, lane: &Lane) {
-    // From here on the lane's device stays open until the bio has ended.
-    lane.counts.led().add();
-    // SAFETY: The caller promises a bio that is this thread's to change.
+unsafe fn lead(bio: *mut bindings::bio, top: *mut bindings::block_device) {
+    // SAFETY: The caller promises a bio that is this thread's to change, and it is counted, so the
+    // device is open.
     unsafe {
         // What fails the checks that follow has to come to the end hook as well.
         (*bio).bi_flags = (*bio).bi_flags & !OF_ITS_DEVICE | COUNTED | TRACE_COMPLETION;
         // A top completes bios by itself. One that is polled for would occupy its thread, which may
         // have to submit what the bio needs.
         (*bio).bi_opf &= !bindings::REQ_POLLED;
-        if (*bio).bi_opf & bindings::REQ_NOWAIT != 0 && !helpers::bdev_nowait(lane.device) {
+        if (*bio).bi_opf & bindings::REQ_NOWAIT != 0 && !helpers::bdev_nowait(top) {
             // Only a wish: the original would have met it, so the user does not expect an error.
             (*bio).bi_opf &= !bindings::REQ_NOWAIT;
         }
-        (*bio).bi_bdev = lane.device;
+        (*bio).bi_bdev = top;
         // Charged to the same cgroup, for that device.
         bindings::bio_associate_blkg(bio);
     }

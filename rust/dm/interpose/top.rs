@@ -47,6 +47,15 @@ pub(super) struct Lane {
     pub(super) counts: LaneCounts,
 }
 
+impl Lane {
+    /// Counts a bio that is led here: the device, which stays open until it has ended.
+    #[inline(always)]
+    pub(super) fn count_in(&self) -> *mut bindings::block_device {
+        self.counts.led().add();
+        self.device
+    }
+}
+
 // SAFETY: The devices are addresses, or ones that stay open.
 unsafe impl Send for Lane {}
 // SAFETY: As above.
