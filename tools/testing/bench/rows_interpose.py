@@ -166,10 +166,9 @@ ROWS = [
         ["raw", "linear × 2", "ours"],
         {"read": at_most_above("linear × 2", 250), "write": NOTHING},
         "As above, of the device itself: alone, by way of two linear devices, and with linear attached: the way is"
-        " disk, linear, interpose, disk. What is wanted is out of reach of function tracing: the bio of the user and"
-        " the two that are made of it are each traced at two functions, where the kernel's own code takes 35"
-        " instructions before and after ours, and at their ends, where the tracepoint takes 15: 255 of the"
-        " instructions without any of ours.",
+        " disk, linear, interpose, disk. The bio of the user and the two that are made of it are each traced where they"
+        " are submitted, where the kernel's own code takes 35 instructions before and after ours, and at their ends,"
+        " where the tracepoint takes 15: 150 of the instructions without any of ours.",
         users,
         page="dm-interpose-rs",
     ),
