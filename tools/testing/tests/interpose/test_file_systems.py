@@ -19,7 +19,7 @@ def snapshots(interpose, guest):
 @pytest.mark.parametrize("kind", FILE_SYSTEMS)
 def test_snapshot_has_what_was_not_synced(interpose, snapshots, guest, disks, kind):
     """And not what came later. It can be mounted beside the original."""
-    disk, store = disks.null("disk", FILE_SYSTEMS[kind][1]), disks.null("store", 64)
+    disk, store = disks.null("original", FILE_SYSTEMS[kind][1]), disks.null("store", 64)
     where = interpose.make_fs(disk, kind)
     low = interpose.low(disk)
     snapshots.make(low, store)
