@@ -14,7 +14,7 @@ NUMBERS = ["redirected", "in_flight", "bypassed", "stragglers", "held", "errors"
 FILE_SYSTEMS = {
     "ext4": ("mkfs.ext4 -q -F", 32, "e2fsck -fn"),
     "xfs": ("mkfs.xfs -q -f -K", 320, "xfs_repair -n"),
-    "btrfs": ("mkfs.btrfs -q -f -K", 128, "btrfs check -q"),
+    "btrfs": ("mkfs.btrfs -q -f -K", 128, "btrfs check"),
 }
 
 # The functions that are hooked: while something is attached, and while something may come from before that.
