@@ -74,16 +74,18 @@ def test_snapshot_below_a_throttle(snapshots, interpose, guest, disks):
     guest.run(f"""set -e
         mkdir -p /tmp/cg && mount -t cgroup2 none /tmp/cg
         echo +io > /tmp/cg/cgroup.subtree_control
-        mkdir -p /tmp/cg/slow && echo "{number} wiops=8" > /tmp/cg/slow/io.max""")
+        mkdir -p /tmp/cg/slow && echo "{number} wiops=2" > /tmp/cg/slow/io.max""")
     try:
         writer = guest.start(
             "echo $$ > /tmp/cg/slow/cgroup.procs; exec fio --name=w --filename=" + disk
             + " --rw=write --bs=4k --size=96k --direct=1 --ioengine=libaio --iodepth=32 --minimal"
         )
         stat = f"/sys/block/{disk.rpartition('/')[2]}/stat"
-        guest.run(f"until [ $(awk '{{ print $5 }}' {stat}) -ge 9 ]; do sleep 0.01; done")
+        guest.run(f"until [ $(awk '{{ print $5 }}' {stat}) -ge 3 ]; do sleep 0.01; done")
         low.attach("/dev/mapper/origin", "nofreeze")
         before = snapshots.content()
+        # The rest at once.
+        guest.run(f"echo '{number} wiops=max' > /tmp/cg/slow/io.max")
         assert writer.wait() == 0, writer.stdout.read()
         assert low.status().stragglers > 0
         assert snapshots.content() == before

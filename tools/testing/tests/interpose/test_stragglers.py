@@ -63,7 +63,7 @@ def test_second_hook_stays_where_a_throttle_may_keep_bios(interpose, guest, disk
 
 def test_what_waits_in_the_list_of_a_thread(snapshots, interpose, guest, dm, disks):
     """A thread discards on two disks at once, and sleeps before it hands the second part on to the original."""
-    busy = disks.null("busy", 8, irqmode=2, completion_nsec=3_000_000_000, hw_queue_depth=1, submit_queues=1)
+    busy = disks.null("busy", 8, irqmode=2, completion_nsec=8_000_000_000, hw_queue_depth=1, submit_queues=1)
     disk, store = disks.ram(8, 2)
     stripes = dm.create("stripes", f"0 {16 * 2048} striped 2 8 {busy} 0 {disk} 0")
     low = interpose.low(disk)
