@@ -87,15 +87,3 @@ def test_what_waits_in_the_list_of_a_thread(snapshots, interpose, guest, dm, dis
     assert snapshots.content() == before
     interpose.wait_for_one_hook()
     low.detach("nofreeze")
-
-
-def test_cgroups_are_charged_for_what_they_write(interpose, guest, disks, throttled):
-    """On the original as well, though the top hands it on from a thread of its own."""
-    disk = disks.null("nullb", 8)
-    low = interpose.low(disk)
-    low.attach(low.top("delay", "delay", after=f"0 0 {low} 0 20"))
-    guest.run(f"echo $$ > {throttled}/cgroup.procs; dd if=/dev/zero of={disk} bs=64k count=4 oflag=direct status=none")
-    low.detach()
-    stat = guest.output(f"cat {throttled}/io.stat")
-    lines = dict(line.split(" ", 1) for line in stat.splitlines())
-    assert " wbytes=262144 " in f" {lines[interpose.number(disk)]} ", stat
