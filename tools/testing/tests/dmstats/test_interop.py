@@ -305,7 +305,7 @@ def test_a19_a_list_that_fails_leaves_nothing_to_report(guest, device):
 
 
 def test_a36_what_is_not_there_and_what_is_not_known_are_two_errors(guest, device):
-    said = [guest.run(f"dmstats print {words}", check=False).stderr for words in ("--regionid 7 d", "--regionid 7 none")]
+    said = [guest.run(f"dmstats print --regionid 7 {name}", check=False).stderr for name in ("d", "none")]
     assert said == ["No such region: 7.\nCommand failed.\n", "Device none not found\nCommand failed.\n"]
 
 
