@@ -171,6 +171,30 @@ impl Bdev {
         unsafe { helpers::bdev_busy_ms(self.as_ptr()) }
     }
 
+    /// What the device is known by wherever it is found: the uuid of a mapped device or of a
+    /// partition, or the worldwide name of a disk. None if it has nothing of that sort. Sleeps; not
+    /// while the device is being made or removed.
+    pub fn identity(&self) -> Option<Identity> {
+        let mut identity = Identity {
+            kind: 0,
+            bytes: [0; IDENTITY_BYTES],
+            len: 0,
+        };
+        let mut len = 0;
+        // SAFETY: By the type invariants, the device is valid; there is so much room.
+        let kind = unsafe {
+            helpers::bdev_identity(
+                self.as_ptr(),
+                identity.bytes.as_mut_ptr().cast(),
+                IDENTITY_BYTES as u32,
+                &mut len,
+            )
+        };
+        identity.kind = kind as u8;
+        identity.len = len as usize;
+        (kind != 0).then_some(identity)
+    }
+
     /// The longest write that is never torn, in bytes; 0 if there is none.
     pub fn max_atomic_write(&self) -> u32 {
         // SAFETY: The limits live as long as the device; reading a plain number that may change
@@ -314,6 +338,28 @@ impl Deref for Claimed {
     #[inline]
     fn deref(&self) -> &Bdev {
         &self.device
+    }
+}
+
+/// That of a mapped device is the longest.
+const IDENTITY_BYTES: usize = 129;
+
+/// What a device is known by.
+pub struct Identity {
+    kind: u8,
+    bytes: [u8; IDENTITY_BYTES],
+    len: usize,
+}
+
+impl Identity {
+    /// Of which kind it is: those of two kinds cannot be compared. At least 1.
+    pub fn kind(&self) -> u8 {
+        self.kind
+    }
+
+    /// What tells it from others of its kind.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&self.bytes)
     }
 }
 

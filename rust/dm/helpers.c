@@ -269,6 +269,47 @@ HELPER unsigned int rust_dm_helper_bdev_busy_ms(struct block_device *bdev)
 	return jiffies_to_msecs(part_stat_read(bdev, io_ticks));
 }
 
+/* What the device is known by wherever it is found; returns of which kind that is, or 0. */
+HELPER unsigned int rust_dm_helper_bdev_identity(struct block_device *bdev,
+						 char *id, unsigned int room,
+						 unsigned int *len)
+{
+	static const enum blk_unique_id types[] = { BLK_UID_NAA, BLK_UID_EUI64,
+						    BLK_UID_T10 };
+	struct gendisk *disk = bdev->bd_disk;
+	struct mapped_device *md;
+	unsigned int kind;
+	int r;
+
+	if (room < DM_UUID_LEN)
+		return 0;
+	md = dm_get_md(bdev->bd_dev);
+	if (md) {
+		r = dm_copy_name_and_uuid(md, NULL, id);
+		dm_put(md);
+		*len = r ? 0 : strnlen(id, room);
+		return *len ? 1 : 0;
+	}
+	if (bdev_is_partition(bdev)) {
+		if (!bdev->bd_meta_info)
+			return 0;
+		*len = strnlen(bdev->bd_meta_info->uuid,
+			       sizeof(bdev->bd_meta_info->uuid));
+		memcpy(id, bdev->bd_meta_info->uuid, *len);
+		return *len ? 2 : 0;
+	}
+	if (!disk->fops->get_unique_id)
+		return 0;
+	for (kind = 0; kind < ARRAY_SIZE(types); kind++) {
+		r = disk->fops->get_unique_id(disk, id, types[kind]);
+		if (r > 0 && r <= 16) {
+			*len = r;
+			return 3 + kind;
+		}
+	}
+	return 0;
+}
+
 /* Freezing of a queue: what has entered it leaves, and nothing enters. */
 
 HELPER void rust_dm_helper_bdev_freeze_queue_start(struct block_device *bdev)
