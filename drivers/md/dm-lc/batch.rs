@@ -414,7 +414,7 @@ pub fn write_back<S: Store>(
     let window = &memory[..(sectors as usize) << 9];
     let _ = records(window, tail, next.position, &superblock, |record, _| {
         for (extent, position, _) in record.extents() {
-            if !extent.discarded {
+            if extent.is_written() {
                 for part in parts(extent.sector, extent.sectors) {
                     store.settle(&part, position);
                 }
@@ -450,7 +450,7 @@ fn collect<S: Store>(
         let before = (batch.runs.len(), batch.runs.last().copied());
         let (damaged_before, lost_before) = (batch.damaged.len(), lost);
         for (extent, position, data) in record.extents() {
-            if extent.discarded {
+            if !extent.is_written() {
                 continue;
             }
             // Of a part that was superseded nothing else knows the checksum.

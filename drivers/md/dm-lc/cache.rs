@@ -11,6 +11,7 @@
 //! | retry timer | the writeback, after the backing device failed | the writeback |
 //! | barrier timer | as log, for flushes that may wait for others | the first of them |
 //! | verify | reads whose checksum is that of more than they ask for, see [`crate::verify`] | `map` |
+//! | promote | copies what was read, see [`crate::promote`] | `end_io` |
 //! | pace | lets in writes that are slowed down, see [`crate::throttle`] | the first that waits |
 //! | clock | what is to be done every second, see [`crate::clock`] | settings that want it |
 //!
@@ -20,12 +21,13 @@
 //! 1. `setting` (sleeps): whoever changes the settings
 //! 2. `clock` (sleeps): how busy the backing device is
 //! 3. `writer` (sleeps): writing back, and the superblock
-//! 4. `committer` (sleeps): writing the log, and giving it up
+//! 4. `committer` (sleeps): writing the log, and giving it up; `verifier`, `promoter` (sleep)
 //! 5. a shard of the index; never two
 //! 6. `head`: the buffers, and the bios that wait
-//! 7. `table`, `settings`, and the lock of `readers`
+//! 7. `table`, `settings`, `admission`, and the lock of `readers`
 
 use crate::{
+    admission::Admission,
     clock::Clock,
     commit::Committer,
     disk::Disk,
@@ -49,6 +51,7 @@ use crate::{
         crc32c,
         zeroed, //
     },
+    promote::Promoter,
     readers::Readers,
     recovery,
     registry::Devices,
@@ -116,6 +119,7 @@ const BARRIER_TIMER: u64 = 5;
 const CLOCK: u64 = 6;
 const VERIFY: u64 = 7;
 const PACE: u64 = 8;
+const PROMOTE: u64 = 9;
 
 /// How often writes are let in that are slowed down, in milliseconds.
 const PACE_MS: u32 = 10;
@@ -145,6 +149,8 @@ pub(crate) struct Totals {
     pub(crate) log_flushes: Atomic<u64>,
     pub(crate) cache_sectors: Atomic<u64>,
     pub(crate) user_sectors: Atomic<u64>,
+    pub(crate) promoted: Atomic<u64>,
+    pub(crate) seq_bypassed: Atomic<u64>,
     pub(crate) written_back: Atomic<u64>,
     pub(crate) backing_writes: Atomic<u64>,
     pub(crate) discards: Atomic<u64>,
@@ -163,6 +169,8 @@ impl Totals {
             log_flushes: Atomic::new(0),
             cache_sectors: Atomic::new(0),
             user_sectors: Atomic::new(0),
+            promoted: Atomic::new(0),
+            seq_bypassed: Atomic::new(0),
             written_back: Atomic::new(0),
             backing_writes: Atomic::new(0),
             discards: Atomic::new(0),
@@ -231,6 +239,8 @@ pub(crate) struct Cache {
     discarded_in: Atomic<u64>,
     /// [`Knob::VerifyReads`], for bios.
     verify_reads: Atomic<u32>,
+    /// [`Knob::ReadCacheThreshold`], for bios.
+    read_cache_threshold: Atomic<u32>,
     /// [`Superblock::ordered`], for bios.
     ordered: Atomic<u32>,
     /// Something damaged was found that user space was not told of.
@@ -254,6 +264,11 @@ pub(crate) struct Cache {
     pub(crate) clock: Mutex<Clock>,
     #[pin]
     pub(crate) verifier: Mutex<Verifier>,
+    #[pin]
+    pub(crate) promoter: Mutex<Promoter>,
+    /// What was read lately.
+    #[pin]
+    pub(crate) admission: IrqLock<Admission>,
     pub(crate) totals: Totals,
 
     queue: OwnedQueue,
@@ -265,6 +280,8 @@ pub(crate) struct Cache {
     writeback_work: Work<Cache, WRITEBACK>,
     #[pin]
     verify_work: Work<Cache, VERIFY>,
+    #[pin]
+    promote_work: Work<Cache, PROMOTE>,
     #[pin]
     log_timer: DelayedWork<Cache, LOG_TIMER>,
     #[pin]
@@ -282,6 +299,7 @@ impl_has_work! {
     impl HasWork<Cache, 1> for Cache { self.admit_work }
     impl HasWork<Cache, 2> for Cache { self.writeback_work }
     impl HasWork<Cache, 7> for Cache { self.verify_work }
+    impl HasWork<Cache, 9> for Cache { self.promote_work }
 }
 impl_has_delayed_work! {
     impl HasDelayedWork<Cache, 3> for Cache { self.log_timer }
@@ -348,10 +366,13 @@ impl Cache {
         let committer = Committer::new(&superblock).map_err(no_memory)?;
         let writer = Writer::new(superblock).map_err(no_memory)?;
         let verifier = Verifier::new().map_err(no_memory)?;
+        let promoter = Promoter::new().map_err(no_memory)?;
+        let admission = Admission::new().map_err(|e| no_memory(e.into()))?;
         let queue = OwnedQueue::new(c"dm-lc").map_err(no_memory)?;
         let settings = options.settings;
         let mode = settings.mode;
         let verify_reads = settings.get(Knob::VerifyReads);
+        let read_cache_threshold = settings.get(Knob::ReadCacheThreshold);
         let lost_sectors = superblock.lost.sectors();
         let uuid = superblock.uuid;
 
@@ -384,6 +405,7 @@ impl Cache {
             batches: Atomic::new(0),
             discarded_in: Atomic::new(0),
             verify_reads: Atomic::new(verify_reads),
+            read_cache_threshold: Atomic::new(read_cache_threshold),
             ordered: Atomic::new(0),
             damage: Atomic::new(0),
             lost_sectors: Atomic::new(lost_sectors),
@@ -395,12 +417,15 @@ impl Cache {
             writer <- new_mutex!(writer, "dm_lc_writer"),
             clock <- new_mutex!(Clock::default(), "dm_lc_clock"),
             verifier <- new_mutex!(verifier, "dm_lc_verifier"),
+            promoter <- new_mutex!(promoter, "dm_lc_promoter"),
+            admission <- new_irq_lock!(admission, "dm_lc_admission"),
             totals: Totals::new(),
             queue,
             log_work <- new_work!("dm_lc_log"),
             admit_work <- new_work!("dm_lc_admit"),
             writeback_work <- new_work!("dm_lc_writeback"),
             verify_work <- new_work!("dm_lc_verify"),
+            promote_work <- new_work!("dm_lc_promote"),
             log_timer <- new_delayed_work!("dm_lc_log_timer"),
             retry_timer <- new_delayed_work!("dm_lc_retry_timer"),
             barrier_timer <- new_delayed_work!("dm_lc_barrier_timer"),
@@ -663,6 +688,8 @@ impl Cache {
         this.mode.store(settings.mode as u32, Relaxed);
         this.verify_reads
             .store(settings.get(Knob::VerifyReads), Relaxed);
+        this.read_cache_threshold
+            .store(settings.get(Knob::ReadCacheThreshold), Relaxed);
         if settings.mode == Mode::Passthrough {
             crate::room::forget_clean(this);
         }
@@ -683,6 +710,12 @@ impl Cache {
     #[inline]
     pub(crate) fn verifies_reads(&self) -> bool {
         self.verify_reads.load(Relaxed) != 0
+    }
+
+    /// What is read is copied if it is of a run of at most so many blocks; 0: it is not.
+    #[inline]
+    pub(crate) fn read_cache_threshold(&self) -> u32 {
+        self.read_cache_threshold.load(Relaxed)
     }
 
     /// Data on the cache device is not as it was written. Any context.
@@ -800,7 +833,7 @@ impl Cache {
     pub(crate) fn memory_bytes(&self) -> usize {
         let index: usize = self.shards.iter().map(|shard| shard.lock().bytes()).sum();
         let buffers: usize = self.memory.iter().map(SharedMemory::len).sum();
-        index + buffers + Log::bytes() + Writer::bytes()
+        index + buffers + Log::bytes() + Writer::bytes() + Promoter::memory_bytes()
     }
 
     /// Lets the log item look at what is to be written. Any context.
@@ -818,6 +851,11 @@ impl Cache {
     /// Lets the verify item look at the reads that wait for it. Any context.
     pub(crate) fn kick_verify(this: &Shared<Self>) {
         let _ = this.queue.enqueue::<_, VERIFY>(this.clone());
+    }
+
+    /// Lets the promote item look at what was read. Any context.
+    pub(crate) fn kick_promote(this: &Shared<Self>) {
+        let _ = this.queue.enqueue::<_, PROMOTE>(this.clone());
     }
 
     /// Lets the writeback see whether there is something to do. Any context.
@@ -977,6 +1015,14 @@ impl WorkItem<VERIFY> for Cache {
 
     fn run(this: Shared<Cache>) {
         crate::verify::run(&this);
+    }
+}
+
+impl WorkItem<PROMOTE> for Cache {
+    type Pointer = Shared<Cache>;
+
+    fn run(this: Shared<Cache>) {
+        crate::promote::run(&this);
     }
 }
 

@@ -106,7 +106,7 @@ impl Committer {
         ready: impl Iterator<Item = &'c Closed> + Clone,
     ) -> Result {
         let durable_id = cache.durable_id.load(Relaxed);
-        let (mut sectors, mut data_sectors) = (0, 0);
+        let (mut sectors, mut written, mut promoted) = (0, 0, 0);
         for closed in ready.clone() {
             let memory = &cache.memory[closed.buffer];
             let mut stored = Ok(());
@@ -122,10 +122,13 @@ impl Committer {
             );
             stored?;
             sectors += u64::from(closed.sectors);
-            data_sectors += closed.data_sectors();
+            let data = closed.data_sectors();
+            written += data.0;
+            promoted += data.1;
         }
         cache.totals.cache_sectors.fetch_add(sectors, Relaxed);
-        cache.totals.user_sectors.fetch_add(data_sectors, Relaxed);
+        cache.totals.user_sectors.fetch_add(written, Relaxed);
+        cache.totals.promoted.fetch_add(promoted, Relaxed);
         let pieces = ready.map(|closed| {
             (
                 cache.space.sector(closed.position),

@@ -15,11 +15,11 @@
 //!   [`write`](mod@write). What all share: [`cache`], one for all tables
 //!   of a device: [`registry`].
 //! - What runs in the background: [`commit`] makes the log durable, [`writeback`] writes it back,
-//!   also [by the clock](clock) while the backing device is idle; when nobody [reads](readers) it any
+//!   also [by the clock](clock) while the backing device is idle; [`promote`] copies what is read; when nobody [reads](readers) it any
 //!   more it is overwritten. The cache device: [`disk`]; whether it is as it was written: [`check`].
 //! - Pure, tested on the host: where the log is, [`space`]; what is on the disk, [`format`](mod@format);
 //!   the buffers, [`log`]; which sectors are where, [`index`]; reading the log, [`recovery`]; what is
-//!   written back and when it is given free, [`batch`].
+//!   written back and when it is given free, [`batch`]; which reads are copied, [`admission`].
 //!
 //! The format, and why what is recovered is right, is in
 //! Documentation/admin-guide/device-mapper/dm-lc-rs-format.rst.
@@ -29,6 +29,7 @@
 use dm::prelude::*;
 use kernel::prelude::*;
 
+pub mod admission;
 pub mod batch;
 mod cache;
 mod check;
@@ -41,6 +42,7 @@ pub mod index;
 pub mod log;
 pub mod message;
 pub mod platform;
+mod promote;
 mod read;
 mod readers;
 pub mod recovery;

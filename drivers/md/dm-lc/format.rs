@@ -29,7 +29,7 @@ pub const BLANK_BYTES: usize = 2 * SUPERBLOCK_BYTES;
 /// What the checksum of a superblock covers, with the checksum.
 const SUPERBLOCK_USED: usize = 512;
 const SUPERBLOCK_MAGIC: &[u8; 8] = b"dm-lc-rs";
-/// Version 1 had no records with headers of their own size.
+/// Version 1 had no records with headers of their own size, and no promoted extents.
 const VERSION: u32 = 2;
 const CLEAN: u32 = 1;
 const ORDERED: u32 = 2;
@@ -43,6 +43,8 @@ const RECORD_MAGIC: &[u8; 4] = b"lcRR";
 const EXTENTS_AT: usize = 64;
 const EXTENT_BYTES: usize = 16;
 const DISCARDED: u64 = 1 << 48;
+const PROMOTED: u64 = 1 << 49;
+const SECTOR_MASK: u64 = DISCARDED - 1;
 
 /// Identifies a cache: random, made when it is formatted.
 pub type Uuid = [u8; 16];
@@ -369,9 +371,16 @@ pub struct Extent {
     pub crc: u32,
     /// The sectors were discarded: there is no data.
     pub discarded: bool,
+    /// It is a copy of what the backing device had, for reads: nothing is lost with it.
+    pub promoted: bool,
 }
 
 impl Extent {
+    /// Whether it is what users wrote.
+    pub fn is_written(&self) -> bool {
+        !self.discarded && !self.promoted
+    }
+
     /// How many sectors of data it has in the record.
     pub fn data_sectors(&self) -> u32 {
         if self.discarded {
@@ -418,8 +427,13 @@ impl Header {
         let mut count = 0u16;
         let slots = block[EXTENTS_AT..].chunks_exact_mut(EXTENT_BYTES);
         for (extent, slot) in extents.zip(slots) {
-            let flags = if extent.discarded { DISCARDED } else { 0 };
-            put(slot, 0, &(extent.sector | flags).to_le_bytes());
+            let discarded = if extent.discarded { DISCARDED } else { 0 };
+            let promoted = if extent.promoted { PROMOTED } else { 0 };
+            put(
+                slot,
+                0,
+                &(extent.sector | discarded | promoted).to_le_bytes(),
+            );
             put(slot, 8, &extent.sectors.to_le_bytes());
             put(slot, 12, &extent.crc.to_le_bytes());
             count += 1;
@@ -462,6 +476,7 @@ impl<'a> RecordHeader<'a> {
             && (1..=extents_in(block.len())).contains(&record.count())
             && record.extents().all(|extent| {
                 extent.sectors > 0
+                    && !(extent.discarded && extent.promoted)
                     && extent
                         .sector
                         .checked_add(extent.sectors.into())
@@ -505,10 +520,11 @@ impl<'a> RecordHeader<'a> {
         slots.take(self.count()).map(|slot| {
             let place = u64_at(slot, 0);
             Extent {
-                sector: place & (DISCARDED - 1),
+                sector: place & SECTOR_MASK,
                 sectors: u32_at(slot, 8),
                 crc: u32_at(slot, 12),
                 discarded: place & DISCARDED != 0,
+                promoted: place & PROMOTED != 0,
             }
         })
     }

@@ -16,6 +16,9 @@
 //! it, it is what a recovery finds, clean or not. What was given up is not found any more. Its
 //! entries are free as soon as somebody comes by: whoever looks for a block to change it, or
 //! [sweeps](Shard::sweep).
+//!
+//! Who copies a block from the backing device says so [before he reads it](Shard::expect). Whatever
+//! changes the block meanwhile takes that back, so that the copy does not [arrive](Shard::arrive).
 
 use super::platform::{
     with_room,
@@ -258,7 +261,7 @@ pub struct Live {
 /// written there in front of position 8: with a base of 0 the sectors are lost.
 #[derive(Clone, Copy)]
 struct Entry {
-    /// The highest bit is [`CLEAN`]. The block; below it 8 bits for the sectors that were written
+    /// The highest bits are [`CLEAN`] and [`PROMOTED`]. The block; below it 8 bits for the sectors that were written
     /// together, and 8 for the mask: those of them that are the newest copy.
     key: u64,
     base: u64,
@@ -270,8 +273,15 @@ struct Entry {
 
 /// The base of what was lost.
 const LOST: u64 = 0;
-/// In the key: the backing device has the sectors too. No device has so many blocks.
+/// The base of what is being copied from the backing device, and not there yet. No position is so high.
+const EXPECTED: u64 = 1 << 63;
+/// In the key: the backing device has the sectors too.
 const CLEAN: u64 = 1 << 63;
+/// In the key: they were copied from there, and a recovery passes them over. No device has so many
+/// blocks.
+const PROMOTED: u64 = 1 << 62;
+/// What is copied from the backing device leaves so much of the entries to writes.
+const SPARE_SHARE: u32 = 32;
 
 impl Entry {
     #[inline]
@@ -286,7 +296,7 @@ impl Entry {
 
     #[inline]
     fn block(&self) -> u64 {
-        (self.key & !CLEAN) >> 16
+        (self.key & !(CLEAN | PROMOTED)) >> 16
     }
 
     #[inline]
@@ -297,6 +307,16 @@ impl Entry {
     #[inline]
     fn is_clean(&self) -> bool {
         self.key & CLEAN != 0
+    }
+
+    #[inline]
+    fn is_promoted(&self) -> bool {
+        self.key & PROMOTED != 0
+    }
+
+    #[inline]
+    fn is_expected(&self) -> bool {
+        self.base == EXPECTED
     }
 
     /// Whether its place in the log is given up, what is before `start` being so.
@@ -492,9 +512,14 @@ impl Shard {
             if overlap == 0 {
                 return;
             }
-            hit = true;
-            buffered |= entry.base.wrapping_add(BLOCK_SECTORS) > in_memory;
-            if entry.base < base {
+            if !entry.is_expected() {
+                hit = true;
+                buffered |= entry.base.wrapping_add(BLOCK_SECTORS) > in_memory;
+            }
+            // A copy of what the backing device has is older than any write that is published now:
+            // what was promoted is wherever it is, and nothing that has a write before it which is not
+            // published is written back.
+            if entry.base < base || entry.is_clean() {
                 entry.clear(overlap);
             } else {
                 mine &= !overlap;
@@ -503,15 +528,16 @@ impl Shard {
         self.count(true, hit, buffered, part.mask);
         self.reserved = self.reserved.saturating_sub(1);
         if mine != 0 {
-            self.add(part, mine, base, crc);
+            self.add(part, mine.into(), base, crc);
         }
     }
 
+    /// Adds an entry; `state` is the mask, and what the highest bits of the key are.
     #[inline]
-    fn add(&mut self, part: &Part, mask: u8, base: u64, crc: u32) {
+    fn add(&mut self, part: &Part, state: u64, base: u64, crc: u32) {
         let bucket = self.bucket(part.block);
         let entry = Entry {
-            key: part.block << 16 | u64::from(part.mask) << 8 | u64::from(mask),
+            key: part.block << 16 | u64::from(part.mask) << 8 | state,
             base,
             crc,
             next: !self.heads[bucket],
@@ -544,7 +570,8 @@ impl Shard {
         let mut at = !self.heads[self.bucket(part.block)];
         while at != NONE {
             let entry = &self.entries[at as usize];
-            if entry.is_of(part.block) && !entry.is_given_up(self.start) {
+            let is_there = !entry.is_given_up(self.start) && !entry.is_expected();
+            if entry.is_of(part.block) && is_there {
                 if entry.mask() & bit != 0 {
                     return Look {
                         position: Some(entry.base.wrapping_add(first.into())),
@@ -644,7 +671,7 @@ impl Shard {
         self.look_at(part.block, |entry| mine &= !entry.mask());
         self.reserved = self.reserved.saturating_sub(1);
         if mine != 0 {
-            self.add(part, mine, LOST, 0);
+            self.add(part, mine.into(), LOST, 0);
         }
     }
 
@@ -669,13 +696,14 @@ impl Shard {
         });
     }
 
-    /// Forgets the clean copies of any sectors of a part in front of the `tail` of the log. Whether
-    /// that was all the log has of them, and none of them is lost.
+    /// Forgets what a recovery would not find of any sectors of a part: clean copies in front of the
+    /// `tail` of the log, and promoted ones. Whether that was all the log has of them, and none of them
+    /// is lost.
     pub fn forget_clean(&mut self, part: &Part, tail: u64) -> bool {
         let mut rest = 0;
         self.visit(part.block, |entry| {
             // A part is within one record, which the tail has passed or not.
-            if entry.is_clean() && entry.is_given_up(tail) {
+            if entry.is_promoted() || entry.is_clean() && entry.is_given_up(tail) {
                 entry.clear(part.mask);
             } else {
                 rest |= entry.mask() & part.mask;
@@ -684,12 +712,45 @@ impl Shard {
         rest == 0
     }
 
-    /// Forgets the sectors of a part that are in the log before `position`.
+    /// Forgets the sectors of a part that are in the log before `position`, and their clean copies.
     pub fn forget(&mut self, part: &Part, position: u64) {
         self.visit(part.block, |entry| {
             // A discard is between two runs, so that one sector tells for all of an entry.
             let first = entry.mask().trailing_zeros();
-            if entry.base.wrapping_add(first.into()) < position {
+            if entry.is_clean() || entry.base.wrapping_add(first.into()) < position {
+                entry.clear(part.mask);
+            }
+        });
+    }
+
+    /// A part is going to be copied from the backing device. False if anything is known of any of its
+    /// sectors, or if entries are short.
+    pub fn expect(&mut self, part: &Part) -> bool {
+        let mut known = 0;
+        self.visit(part.block, |entry| known |= entry.mask() & part.mask);
+        let spare = self.capacity / SPARE_SHARE;
+        if known != 0 || self.used + self.reserved + spare >= self.capacity {
+            return false;
+        }
+        self.add(part, u64::from(part.mask) | CLEAN | PROMOTED, EXPECTED, 0);
+        self.clean += 1;
+        true
+    }
+
+    /// The copy of a part that was [expected](Self::expect) is in the log, with its run at `position`.
+    /// What was written or discarded since, or went past the log, is not taken from it.
+    pub fn arrive(&mut self, part: &Part, position: u64, crc: u32) {
+        self.visit(part.block, |entry| {
+            if entry.is_expected() && entry.written() == part.mask {
+                (entry.base, entry.crc) = (part.base(position), crc);
+            }
+        });
+    }
+
+    /// The copy of a part does not come.
+    pub fn cancel(&mut self, part: &Part) {
+        self.visit(part.block, |entry| {
+            if entry.is_expected() {
                 entry.clear(part.mask);
             }
         });

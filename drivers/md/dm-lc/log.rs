@@ -123,10 +123,18 @@ pub struct Closed {
 }
 
 impl Closed {
-    /// How many sectors of data it has.
-    pub fn data_sectors(&self) -> u64 {
-        let extents = self.content.extents.iter();
-        extents.map(|extent| u64::from(extent.data_sectors())).sum()
+    /// How many sectors it has of what was written, and of what was promoted.
+    pub fn data_sectors(&self) -> (u64, u64) {
+        let (mut written, mut promoted) = (0, 0);
+        for extent in self.content.extents.iter() {
+            let sectors = u64::from(extent.data_sectors());
+            if extent.promoted {
+                promoted += sectors;
+            } else {
+                written += sectors;
+            }
+        }
+        (written, promoted)
     }
 
     /// Makes the headers. `store` is given each, with the sector of the buffer where it belongs.
@@ -318,6 +326,7 @@ impl Log {
             sectors: sectors.min(DATA_SECTORS),
             crc: 0,
             discarded: false,
+            promoted: false,
         };
         self.add(extent)
     }
@@ -329,8 +338,26 @@ impl Log {
             sectors,
             crc: 0,
             discarded: true,
+            promoted: false,
         };
         self.add(extent)
+    }
+
+    /// A place for a copy of what the backing device has; as [`append`](Self::append). None as well
+    /// when it would take room that writes may need soon: half of the buffers, and the last quarter
+    /// of the log, are theirs.
+    pub fn append_promoted(&mut self, sector: u64, sectors: u32) -> Option<Place> {
+        let is_busy = self.writing + self.closed >= BUFFERS / 2;
+        if is_busy || self.room() < self.space.sectors() / 4 || sectors > DATA_SECTORS {
+            return None;
+        }
+        self.add(Extent {
+            sector,
+            sectors,
+            crc: 0,
+            discarded: false,
+            promoted: true,
+        })
     }
 
     #[inline]

@@ -13,6 +13,7 @@ use crate::{
         Part,
         Stored, //
     },
+    promote,
     readers::Turn,
     target::LcTarget,
     verify::{
@@ -59,6 +60,10 @@ pub(crate) fn map<'a>(
             cache.readers.end(turn);
         }
         return bio.kill();
+    }
+    if cache.read_cache_threshold() != 0 {
+        let from_backing = matches!(place, Place::Backing(_));
+        bio.per_bio().wanted = promote::noted(cache, sector, sectors, from_backing);
     }
     match place {
         Place::Backing(_) => bio.remap(&cache.backing, sector),

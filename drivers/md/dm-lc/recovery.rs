@@ -115,8 +115,9 @@ pub fn is_whole(extent: &Extent, data: &[u8]) -> bool {
 }
 
 /// Goes through the log from the tail that the superblock names, and calls `apply` with each extent
-/// in it, the position of its data, and the data; None if that was durable and is damaged. Returns
-/// what follows the last record.
+/// in it, the position of its data, and the data; None if that was durable and is damaged. What was
+/// promoted does not count: the backing device may have been written since. Returns what follows the
+/// last record.
 ///
 /// `window` is memory for twice [`RECORD_SECTORS`] at least.
 pub fn walk<R: Read>(
@@ -148,7 +149,7 @@ pub fn walk<R: Read>(
             filled = Filled::default();
             continue;
         }
-        for (extent, position, data) in record.extents() {
+        for (extent, position, data) in record.extents().filter(|(extent, ..)| !extent.promoted) {
             let data = is_whole(&extent, data).then_some(data);
             apply(&extent, position, data);
         }

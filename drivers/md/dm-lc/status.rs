@@ -59,6 +59,8 @@ pub(crate) fn write_info(cache: &Cache, out: &mut StatusWriter<'_>) -> fmt::Resu
         ("log_flushes", totals.log_flushes.load(Relaxed)),
         ("cache_sectors", totals.cache_sectors.load(Relaxed)),
         ("user_sectors", totals.user_sectors.load(Relaxed)),
+        ("promoted", totals.promoted.load(Relaxed)),
+        ("seq_bypassed", totals.seq_bypassed.load(Relaxed)),
         ("written_back", totals.written_back.load(Relaxed)),
         ("backing_writes", totals.backing_writes.load(Relaxed)),
         ("discards", totals.discards.load(Relaxed)),

@@ -9,6 +9,7 @@
 //!
 //! What dm-writeboost calls by another name is known by that as well.
 
+use super::admission::MAX_CELLS;
 use core::fmt;
 use dm::args::{
     Arg,
@@ -87,10 +88,15 @@ pub enum Knob {
     /// 1: the backing device alone is always as it was at a flush, but for what was written before the
     /// next one.
     PrefixConsistent,
+    /// What is read from the backing device is copied to the cache, if it is of a run of at most so many
+    /// blocks; 0: it is not.
+    ReadCacheThreshold,
+    /// So many reads may wait for being copied.
+    NrReadCacheCells,
 }
 
 /// How many there are.
-const KNOBS: usize = 12;
+const KNOBS: usize = 14;
 
 /// What there is to know of a setting.
 struct About {
@@ -133,6 +139,8 @@ const ABOUT: [About; KNOBS] = [
     ),
     About::new("verify_reads", None, 0, 1, 0),
     About::new("prefix_consistent", None, 0, 1, 0),
+    About::new("read_cache_threshold", None, 0, 127, 0),
+    About::new("nr_read_cache_cells", None, 1, MAX_CELLS, MAX_CELLS),
 ];
 
 impl About {
@@ -168,6 +176,8 @@ impl Knob {
         Knob::CommitSuperBlockInterval,
         Knob::VerifyReads,
         Knob::PrefixConsistent,
+        Knob::ReadCacheThreshold,
+        Knob::NrReadCacheCells,
     ];
 
     fn about(self) -> &'static About {
@@ -215,8 +225,6 @@ enum Key {
 const KEYS: usize = KNOBS + 2;
 
 const WRITE_AROUND: &str = "write_around_mode";
-/// What dm-writeboost has and this target does not.
-const READ_CACHING: [&str; 2] = ["read_cache_threshold", "nr_read_cache_cells"];
 
 impl Key {
     /// The key that is called by this word, and the name by which it was called.
@@ -282,14 +290,11 @@ impl Options {
 }
 
 fn unknown<'a>(word: &Arg<'a>) -> ArgError<'a> {
-    if READ_CACHING.iter().any(|name| word.is(name)) {
-        return word.invalid("to be left out, since reads are not cached");
-    }
     word.invalid(
         "mode, allow_migrate, force_migrate, migrate_threshold, update_interval, \
          nr_max_batched_migration, high_watermark, low_watermark, barrier_deadline_ms, \
          flush_current_buffer_interval, commit_super_block_interval, verify_reads, \
-         prefix_consistent or format",
+         prefix_consistent, read_cache_threshold, nr_read_cache_cells or format",
     )
 }
 

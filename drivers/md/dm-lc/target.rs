@@ -3,8 +3,10 @@
 //! The target: what device-mapper calls.
 
 use crate::{
+    admission::Wanted,
     cache::Cache,
     message::Message,
+    promote,
     read,
     readers::Turn as ReadTurn,
     registry::{
@@ -79,8 +81,10 @@ pub(crate) struct PerBio {
     pub(crate) done: u32,
     /// What the data of a read is compared with.
     pub(crate) check: Option<Check>,
-    /// It writes to the backing device.
-    pub(crate) to_backing: bool,
+    /// It changes so many sectors of the backing device, from the first one on.
+    pub(crate) around: Option<(Sector, u32)>,
+    /// What is to be copied to the cache when it has ended.
+    pub(crate) wanted: Option<Wanted>,
 }
 
 #[vtable]
@@ -154,13 +158,19 @@ impl Target for LcTarget {
 
     fn end_io<'a>(&self, mut bio: EndBio<'a, Self>) -> Ended<'a> {
         // Almost always there is nothing else to look at.
-        let (reads, to_backing) = (bio.per_bio().reads, bio.per_bio().to_backing);
-        if to_backing {
-            // Now, and not when it was sent: a flush that came in between has not reached it, and took the mark
-            // away.
-            self.cache.backing_written.store(1, Relaxed);
+        let PerBio {
+            reads,
+            around,
+            wanted,
+            ..
+        } = *bio.per_bio();
+        if let Some((sector, sectors)) = around {
+            self.went_around(&bio, sector, sectors);
         }
         let Some(turn) = reads else {
+            if let Some(wanted) = wanted.filter(|_| bio.outcome() == Status::OK) {
+                promote::read(&self.cache, wanted);
+            }
             return bio.done();
         };
         self.cache.readers.end(turn);
@@ -323,12 +333,23 @@ impl LcTarget {
         })
     }
 
+    /// A bio has changed the backing device.
+    #[inline(never)]
+    fn went_around(&self, bio: &Bio, sector: Sector, sectors: u32) {
+        // Now, and not when it was sent: a flush that came in between has not reached it, and took
+        // the mark away; and what was copied in between may be older.
+        if bio.op() == Op::Write {
+            self.cache.backing_written.store(1, Relaxed);
+        }
+        write::forget_clean(&self.cache, sector, sectors);
+    }
+
     #[inline]
     fn map_write<'a>(&self, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
         let cache: &Cache = &self.cache;
-        let sector = bio.sector();
+        let (sector, sectors) = (bio.sector(), bio.sectors());
         if write::may_go_around(cache, &bio) {
-            bio.per_bio().to_backing = true;
+            bio.per_bio().around = Some((sector, sectors));
             return bio.remap(&cache.backing, sector);
         }
         let mut done = 0;
@@ -339,7 +360,7 @@ impl LcTarget {
                 mapped
             }
             Outcome::Done if cache.is_in(Mode::Writethrough) => {
-                bio.per_bio().to_backing = true;
+                bio.per_bio().around = Some((sector, sectors));
                 bio.remap(&cache.backing, sector)
             }
             Outcome::Done => bio.end(Status::OK),

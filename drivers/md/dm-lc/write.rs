@@ -179,9 +179,18 @@ fn place_for(
     Ok(place)
 }
 
+/// A place for a copy of what the backing device has, if that is in nobody's way.
+pub(crate) fn place_for_copy(cache: &Cache, sector: u64, sectors: u32) -> Option<Place> {
+    let mut head = cache.head.lock();
+    let is_free = !cache.has_failed() && !head.admitting && head.waiting.is_empty();
+    is_free
+        .then(|| head.log.append_promoted(sector, sectors))
+        .flatten()
+}
+
 /// The data is in place, and the index knows.
 #[inline]
-fn finish(cache: &Cache, handle: impl Fn() -> Shared<Cache>, place: &Place, crc: u32) {
+pub(crate) fn finish(cache: &Cache, handle: impl Fn() -> Shared<Cache>, place: &Place, crc: u32) {
     let was_last = cache.head.lock().log.complete(place, crc);
     if was_last {
         cache.copied.notify_all();
@@ -258,10 +267,15 @@ pub(crate) fn flushed(this: &Shared<Cache>, bio: OwnedBio<LcTarget>, result: Res
 }
 
 /// Sends a write that is in the log to the backing device as well.
-fn write_through(this: &Shared<Cache>, mut bio: OwnedBio<LcTarget>) {
-    bio.per_bio().to_backing = true;
-    let sector = bio.sector();
-    bio.submit(&this.backing, sector);
+fn write_through(this: &Shared<Cache>, bio: OwnedBio<LcTarget>) {
+    submit_around(this, bio);
+}
+
+/// Sends a bio to the backing device that changes what is there.
+fn submit_around(cache: &Cache, mut bio: OwnedBio<LcTarget>) {
+    let (sector, sectors) = (bio.sector(), bio.sectors());
+    bio.per_bio().around = Some((sector, sectors));
+    bio.submit(&cache.backing, sector);
 }
 
 /// Gives those that wait their room, in their order, as far as there is some.
@@ -339,8 +353,7 @@ pub(crate) fn pass_down(cache: &Cache, bio: OwnedBio<LcTarget>) {
     if cache.is_ordered() || cache.backing.max_discard_sectors() == 0 {
         bio.end(Status::OK);
     } else {
-        let sector = bio.sector();
-        bio.submit(&cache.backing, sector);
+        submit_around(cache, bio);
     }
 }
 

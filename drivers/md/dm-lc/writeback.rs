@@ -37,6 +37,7 @@ use crate::{
     space::RECORD_SECTORS,
     table_line::{
         Knob,
+        Mode,
         Settings, //
     },
     NAME, //
@@ -187,6 +188,10 @@ fn one_batch(this: &Shared<Cache>, writer: &mut Writer) -> bool {
             };
             this.tell_of_damage();
             if is_clean {
+                if this.is_in(Mode::Passthrough) {
+                    // What came into the log while the mode changed.
+                    crate::room::forget_clean(this);
+                }
                 this.event();
             }
             return true;

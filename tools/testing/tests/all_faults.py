@@ -42,7 +42,7 @@ FAULTS = {
     ),
     "lc: a flush takes a write around the log for done that is on its way": Fault(
         "drivers/md/dm-lc/target.rs",
-        [("bio.per_bio().to_backing = true;\n            return",
+        [("bio.per_bio().around = Some((sector, sectors));\n            return",
           "cache.backing_written.store(1, Relaxed);\n            return")],
         "lc/test_flush.py::test_flush_reaches_what_was_on_its_way_around_during_another",
     ),

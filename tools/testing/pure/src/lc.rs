@@ -2,6 +2,8 @@
 
 //! Of dm-lc.
 
+#[path = "../../../../drivers/md/dm-lc/admission.rs"]
+pub mod admission;
 #[path = "../../../../drivers/md/dm-lc/batch.rs"]
 pub mod batch;
 #[path = "../../../../drivers/md/dm-lc/checksum.rs"]

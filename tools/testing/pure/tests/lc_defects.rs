@@ -13,6 +13,7 @@ use pure::lc::{
         Found,
         Lost,
         Refusal,
+        Superblock,
         SUPERBLOCK_BYTES, //
     },
     platform::crc32c,
@@ -357,6 +358,32 @@ fn lost_runs_are_joined_and_bounded() {
     }
     assert!(!lost.add(0, 1));
     assert!(!lost.add(49 * 100 + 65535, 1));
+}
+
+/// A superblock's bytes, with other ones at some place, and the checksum that fits.
+fn with(superblock: &Superblock, at: usize, bytes: &[u8]) -> [u8; SUPERBLOCK_BYTES] {
+    let mut block = [0; SUPERBLOCK_BYTES];
+    superblock.encode(&mut block);
+    block[at..at + bytes.len()].copy_from_slice(bytes);
+    let crc = crc32c(&block[4..SECTOR]).to_le_bytes();
+    block[..4].copy_from_slice(&crc);
+    block
+}
+
+#[test]
+fn other_versions_of_the_format() {
+    let superblock = machine().superblock;
+    for version in 0..5u32 {
+        let block = with(&superblock, 4, &version.to_le_bytes());
+        let found = find([&block, &block]);
+        match version {
+            1 | 2 => assert_eq!(found, Found::Cache(superblock), "{version}"),
+            _ => assert_eq!(
+                found,
+                Found::Refused(Refusal::Damaged(Damage::Version(version)))
+            ),
+        }
+    }
 }
 
 #[test]

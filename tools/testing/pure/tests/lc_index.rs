@@ -14,7 +14,10 @@ use pure::lc::index::{
     Usage,
     SHARDS, //
 };
-use std::collections::BTreeMap;
+use std::collections::{
+    BTreeMap,
+    BTreeSet, //
+};
 
 const SECTORS: u64 = 256;
 
@@ -38,11 +41,20 @@ enum Change {
     GiveUp {
         number: usize,
     },
-    /// Clean copies in front of this run are forgotten.
+    /// Clean copies in front of this run are forgotten, and those of what was read.
     ForgetClean {
         sector: u64,
         sectors: u32,
         number: usize,
+    },
+    /// Blocks are going to be copied from the backing device, if nothing else is on its way.
+    Expect {
+        block: u64,
+        blocks: u32,
+    },
+    /// They have come, or do not come.
+    Arrive {
+        comes: bool,
     },
 }
 
@@ -59,6 +71,9 @@ fn change() -> impl Strategy<Value = Change> {
             sectors,
             number,
         }),
+        3 => (0..SECTORS / 8 - 4, 1..4u32)
+            .prop_map(|(block, blocks)| Change::Expect { block, blocks }),
+        3 => prop::bool::weighted(0.8).prop_map(|comes| Change::Arrive { comes }),
     ]
 }
 
@@ -75,6 +90,11 @@ struct Index {
     next: u64,
     /// What is before is given up.
     start: u64,
+    /// What is being copied, and which of its sectors are still wanted.
+    coming: Option<(u64, u32)>,
+    wanted: BTreeSet<u64>,
+    /// What has come, and was not written since.
+    promoted: BTreeSet<u64>,
 }
 
 impl Index {
@@ -85,6 +105,9 @@ impl Index {
             runs: Vec::new(),
             next: 1 << 20,
             start: 0,
+            coming: None,
+            wanted: BTreeSet::new(),
+            promoted: BTreeSet::new(),
         }
     }
 
@@ -101,12 +124,52 @@ impl Index {
             shard.insert(&part, position, crc_of(&part, position), u64::MAX);
         }
         for number in 0..u64::from(sectors) {
+            self.wanted.remove(&(sector + number));
             let newest = self.model.entry(sector + number).or_default();
-            *newest = (position + number, false).max(*newest);
+            // A copy of what is on the backing device is older, wherever it is.
+            if newest.1 || newest.0 < position + number {
+                *newest = (position + number, false);
+                self.promoted.remove(&(sector + number));
+            }
         }
         self.model
             .retain(|_, (position, _)| *position >= self.start);
         self.runs.push((sector, sectors, position));
+    }
+
+    fn expect(&mut self, block: u64, blocks: u32) {
+        let sectors = (block * 8..(block + u64::from(blocks)) * 8).collect::<Vec<_>>();
+        for part in parts(block * 8, blocks * 8) {
+            let known = (part.block * 8..part.block * 8 + 8)
+                .any(|sector| self.model.contains_key(&sector) || self.wanted.contains(&sector));
+            assert_eq!(self.shards[shard_of(part.block)].expect(&part), !known);
+            if !known {
+                self.wanted.extend(part.block * 8..part.block * 8 + 8);
+            }
+        }
+        self.coming = sectors.first().map(|&sector| (sector, blocks * 8));
+    }
+
+    fn arrive(&mut self, comes: bool) {
+        let Some((sector, sectors)) = self.coming.take() else {
+            return;
+        };
+        let position = self.place(sectors);
+        for part in parts(sector, sectors) {
+            let shard = &mut self.shards[shard_of(part.block)];
+            if comes {
+                shard.arrive(&part, position, crc_of(&part, position));
+            } else {
+                shard.cancel(&part);
+            }
+        }
+        for sector_wanted in std::mem::take(&mut self.wanted) {
+            if comes {
+                let at = position + (sector_wanted - sector);
+                self.model.insert(sector_wanted, (at, true));
+                self.promoted.insert(sector_wanted);
+            }
+        }
     }
 
     fn check(&self) {
@@ -208,12 +271,13 @@ proptest! {
                         let mut rest = 0;
                         for sector in of_part.map(|bit| part.block * 8 + bit) {
                             match index.model.get(&sector) {
-                                Some((at, true)) if *at < tail => {
+                                Some((at, true)) if *at < tail || index.promoted.contains(&sector) => {
                                     index.model.remove(&sector);
                                 }
                                 Some(_) => rest += 1,
                                 None => {}
                             }
+                            index.wanted.remove(&sector);
                         }
                         let shard = &mut index.shards[shard_of(part.block)];
                         assert_eq!(shard.forget_clean(&part, tail), rest == 0);
@@ -225,15 +289,23 @@ proptest! {
                         index.shards[shard_of(part.block)].forget(&part, position);
                     }
                     for sector in sector..sector + u64::from(sectors) {
-                        if index.model.get(&sector).is_some_and(|&(at, _)| at < position) {
+                        if index.model.get(&sector).is_some_and(|&(at, clean)| clean || at < position) {
                             index.model.remove(&sector);
                         }
+                        index.wanted.remove(&sector);
                     }
                 }
+                Change::Expect { block, blocks } => {
+                    if index.coming.is_none() {
+                        index.expect(block, blocks);
+                    }
+                }
+                Change::Arrive { comes } => index.arrive(comes),
             }
             index.check();
         }
         // In the end every entry can be used again.
+        index.arrive(false);
         let end = index.next;
         for shard in &mut index.shards {
             let before = shard.usage();

@@ -30,7 +30,7 @@ fn options(words: &[&str]) -> Result<Options, String> {
 }
 
 /// A setting and a value that it may have.
-const VALUES: [(&str, std::ops::RangeInclusive<u32>); 12] = [
+const VALUES: [(&str, std::ops::RangeInclusive<u32>); 14] = [
     ("allow_migrate", 0..=1),
     ("force_migrate", 0..=1),
     ("migrate_threshold", 0..=100),
@@ -43,6 +43,8 @@ const VALUES: [(&str, std::ops::RangeInclusive<u32>); 12] = [
     ("commit_super_block_interval", 0..=3600),
     ("verify_reads", 0..=1),
     ("prefix_consistent", 0..=1),
+    ("read_cache_threshold", 0..=127),
+    ("nr_read_cache_cells", 1..=2048),
 ];
 
 /// What dm-writeboost calls some of them.
@@ -107,8 +109,8 @@ fn wrong_words_are_named() {
             "number of arguments `2': only 1 words follow",
         ),
         (
-            vec!["30"],
-            "number of arguments `30': expected a number from 0 to 28",
+            vec!["34"],
+            "number of arguments `34': expected a number from 0 to 32",
         ),
         (
             vec!["2", "mode", "fast"],
@@ -139,8 +141,12 @@ fn wrong_words_are_named() {
             "writeback_threshold `101': expected a number from 0 to 100",
         ),
         (
-            vec!["2", "read_cache_threshold", "1"],
-            "key `read_cache_threshold': expected to be left out, since reads are not cached",
+            vec!["2", "read_cache_threshold", "128"],
+            "read_cache_threshold `128': expected a number from 0 to 127",
+        ),
+        (
+            vec!["2", "nr_read_cache_cells", "0"],
+            "nr_read_cache_cells `0': expected a number from 1 to 2048",
         ),
         (
             vec!["4", "format", "1", "format", "0"],

@@ -69,6 +69,15 @@ class Rig:
             f" | awk '{{ exit !({condition}) }}'; do sleep 0.05; done"
         )
 
+    def count_reads(self):
+        """Puts a linear device over the backing disk, before the cache is made: a memory disk counts nothing."""
+        self.backing = self.dm.create("counted", f"0 {self.sectors} linear {self.backing} 0")
+
+    def reads(self):
+        """How many reads the backing device has served since then."""
+        minor = "$(dmsetup info --columns --noheadings -o minor counted)"
+        return int(self.guest.output(f"awk '{{ print $1 }}' /sys/block/dm-{minor}/stat"))
+
     def superblock(self, offset):
         """A number of 8 bytes of the superblock on the disk."""
         read = f"dd if={self.cache} bs=4k count=1 iflag=direct status=none | od -An -t u8 -j {offset} -N 8"

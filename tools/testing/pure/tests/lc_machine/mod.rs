@@ -210,6 +210,10 @@ pub struct Machine {
     pub aside: u64,
     /// Skip the rule that what is superseded has to be durable: for a test of the test.
     pub break_superseded: bool,
+    /// Discards do nothing.
+    pub no_discards: bool,
+    /// Or the rule that what was copied during a write around the log is forgotten.
+    pub break_copies: bool,
     /// Or the rule that what the tail has not passed must not be gone around.
     pub break_around: bool,
 }
@@ -247,6 +251,8 @@ impl Machine {
                 backing_written: false,
                 aside: 0,
                 break_superseded: false,
+                no_discards: false,
+                break_copies: false,
                 break_around: false,
             }),
             Err(error) => Err(Box::new((error, disks))),
@@ -401,6 +407,9 @@ impl Machine {
 
     /// Discards sectors, of which the backing disk is told as well.
     pub fn discard(&mut self, sector: u64, sectors: u32) -> Result<(), PowerCut> {
+        if self.no_discards {
+            return Ok(());
+        }
         let place = loop {
             match self.log.append_discard(sector, sectors) {
                 Some(place) => break place,
@@ -420,25 +429,79 @@ impl Machine {
             return Ok(());
         }
         let rubbish = vec![0xdd; sectors as usize * SECTOR];
-        self.disks.write(Disks::backing, sector, &rubbish)
+        self.disks.write(Disks::backing, sector, &rubbish)?;
+        self.forget_clean(sector, sectors);
+        Ok(())
     }
 
-    /// Writes sectors to the backing disk, if all that the log has of them is clean; else to the log.
-    pub fn write_around(&mut self, sector: u64, sectors: u32, tag: u64) -> Result<(), PowerCut> {
+    /// Forgets the copies that a recovery would not find. Whether there were no others.
+    fn forget_clean(&mut self, sector: u64, sectors: u32) -> bool {
         let tail = if self.break_around {
             u64::MAX
         } else {
             self.log.tail()
         };
-        let may = !self.superblock.ordered
-            && parts(sector, sectors)
-                .all(|part| self.shards[shard_of(part.block)].forget_clean(&part, tail));
-        if !may {
-            return self.write(sector, sectors, tag);
+        let mut is_clean = true;
+        for part in parts(sector, sectors) {
+            is_clean &= self.shards[shard_of(part.block)].forget_clean(&part, tail);
         }
-        self.backing_written = true;
+        is_clean
+    }
+
+    /// A write past the log begins. False if it has to be in the log.
+    pub fn begin_around(&mut self, sector: u64, sectors: u32) -> bool {
+        self.forget_clean(sector, sectors)
+    }
+
+    /// It is on the backing disk.
+    pub fn land_around(&mut self, sector: u64, sectors: u32, tag: u64) -> Result<(), PowerCut> {
         let bytes = content(sector, sectors, tag);
         self.disks.write(Disks::backing, sector, &bytes)
+    }
+
+    /// It has ended.
+    pub fn end_around(&mut self, sector: u64, sectors: u32) {
+        self.backing_written = true;
+        if !self.break_copies {
+            self.forget_clean(sector, sectors);
+        }
+    }
+
+    /// Blocks are going to be copied from the backing disk: how many sectors, from the first on.
+    pub fn expect(&mut self, sector: u64, sectors: u32) -> u32 {
+        let mut expect = |part: &Part| self.shards[shard_of(part.block)].expect(part);
+        parts(sector, sectors)
+            .take_while(|part| expect(part))
+            .count() as u32
+            * 8
+    }
+
+    /// This was read from the backing disk, and is put into the log.
+    pub fn arrive(&mut self, sector: u64, bytes: &[u8]) {
+        let sectors = (bytes.len() / SECTOR) as u32;
+        let Some(place) = self.log.append_promoted(sector, sectors) else {
+            for part in parts(sector, sectors) {
+                self.shards[shard_of(part.block)].cancel(&part);
+            }
+            return;
+        };
+        let at = place.offset as usize * SECTOR;
+        self.memory[place.buffer][at..at + bytes.len()].copy_from_slice(bytes);
+        for part in parts(sector, sectors) {
+            let crc = crc32c(part.of(bytes));
+            self.shards[shard_of(part.block)].arrive(&part, place.position, crc);
+        }
+        self.log.complete(&place, checksum(sector, bytes));
+    }
+
+    /// Writes sectors to the backing disk, if a recovery would find nothing of them; else to the log.
+    pub fn write_around(&mut self, sector: u64, sectors: u32, tag: u64) -> Result<(), PowerCut> {
+        if self.superblock.ordered || !self.begin_around(sector, sectors) {
+            return self.write(sector, sectors, tag);
+        }
+        self.land_around(sector, sectors, tag)?;
+        self.end_around(sector, sectors);
+        Ok(())
     }
 
     /// Writes what is in memory.
