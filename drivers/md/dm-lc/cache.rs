@@ -201,6 +201,8 @@ pub(crate) struct Cache {
     mode: Atomic<u32>,
     /// Nothing is written to the cache device any more.
     failed: OnceFlag,
+    /// It has failed, and what it has nothing of goes to the backing device: see [`Cache::fail`].
+    bypassed: OnceFlag,
     /// For what is said of damaged data.
     #[pin]
     pub(crate) damage_told: Ratelimit,
@@ -385,6 +387,7 @@ impl Cache {
             settings <- new_irq_lock!(settings, "dm_lc_settings"),
             mode: Atomic::new(mode as u32),
             failed: OnceFlag::new(),
+            bypassed: OnceFlag::new(),
             damage_told <- Ratelimit::new(),
             suspended: Atomic::new(1),
             shards,
@@ -631,29 +634,44 @@ impl Cache {
         this.queue.flush();
     }
 
-    /// From now on nothing is written to the cache device, and nothing can be made durable. May
-    /// sleep.
+    /// From now on nothing is written to the cache device. May sleep.
+    ///
+    /// Nothing can be made durable either; unless all that was written and discarded is, and the
+    /// settings say so: then the cache device is bypassed. What it has, and the backing device has
+    /// not, cannot be changed any more, so that it is as good as before when it returns. All else
+    /// goes to the backing device.
     pub(crate) fn fail(this: &Shared<Self>, why: &str) {
         if this.failed.is_set() {
             return;
         }
-        this.failed.set();
+        let may_bypass = this.settings().is_set(Knob::BypassOnError);
+        let (waiting, flushes) = {
+            let mut head = this.head.lock();
+            let is_durable = head.log.last_change() <= this.durable.load(Relaxed);
+            if may_bypass && is_durable && !this.may_write_discarded() {
+                this.bypassed.set();
+            }
+            // Nothing is appended after that.
+            this.failed.set();
+            (head.waiting.take_all(), head.flushes.take_all())
+        };
         this.totals.cache_errors.fetch_add(1, Relaxed);
         dm::error!(
             NAME,
-            "cache device {}: {}: no more writes",
+            "cache device {}: {}: {}",
             this.disk.device.number(),
-            why
+            why,
+            if this.is_bypassed() {
+                "it is bypassed"
+            } else {
+                "no more writes"
+            }
         );
-        let (waiting, flushes) = {
-            let mut head = this.head.lock();
-            (head.waiting.take_all(), head.flushes.take_all())
-        };
         for bio in waiting {
-            bio.end(EIO);
+            crate::write::refuse(this, bio);
         }
         for bio in flushes {
-            bio.end(EIO);
+            crate::write::flushed(this, bio, Err(EIO));
         }
         this.tail_moved.notify_all();
         crate::room::forget_clean(this);
@@ -664,6 +682,12 @@ impl Cache {
     #[inline]
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.is_set()
+    }
+
+    /// Whether it has failed and is bypassed. Any context.
+    #[inline]
+    pub(crate) fn is_bypassed(&self) -> bool {
+        self.bypassed.is_set()
     }
 
     pub(crate) fn is_suspended(&self) -> bool {

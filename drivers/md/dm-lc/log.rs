@@ -201,6 +201,8 @@ pub struct Log {
     tail: u64,
     /// What is at lower positions is free to be overwritten.
     start: u64,
+    /// The position behind the last write or discard.
+    last_change: u64,
 }
 
 impl Log {
@@ -230,6 +232,7 @@ impl Log {
             head: space.first_position(),
             tail: space.first_position(),
             start: space.first_position(),
+            last_change: 0,
         })
     }
 
@@ -313,6 +316,11 @@ impl Log {
 
     fn open(&self) -> Option<usize> {
         self.is_open.then(|| self.nth(self.writing + self.closed))
+    }
+
+    /// The position behind the last write or discard that was appended: of this session, else 0.
+    pub fn last_change(&self) -> u64 {
+        self.last_change
     }
 
     /// A place for a write of `sectors` sectors from `sector` on. None if there is no room at the
@@ -415,6 +423,9 @@ impl Log {
         push(&mut content.extents, extent).ok()?;
         buffer.used = end;
         buffer.in_flight += 1;
+        if !extent.promoted {
+            self.last_change = buffer.position + u64::from(end);
+        }
         Some(place)
     }
 

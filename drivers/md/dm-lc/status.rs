@@ -35,7 +35,11 @@ pub(crate) fn write_info(cache: &Cache, out: &mut StatusWriter<'_>) -> fmt::Resu
         out,
         "{} {} - {} {} {} {} {} {} {} {} {} {} {} {}",
         settings.mode.name(),
-        if cache.has_failed() { "fail" } else { "rw" },
+        match (cache.has_failed(), cache.is_bypassed()) {
+            (false, _) => "rw",
+            (true, false) => "ro",
+            (true, true) => "bypass",
+        },
         space.header_sectors(),
         RECORD_SECTORS,
         records(space.sectors()),

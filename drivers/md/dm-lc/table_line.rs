@@ -93,10 +93,12 @@ pub enum Knob {
     ReadCacheThreshold,
     /// So many reads may wait for being copied.
     NrReadCacheCells,
+    /// 1: go on without a cache device that fails, if no write is lost by that.
+    BypassOnError,
 }
 
 /// How many there are.
-const KNOBS: usize = 14;
+const KNOBS: usize = 15;
 
 /// What there is to know of a setting.
 struct About {
@@ -141,6 +143,7 @@ const ABOUT: [About; KNOBS] = [
     About::new("prefix_consistent", None, 0, 1, 0),
     About::new("read_cache_threshold", None, 0, 127, 0),
     About::new("nr_read_cache_cells", None, 1, MAX_CELLS, MAX_CELLS),
+    About::new("bypass_on_error", None, 0, 1, 0),
 ];
 
 impl About {
@@ -178,6 +181,7 @@ impl Knob {
         Knob::PrefixConsistent,
         Knob::ReadCacheThreshold,
         Knob::NrReadCacheCells,
+        Knob::BypassOnError,
     ];
 
     fn about(self) -> &'static About {
@@ -294,7 +298,7 @@ fn unknown<'a>(word: &Arg<'a>) -> ArgError<'a> {
         "mode, allow_migrate, force_migrate, migrate_threshold, update_interval, \
          nr_max_batched_migration, high_watermark, low_watermark, barrier_deadline_ms, \
          flush_current_buffer_interval, commit_super_block_interval, verify_reads, \
-         prefix_consistent, read_cache_threshold, nr_read_cache_cells or format",
+         prefix_consistent, read_cache_threshold, nr_read_cache_cells, bypass_on_error or format",
     )
 }
 
@@ -364,6 +368,8 @@ impl Settings {
             Err("a low_watermark that is not above the high_watermark")
         } else if self.is_set(Knob::PrefixConsistent) && self.mode != Mode::Writeback {
             Err("the mode writeback with prefix_consistent 1")
+        } else if self.is_set(Knob::PrefixConsistent) && self.is_set(Knob::BypassOnError) {
+            Err("bypass_on_error 0 with prefix_consistent 1")
         } else {
             Ok(self)
         }

@@ -364,7 +364,7 @@ impl LcTarget {
                 bio.remap(&cache.backing, sector)
             }
             Outcome::Done => bio.end(Status::OK),
-            Outcome::Failed => bio.kill(),
+            Outcome::Failed => self.refuse(bio),
             Outcome::Wait => {
                 bio.per_bio().done = done;
                 let (mapped, bio) = bio.take();
@@ -383,7 +383,7 @@ impl LcTarget {
         }
         let outcome = write::append_discard(&self.cache, || self.cache.share(), &bio, Turn::Last);
         if outcome == Outcome::Failed {
-            return bio.kill();
+            return self.refuse(bio);
         }
         let (mapped, bio) = bio.take();
         match outcome {
@@ -393,10 +393,25 @@ impl LcTarget {
         mapped
     }
 
+    /// The cache has failed.
+    #[inline(never)]
+    fn refuse<'a>(&self, bio: MapBio<'a, Self>) -> Mapped<'a> {
+        if !self.cache.is_bypassed() {
+            return bio.kill();
+        }
+        let (mapped, bio) = bio.take();
+        write::refuse(&self.cache, bio);
+        mapped
+    }
+
     #[inline(never)]
     fn map_flush<'a>(&self, bio: MapBio<'a, Self>) -> Mapped<'a> {
         if self.cache.has_failed() {
-            return bio.kill();
+            return if self.cache.is_bypassed() {
+                bio.remap(&self.cache.backing, 0)
+            } else {
+                bio.kill()
+            };
         }
         let (mapped, bio) = bio.take();
         write::wait_for_flush(self.cache.share(), bio);

@@ -220,7 +220,7 @@ pub(crate) fn wait(this: &Shared<Cache>, bio: OwnedBio<LcTarget>) {
         }
     };
     if let Some(bio) = refused {
-        bio.end(EIO);
+        refuse(this, bio);
         return;
     }
     // There may be room since, or it can be made; or they are slowed down.
@@ -257,9 +257,28 @@ pub(crate) fn wait_for_flush(this: Shared<Cache>, bio: OwnedBio<LcTarget>) {
     Cache::start_barrier(this);
 }
 
+/// Ends what the log does not take, since the cache has failed; or sends it past it.
+pub(crate) fn refuse(cache: &Cache, mut bio: OwnedBio<LcTarget>) {
+    if bio.per_bio().done != 0 || !cache.is_bypassed() || !may_go_around(cache, &bio) {
+        bio.end(EIO);
+    } else if bio.op() == Op::Discard {
+        pass_down(cache, bio);
+    } else {
+        submit_around(cache, bio);
+    }
+}
+
 /// Goes on with what waited for a flush.
 pub(crate) fn flushed(this: &Shared<Cache>, bio: OwnedBio<LcTarget>, result: Result) {
-    if bio.op() == Op::Write && result.is_ok() && this.is_in(Mode::Writethrough) {
+    // What is in the log is durable there when it is bypassed.
+    let is_in_log = bio.op() == Op::Write;
+    let result = match result {
+        Err(_) if this.is_bypassed() && is_in_log => Ok(()),
+        result => result,
+    };
+    if result.is_err() && this.is_bypassed() {
+        bio.submit(&this.backing, 0);
+    } else if bio.op() == Op::Write && result.is_ok() && this.is_in(Mode::Writethrough) {
         write_through(this, bio);
     } else {
         bio.end(result);
@@ -301,7 +320,7 @@ pub(crate) fn admit(this: &Shared<Cache>) {
         };
         match outcome {
             Outcome::Done => accept(this, bio),
-            Outcome::Failed => bio.end(EIO),
+            Outcome::Failed => refuse(this, bio),
             Outcome::Wait => {
                 stopped = Some(bio);
                 break;
@@ -321,7 +340,7 @@ pub(crate) fn admit(this: &Shared<Cache>) {
     if this.has_failed() {
         drop(head);
         for bio in left {
-            bio.end(EIO);
+            refuse(this, bio);
         }
         return;
     }
@@ -360,7 +379,7 @@ pub(crate) fn pass_down(cache: &Cache, bio: OwnedBio<LcTarget>) {
 /// Whether a bio may go to the backing device past the log.
 #[inline]
 pub(crate) fn may_go_around(cache: &Cache, bio: &Bio) -> bool {
-    !cache.is_in(Mode::Writeback)
+    (!cache.is_in(Mode::Writeback) || cache.is_bypassed())
         && forget_clean(cache, bio.sector(), bio.sectors())
         && !cache.may_write_discarded()
 }

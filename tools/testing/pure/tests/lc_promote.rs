@@ -229,6 +229,7 @@ fn copies_leave_room_for_writes() {
         assert!(machine.log.used() <= sectors * 3 / 4 + 1032);
     }
     assert!(refused > 0);
+    assert!(machine.log.last_change() == 0);
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn options(words: &[&str]) -> Result<Options, String> {
 }
 
 /// A setting and a value that it may have.
-const VALUES: [(&str, std::ops::RangeInclusive<u32>); 14] = [
+const VALUES: [(&str, std::ops::RangeInclusive<u32>); 15] = [
     ("allow_migrate", 0..=1),
     ("force_migrate", 0..=1),
     ("migrate_threshold", 0..=100),
@@ -42,9 +42,11 @@ const VALUES: [(&str, std::ops::RangeInclusive<u32>); 14] = [
     ("flush_current_buffer_interval", 0..=3600),
     ("commit_super_block_interval", 0..=3600),
     ("verify_reads", 0..=1),
-    ("prefix_consistent", 0..=1),
+    // Not with bypass_on_error.
+    ("prefix_consistent", 0..=0),
     ("read_cache_threshold", 0..=127),
     ("nr_read_cache_cells", 1..=2048),
+    ("bypass_on_error", 0..=1),
 ];
 
 /// What dm-writeboost calls some of them.
@@ -109,8 +111,8 @@ fn wrong_words_are_named() {
             "number of arguments `2': only 1 words follow",
         ),
         (
-            vec!["34"],
-            "number of arguments `34': expected a number from 0 to 32",
+            vec!["36"],
+            "number of arguments `36': expected a number from 0 to 34",
         ),
         (
             vec!["2", "mode", "fast"],
@@ -147,6 +149,10 @@ fn wrong_words_are_named() {
         (
             vec!["2", "nr_read_cache_cells", "0"],
             "nr_read_cache_cells `0': expected a number from 1 to 2048",
+        ),
+        (
+            vec!["4", "prefix_consistent", "1", "bypass_on_error", "1"],
+            "number of arguments `4': expected bypass_on_error 0 with prefix_consistent 1",
         ),
         (
             vec!["4", "format", "1", "format", "0"],

@@ -467,6 +467,11 @@ impl Machine {
         }
     }
 
+    /// A flush, when the cache device has failed.
+    pub fn flush_past_the_cache(&mut self) {
+        self.disks.backing.write_through();
+    }
+
     /// Blocks are going to be copied from the backing disk: how many sectors, from the first on.
     pub fn expect(&mut self, sector: u64, sectors: u32) -> u32 {
         let mut expect = |part: &Part| self.shards[shard_of(part.block)].expect(part);
