@@ -32,6 +32,7 @@ use crate::{
     commit::Committer,
     disk::Disk,
     format::{
+        BackingId,
         Due,
         Found,
         Lost,
@@ -334,7 +335,7 @@ impl Cache {
             .backing
             .reopen()
             .map_err(|errno| CtrError::new(errno, c"Failed to open backing device"))?;
-        let superblock = superblock_for(&disk, backing_sectors, options)?;
+        let superblock = superblock_for(&disk, &backing, backing_sectors, options)?;
         let space = superblock.space;
 
         let mut shards =
@@ -933,10 +934,14 @@ impl Cache {
 /// The superblock to begin with: what is on the device, or a new one, which is not written yet.
 fn superblock_for(
     disk: &Disk,
+    backing: &BlockDevice,
     backing_sectors: u64,
     options: &Options,
 ) -> Result<Superblock, CtrError> {
     let device = disk.device.number();
+    let backing_id = backing.identity().map_or(BackingId::UNKNOWN, |identity| {
+        BackingId::new(identity.kind(), identity.bytes())
+    });
     let found = disk
         .find()
         .map_err(|errno| CtrError::new(errno, c"Failed to read superblocks of cache device"))?;
@@ -946,7 +951,7 @@ fn superblock_for(
             return Err(CtrError::new(EINVAL, c"Cache device is not one of lc"));
         }
         Found::Cache(superblock) if !options.format => superblock,
-        _ => return new_superblock(disk, backing_sectors),
+        _ => return new_superblock(disk, backing_sectors, backing_id),
     };
     if superblock.space.end() > disk.device.sectors() {
         dm::error!(
@@ -958,13 +963,25 @@ fn superblock_for(
         );
         return Err(CtrError::new(EINVAL, c"Cache device has become smaller"));
     }
-    if superblock.backing_sectors != backing_sectors {
+    let has_grown =
+        superblock.backing_sectors < backing_sectors && superblock.backing_id.is_surely(backing_id);
+    if superblock.backing_sectors != backing_sectors && !has_grown && !superblock.is_empty() {
         dm::error!(
             NAME,
             "cache device {}: is of a backing device of {} sectors, the target has {}",
             device,
             superblock.backing_sectors,
             backing_sectors
+        );
+        return Err(CtrError::new(EINVAL, c"Cache is of another backing device"));
+    }
+    // A cache that has nothing may serve any.
+    if superblock.backing_id.differs(backing_id) && !superblock.is_empty() {
+        dm::error!(
+            NAME,
+            "cache device {}: has what was written to another backing device than {}",
+            device,
+            backing.number()
         );
         return Err(CtrError::new(EINVAL, c"Cache is of another backing device"));
     }
@@ -979,10 +996,18 @@ fn superblock_for(
         );
         return Err(CtrError::new(EINVAL, c"Cache device has other blocks"));
     }
-    Ok(superblock)
+    Ok(Superblock {
+        backing_sectors,
+        backing_id: backing_id.or(superblock.backing_id),
+        ..superblock
+    })
 }
 
-fn new_superblock(disk: &Disk, backing_sectors: u64) -> Result<Superblock, CtrError> {
+fn new_superblock(
+    disk: &Disk,
+    backing_sectors: u64,
+    backing_id: BackingId,
+) -> Result<Superblock, CtrError> {
     let header_sectors = match disk.device.logical_block_size() {
         512 => 1,
         1024..=4096 => 8,
@@ -1014,6 +1039,7 @@ fn new_superblock(disk: &Disk, backing_sectors: u64) -> Result<Superblock, CtrEr
         epoch: 0,
         space,
         backing_sectors,
+        backing_id,
         tail: Due {
             position: space.first_position(),
             id: 1,

@@ -34,8 +34,9 @@ const VERSION: u32 = 2;
 const CLEAN: u32 = 1;
 const ORDERED: u32 = 2;
 const LOST_AT: usize = 112;
+const BACKING_ID_AT: usize = 504;
 /// How many runs of lost sectors a superblock has room for.
-const LOST_RUNS: usize = (SUPERBLOCK_USED - LOST_AT) / 8;
+const LOST_RUNS: usize = (BACKING_ID_AT - LOST_AT) / 8;
 const LOST_LENGTH: u64 = 1 << 48;
 const LOST_LONGEST: u64 = u16::MAX as u64;
 
@@ -73,6 +74,8 @@ pub struct Superblock {
     pub space: Space,
     /// The length of the target that the cache belongs to.
     pub backing_sectors: u64,
+    /// Which device that was, if it can be told.
+    pub backing_id: BackingId,
     /// The oldest record that counts.
     pub tail: Due,
     /// All records with a lower id are durable.
@@ -84,6 +87,46 @@ pub struct Superblock {
     pub ordered: bool,
     /// What was damaged before it could be written back.
     pub lost: Lost,
+}
+
+/// What tells a backing device from others of its kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BackingId(u64);
+
+impl BackingId {
+    /// It has nothing by which it could be told.
+    pub const UNKNOWN: BackingId = BackingId(0);
+
+    /// What is known by these bytes; those of two kinds cannot be compared. `kind` is at least 1.
+    pub fn new(kind: u8, bytes: &[u8]) -> Self {
+        let low = u64::from(crc32c(bytes));
+        let mut more = [kind; 4];
+        for (place, byte) in more.iter_mut().zip(bytes.iter().rev()) {
+            *place ^= *byte;
+        }
+        let high = u64::from(crc32c(&more) & 0x00ff_ffff);
+        BackingId(u64::from(kind) << 56 | high << 32 | low)
+    }
+
+    /// Whether both are known, and are not the same device.
+    pub fn differs(self, other: Self) -> bool {
+        let kind = |id: Self| id.0 >> 56;
+        kind(self) != 0 && kind(self) == kind(other) && self != other
+    }
+
+    /// Whether both are known, and are the same device.
+    pub fn is_surely(self, other: Self) -> bool {
+        self != Self::UNKNOWN && self == other
+    }
+
+    /// This, or else what was known before.
+    pub fn or(self, before: Self) -> Self {
+        if self == Self::UNKNOWN {
+            before
+        } else {
+            self
+        }
+    }
 }
 
 /// Sectors of which the only copy was damaged: neither the log nor the backing device has what they
@@ -284,6 +327,7 @@ impl Superblock {
         for (number, run) in self.lost.runs.iter().take(self.lost.count).enumerate() {
             put(block, LOST_AT + 8 * number, &run.to_le_bytes());
         }
+        put(block, BACKING_ID_AT, &self.backing_id.0.to_le_bytes());
         let crc = crc32c(&block[4..SUPERBLOCK_USED]);
         put(block, 0, &crc.to_le_bytes());
     }
@@ -320,6 +364,11 @@ impl Superblock {
         }
     }
 
+    /// Whether nothing is in the log, for sure.
+    pub fn is_empty(&self) -> bool {
+        self.clean && self.durable_id == self.tail.id && self.lost == Lost::NONE
+    }
+
     fn fields(block: &[u8]) -> Option<Superblock> {
         let space = Space::new(u64_at(block, 48), u64_at(block, 56), u32_at(block, 100))?;
         let superblock = Superblock {
@@ -328,6 +377,7 @@ impl Superblock {
             epoch: u64_at(block, 40),
             space,
             backing_sectors: u64_at(block, 64),
+            backing_id: BackingId(u64_at(block, BACKING_ID_AT)),
             tail: Due {
                 position: u64_at(block, 72),
                 id: u64_at(block, 80),
@@ -343,7 +393,8 @@ impl Superblock {
         };
         let counters = [superblock.sequence, superblock.epoch, superblock.tail.id];
         // Nobody counts so far: what is added to these numbers never overflows.
-        let in_range = counters.iter().all(|&count| count < u64::MAX / 2)
+        let in_range = u32_at(block, 108) as usize <= LOST_RUNS
+            && counters.iter().all(|&count| count < u64::MAX / 2)
             && (space.first_position()..u64::MAX / 2).contains(&superblock.tail.position)
             && (1..=MAX_SECTORS).contains(&superblock.backing_sectors)
             && (superblock.tail.id..u64::MAX / 2).contains(&superblock.durable_id)

@@ -179,10 +179,71 @@ def test_smaller_cache_device_is_refused(image):
     assert "Cache device has become smaller" in image.rig.dm.refuse("lc", image.table())
 
 
-def test_another_backing_device_is_refused(image):
+@pytest.mark.parametrize("more", [-8, 8])
+def test_backing_device_of_another_size_is_refused(image, more):
+    """Until all is written back."""
+    rig = image.rig
+    lines = f"0 {rig.sectors} linear {rig.backing} 0\n{rig.sectors} 8 zero"
+    table = f"0 {rig.sectors + more} lc {rig.dm.create('larger', lines)} {{}}"
     image.crash()
-    table = f"0 {image.rig.sectors - 8} lc {image.rig.backing} {image.image}"
-    assert "Cache is of another backing device" in image.rig.dm.refuse("lc", table)
+    assert "Cache is of another backing device" in rig.dm.refuse("lc", table.format(image.image))
+    image.open()
+    rig.device.message("flush")
+    rig.device.remove()
+    rig.device = rig.dm.create("lc", table.format(image.image))
+    holds(rig)
+
+
+def test_backing_device_that_has_grown_is_the_same(rig, guest):
+    """If it can be told by its uuid, as that of a logical volume."""
+    disk, rig.backing = rig.backing, "/dev/mapper/backing"
+    first = f"0 {rig.sectors} linear {disk} 0"
+    guest.run("dmsetup create backing --uuid LVM-one", stdin=first)
+    rig.create("2 allow_migrate 0")
+    guest.run("dd if=/dev/urandom of=/tmp/data bs=4k count=8 status=none")
+    write(rig, 3)
+    rig.device.remove()
+    rig.dm.create("more", f"0 {rig.sectors} zero")
+    guest.run("dmsetup load backing && dmsetup suspend backing && dmsetup resume backing",
+              stdin=f"{first}\n{rig.sectors} 8192 linear /dev/mapper/more 0")
+    before, rig.sectors = rig.sectors, rig.sectors + 8192
+    rig.create("2 allow_migrate 0")
+    assert rig.status()["log_used"] > 0
+    guest.run(f"dd if=/tmp/data of={rig.device} bs=4k seek={before // 8 + 1} count=1 oflag=direct conv=fsync,notrunc"
+              " status=none")
+    for _ in range(2):
+        read = f"dd if={rig.device} bs=4k count=1 iflag=direct status=none"
+        guest.run(f"{read} skip=3 | cmp -n 4096 -i 0:12288 - /tmp/data"
+                  f" && {read} skip={before // 8 + 1} | cmp -n 4096 - /tmp/data")
+        rig.again("2 allow_migrate 0")
+
+
+def test_another_backing_device_of_the_same_size_is_refused(rig, guest, dm):
+    """It is known by its uuid. A cache that has nothing serves any."""
+
+    def make(uuid):
+        guest.run(f"dmsetup create backing --uuid {uuid}", stdin=f"0 {rig.sectors} linear {disk} 0")
+
+    disk, rig.backing = rig.backing, "/dev/mapper/backing"
+    make("LVM-one")
+    rig.create("2 allow_migrate 0")
+    guest.run("dd if=/dev/urandom of=/tmp/data bs=4k count=8 status=none")
+    write(rig, 3)
+    rig.device.remove()
+    guest.run("dmsetup remove backing")
+    make("LVM-two")
+    where = guest.console_size()
+    assert "Cache is of another backing device" in dm.refuse("lc", rig.table())
+    assert guest.wait_for_console("has what was written to another backing device than", where, 5)
+    guest.run("dmsetup remove backing")
+    make("LVM-one")
+    rig.create()
+    guest.run(f"dd if={rig.device} bs=4k skip=3 count=1 iflag=direct status=none | cmp -n 4096 -i 0:12288 - /tmp/data")
+    rig.device.message("flush")
+    rig.device.remove()
+    guest.run("dmsetup remove backing")
+    make("LVM-two")
+    rig.create()
 
 
 def test_mode_change_keeps_dirty_data(image):

@@ -14,6 +14,7 @@ use pure::lc::{
     checksum::checksum,
     format::{
         find,
+        BackingId,
         Due,
         Found,
         Lost,
@@ -279,6 +280,7 @@ impl Machine {
                     epoch: 0,
                     space,
                     backing_sectors: (disks.backing.durable.len() / SECTOR) as u64,
+                    backing_id: BackingId::UNKNOWN,
                     tail: Due {
                         position: space.first_position(),
                         id: 1,
