@@ -46,6 +46,26 @@ FAULTS = {
           "cache.backing_written.store(1, Relaxed);\n            return")],
         "lc/test_flush.py::test_flush_reaches_what_was_on_its_way_around_during_another",
     ),
+    "lc: a copy that was read during a write around the log is kept": Fault(
+        "drivers/md/dm-lc/target.rs",
+        [("        write::forget_clean(&self.cache, sector, sectors);\n", "        let _ = (sector, sectors);\n")],
+        "lc/test_read_caching.py::test_write_around_during_the_copy",
+    ),
+    "lc: a write leaves a copy that is on its way": Fault(
+        "drivers/md/dm-lc/index.rs",
+        [("if overlap == 0 {", "if overlap == 0 || entry.is_expected() {")],
+        "lc_promote",
+    ),
+    "lc: bypassed though a discard is not durable": Fault(
+        "drivers/md/dm-lc/log.rs",
+        [("if !extent.promoted {", "if extent.is_written() {")],
+        "lc/test_bypass.py::test_discard_that_is_not_durable_forbids_it",
+    ),
+    "lc: promoted extents count when the log is read": Fault(
+        "drivers/md/dm-lc/recovery.rs",
+        [(".filter(|(extent, ..)| !extent.promoted)", ".filter(|(extent, ..)| extent.sectors != 0)")],
+        "lc_promote",
+    ),
     "interpose: the original is not drained": Fault(
         "drivers/md/dm-interpose/origin.rs",
         [("let drained = self.original.drain(DRAIN_MS);", "let drained = Ok(());"),

@@ -5,7 +5,7 @@ import pytest
 
 from lab import patience, places
 from tests.lc.breakable import become, fill, flip, read
-from tests.lc.rig import Rig
+from tests.lc.rig import Rig, Status
 from tests.scripts import run_script
 
 STATE = "/tmp/model"
@@ -351,6 +351,60 @@ def test_memory_is_what_the_status_says(cache):
     status = cache.status()
     fixed = 8 * 1032 * 512 + 2 * 16 * 1032 * 512 + (1 << 20)
     assert status.ram_bytes <= 48 * (10 << 20) / 1024 + fixed
+
+
+def test_ima_measures_the_line(cache):
+    """What a remote verifier learns of the cache when its table is loaded."""
+    guest = cache.guest
+    guest.run("""
+        mountpoint -q /sys/kernel/security || mount -t securityfs securityfs /sys/kernel/security
+        cd /sys/kernel/security/ima
+        grep -q device-mapper policy 2> /dev/null || [ ! -w policy ] ||
+            echo 'measure func=CRITICAL_DATA label=device-mapper' > policy""")
+    uuid = cache.status()["cache_uuid"]
+    cache.device.remove()
+    guest.run("dmsetup create measured_lc && dmsetup remove measured_lc", stdin=cache.table("2 mode writearound"))
+    log = guest.output("cat /sys/kernel/security/ima/ascii_runtime_measurements")
+    data = [bytes.fromhex(line.split()[5]).decode() for line in log.splitlines() if "dm_table_load" in line]
+    assert any(
+        "name=measured_lc," in text and "target_name=lc,target_version=1.0.0,backing_device_name=1:0,"
+        f"cache_device_name=1:1,cache_uuid={uuid},mode=writearound;" in text for text in data
+    ), data
+
+
+def test_no_wakeup_is_lost(cache):
+    """Defect M: no clock helps here, so what is not woken at once waits for ever."""
+    cache.device.message("flush_current_buffer_interval", 0)
+    before = cache.status()["flushes"]
+    cache.guest.run(
+        f"fio --name=w --filename={cache.device} --ioengine=psync --direct=1 --rw=randwrite --bs=4k --fsync=1"
+        " --numjobs=4 --size=8m --offset_increment=8m --number_ios=750 --group_reporting --output=/dev/null",
+        timeout=100,
+    )
+    # Not after the last write of each.
+    assert cache.status()["flushes"] - before >= 2996
+
+
+def test_addresses_beyond_two_tib(lc_module, guest, dm, disks):
+    """Of which 32 bits do not tell the sector."""
+    disk, fast = disks.ram(48, 2)
+    far = 1 << 32
+    backing = dm.create("large", f"0 {far} error\n{far} 98304 linear {disk} 0")
+    table = f"0 {far + 98304} lc {backing} {fast} 2 read_cache_threshold 16"
+    device = dm.create("lc", table)
+    block = far // 8 + 5
+    io = f"bs=4k seek={block} oflag=direct conv=fsync,notrunc status=none"
+    guest.run(f"dd if=/dev/urandom of=/tmp/data bs=4k count=3 status=none && dd if=/tmp/data of={device} {io}")
+    same = f"dd if={device} bs=4k skip={block} count=3 iflag=direct status=none | cmp -n 12288 - /tmp/data"
+    guest.run(same)
+    device.remove()
+    device = dm.create("lc", table)
+    guest.run(same)
+    device.message("flush")
+    guest.run(f"dd if={disk} bs=4k skip=5 count=3 iflag=direct status=none | cmp -n 12288 - /tmp/data; {same}")
+    guest.run(f"blkdiscard -f -o {block * 4096} -l 4096 {device}")
+    status = Status(device.status()[0].args)
+    assert (status.state, status.valid, status["discards"]) == ("rw", 2, 1)
 
 
 def test_settings_that_change_at_the_same_time_are_all_kept(cache):
