@@ -349,7 +349,8 @@ def test_names_are_those_of_the_cache(cache):
 def test_memory_is_what_the_status_says(cache):
     """At most 10 MiB for each GiB of cache, and what is fixed."""
     status = cache.status()
-    fixed = 8 * 1032 * 512 + 2 * 16 * 1032 * 512 + (1 << 20)
+    batch = 16 * 1032 * 512 + 1024 * 4096
+    fixed = 8 * 1032 * 512 + 2 * batch + (2 << 20)
     assert status.ram_bytes <= 48 * (10 << 20) / 1024 + fixed
 
 
