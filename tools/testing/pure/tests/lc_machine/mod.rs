@@ -476,11 +476,8 @@ impl Machine {
 
     /// Blocks are going to be copied from the backing disk: how many sectors, from the first on.
     pub fn expect(&mut self, sector: u64, sectors: u32) -> u32 {
-        let mut expect = |part: &Part| self.shards[shard_of(part.block)].expect(part);
-        parts(sector, sectors)
-            .take_while(|part| expect(part))
-            .count() as u32
-            * 8
+        let expect = |part: &Part| self.shards[shard_of(part.block)].expect(part);
+        parts(sector, sectors).take_while(expect).count() as u32 * 8
     }
 
     /// This was read from the backing disk, and is put into the log.
