@@ -39,7 +39,8 @@ def test_btrfs_on_two_disks(interpose, snapshots, guest, disks, profile):
     """A freeze by way of either stops all of it. One moment for both: frozen by hand, attached without a freeze."""
     originals = [disks.null(f"disk{number}", 128) for number in range(2)]
     stores = [disks.null(f"store{number}", 64) for number in range(2)]
-    guest.run(f"mkfs.btrfs -q -f -K -d {profile} -m raid1 {' '.join(originals)} && mkdir -p /mnt/x &&"
+    # mkfs tells the module of all disks.
+    guest.run(f"modprobe btrfs && mkfs.btrfs -q -f -K -d {profile} -m raid1 {' '.join(originals)} && mkdir -p /mnt/x &&"
               f" mount -o commit=300 {originals[0]} /mnt/x")
     lows = [interpose.low(disk, f"low{number}") for number, disk in enumerate(originals)]
     for number, low in enumerate(lows):
