@@ -7,6 +7,8 @@ use pure::lc::throttle::Throttle;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MS;
+/// The simulation looks at everything so often.
+const TICK: u64 = 10 * MS;
 
 /// A log, writers that want to write all the time, and a writeback that always has a batch under way.
 #[derive(Clone, Copy, Debug)]
@@ -38,9 +40,9 @@ fn simulate(cache: &Cache, throttle: &mut Throttle) -> Outcome {
     let mut batch_left = cache.batch_ns;
     let mut turn = 0;
     for tick in 0..ticks {
-        let now = tick * 10 * MS;
+        let now = tick * TICK;
         let is_late = tick > ticks / 2;
-        throttle.tick(cache.log - used, 10 * MS);
+        throttle.tick(cache.log - used, TICK);
         // Each writer can do no more than so many writes in a tick.
         for _ in 0..cache.writers * 100 {
             let room = cache.log - used;
@@ -56,7 +58,7 @@ fn simulate(cache: &Cache, throttle: &mut Throttle) -> Outcome {
             waiting_since[turn] = now;
             turn = (turn + 1) % cache.writers;
         }
-        batch_left = batch_left.saturating_sub(10 * MS);
+        batch_left = batch_left.saturating_sub(TICK);
         if batch_left == 0 {
             let freed = cache.batch.min(used);
             used -= freed;
@@ -105,7 +107,8 @@ proptest! {
         let batch = (log / batch_share).clamp(1032, 16 * 1032);
         let cache = Cache { log, batch, batch_ns: batch_ms * MS, writers, sectors };
         let outcome = simulate(&cache, &mut Throttle::new(log));
-        let disk = batch * SECOND / cache.batch_ns;
+        // A batch ends with a tick.
+        let disk = batch * SECOND / cache.batch_ns.next_multiple_of(TICK);
         // As fast as they can be in this simulation, at most.
         let can = 10_000 * writers as u64 * u64::from(sectors);
         prop_assert!(outcome.rate > disk.min(can) * 8 / 10, "{outcome:?} of {disk}");
