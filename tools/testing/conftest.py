@@ -137,6 +137,14 @@ def failing(guest):
         guest.run(f"echo 0 > {folder}/probability")
 
 
+@pytest.fixture
+def no_accounts(guest, request):
+    """No account is kept of each allocation, which takes most of the time of a call; the guest is not used again."""
+    guest.run("echo off > /sys/kernel/debug/kmemleak")
+    yield
+    request.config.stash[KEEPER].drop()
+
+
 @pytest.fixture(scope="session")
 def workshop():
     """Where spoilt modules are built."""

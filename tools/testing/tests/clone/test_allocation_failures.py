@@ -15,7 +15,7 @@ LENGTH = 16384
 
 
 @OURS
-@pytest.mark.usefixtures("clone_module", "failing")
+@pytest.mark.usefixtures("clone_module", "failing", "no_accounts")
 def test_each_allocation_of_each_call(guest, disks):
     metadata, dest, source = disks.ram(8, 3)
     said = json.loads(run_script(guest, "clone/fail_allocations.py", LENGTH, metadata, dest, source))
