@@ -2,6 +2,7 @@
 """One guest: a QEMU process, a way to run commands in it, and its console's log."""
 
 import dataclasses
+import itertools
 import os
 import pathlib
 import re
@@ -69,6 +70,9 @@ class Guest:
         self.console_log = self.folder / "console.log"
         self.transcript = None
         self.boot_seconds = None
+        # NVMe disks that were plugged in: {name: serial number}.
+        self._plugged = {}
+        self._plugs = itertools.count()
         self._qemu = None
         self._qmp = None
         self._agent = None
@@ -140,21 +144,24 @@ class Guest:
 
     def plug_in(self, name, mib):
         """Plugs in an NVMe disk: its path in the guest."""
-        file = self.folder / f"{name}.disk"
+        # One of that name before may not be gone yet.
+        serial = self._plugged[name] = f"{name}{next(self._plugs)}"
+        file = self.folder / f"{serial}.disk"
         with open(file, "wb") as disk:
             disk.truncate(mib << 20)
-        self._monitor(f"drive_add 0 if=none,id={name},format=raw,file={file}")
-        self._monitor(f"device_add nvme,id={name},serial={name},drive={name}")
+        self._monitor(f"drive_add 0 if=none,id={serial},format=raw,file={file}")
+        self._monitor(f"device_add nvme,id={serial},serial={serial},drive={serial}")
         return self.output(
-            f"until controller=$(grep -lsw {name} /sys/class/nvme/nvme*/serial) &&"
+            f"until controller=$(grep -lsw {serial} /sys/class/nvme/nvme*/serial) &&"
             " disk=$(ls -d ${controller%/serial}/nvme*n1) && [ -b /dev/${disk##*/} ]; do sleep 0.01; done;"
             " udevadm settle; echo /dev/${disk##*/}"
         )
 
     def pull_out(self, name):
         """Takes that disk out again, which needs the guest's consent."""
-        if self.alive:
-            self._monitor(f"device_del {name}")
+        serial = self._plugged.pop(name, None)
+        if serial and self.alive:
+            self._monitor(f"device_del {serial}")
 
     def make_payload(self, job=()):
         """Makes the second drive, with keys for this boot only. job: files for /lab/job."""

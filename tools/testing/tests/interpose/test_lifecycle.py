@@ -129,7 +129,7 @@ def test_disk_is_pulled_out_of_a_file_system_in_use(interpose, guest, nvme):
     low = interpose.low(disk)
     top = low.top("top")
     low.attach(top)
-    writer = guest.start(f"while dd if=/dev/zero of={where}/file bs=4k count=16 oflag=direct status=none; do"
+    writer = guest.start(f"while dd if=/dev/zero of={where}/file bs=4k count=16 oflag=direct 2> /dev/null; do"
                          " echo; done; echo failed")
     assert writer.stdout.readline() == "\n"
     guest.run(f"echo 1 > /sys/block/{disk.rpartition('/')[2]}/device/device/remove")
