@@ -41,7 +41,7 @@ class Disks:
 
     def ram(self, mib, count=1):
         """brd: memory disks; count of mib MiB each."""
-        self.guest.run(f"modprobe brd rd_nr={count} rd_size={mib * 1024} && udevadm settle")
+        self.guest.run(f"modprobe brd rd_nr={count} rd_size={mib * 1024} && /lab/settle")
         return [f"/dev/ram{number}" for number in range(count)]
 
     def null(self, name, mib, **attributes):
@@ -54,7 +54,7 @@ class Disks:
         folder = f"/sys/kernel/config/nullb/{name}"
         lines = ["set -e", f"mkdir {folder}"]
         lines += [f"echo {value} > {folder}/{attribute}" for attribute, value in attributes.items()]
-        lines += [f"echo 1 > {folder}/power", "udevadm settle"]
+        lines += [f"echo 1 > {folder}/power", "/lab/settle"]
         self.guest.run("\n".join(lines))
         return f"/dev/{name}"
 
@@ -62,7 +62,7 @@ class Disks:
         """scsi_debug: a SCSI disk in memory; parameters are the module's (lbpu=1, sector_size=4096, ...)."""
         words = " ".join(f"{name}={value}" for name, value in parameters.items())
         self.guest.run(
-            f"modprobe -a sd_mod && modprobe scsi_debug dev_size_mb={mib} {words} && udevadm settle"
+            f"modprobe -a sd_mod && modprobe scsi_debug dev_size_mb={mib} {words} && /lab/settle"
         )
         name = self.guest.output("ls /sys/bus/pseudo/drivers/scsi_debug/adapter0/host*/target*/*/block")
         return f"/dev/{name}"
@@ -71,5 +71,5 @@ class Disks:
         """A loop device over a new sparse file in the guest's memory."""
         return self.guest.output(
             f"modprobe loop && file=$(mktemp /tmp/loop.XXXXXX) && truncate -s {mib}M $file"
-            " && losetup --find --show $file && udevadm settle"
+            " && losetup --find --show $file && /lab/settle"
         )

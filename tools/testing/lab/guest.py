@@ -154,7 +154,7 @@ class Guest:
         return self.output(
             f"until controller=$(grep -lsw {serial} /sys/class/nvme/nvme*/serial) &&"
             " disk=$(ls -d ${controller%/serial}/nvme*n1) && [ -b /dev/${disk##*/} ]; do sleep 0.01; done;"
-            " udevadm settle; echo /dev/${disk##*/}"
+            " /lab/settle; echo /dev/${disk##*/}"
         )
 
     def pull_out(self, name):

@@ -32,7 +32,7 @@ class Server:
 
     def client(self, device, options=""):
         """The command that attaches a device of the guest to it."""
-        return f"nbd-client {options} {HOST} {self.port} {device} && udevadm settle"
+        return f"nbd-client {options} {HOST} {self.port} {device} && /lab/settle"
 
     def kill(self):
         """It ends without a word."""

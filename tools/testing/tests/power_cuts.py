@@ -108,4 +108,4 @@ class PowerCuts:
     def _disks(self, use):
         """A clone's source, and two disks for each worker."""
         mib = -(-max(use.sectors, use.own_sectors) // MIB)
-        self.guest.run(f"modprobe brd rd_nr={2 * WORKERS + 1} rd_size={mib * 1024} && udevadm settle")
+        self.guest.run(f"modprobe brd rd_nr={2 * WORKERS + 1} rd_size={mib * 1024} && /lab/settle")

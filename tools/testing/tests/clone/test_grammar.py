@@ -137,7 +137,7 @@ def test_refuses_regions_smaller_than_a_block(clone_module, guest, dm, disks):
     metadata, dest, source = disks.ram(8, 3)
     large = guest.output("""
         modprobe loop && truncate -s 8M /tmp/large && losetup --find --show --sector-size 8192 /tmp/large
-        udevadm settle""")
+        /lab/settle""")
     roles(dm, metadata, dest, source)
     reason = "Region size is not a multiple of device logical block size (-EINVAL)"
     tried = try_tables(guest, [

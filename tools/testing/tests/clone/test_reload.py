@@ -131,7 +131,7 @@ def test_another_geometry_is_refused(rig, change):
 def test_a_device_has_one_role_in_all_clones(rig, guest, dm, disks):
     """A second clone may share the source, and nothing else."""
     guest.run(f"modprobe loop; truncate -s {rig.sectors * 512} /tmp/x /tmp/y")
-    spare, other = guest.output("for i in x y; do losetup --find --show /tmp/$i; done; udevadm settle").split()
+    spare, other = guest.output("for i in x y; do losetup --find --show /tmp/$i; done; /lab/settle").split()
     rig.create("1 no_hydration")
     metadata, dest, source = rig.metadata, rig.dest, rig.source
     for devices, role in [

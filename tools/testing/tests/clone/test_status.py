@@ -153,7 +153,7 @@ def test_one_event_at_the_end_when_it_is_durable(ours, guest, dm, disks):
     assert clone.status()[0].args[3] == f"{REGIONS}/{REGIONS}"
     assert clone.events() == events + 1
     clone.remove()
-    then = guest.output("modprobe loop; losetup --find --show /tmp/then; udevadm settle")
+    then = guest.output("modprobe loop; losetup --find --show /tmp/then; /lab/settle")
     copy = dm.create("copy", f"0 {LENGTH} clone {then} {dest} {source} 8 1 no_hydration")
     assert copy.status()[0].args[3] == f"{REGIONS}/{REGIONS}"
 

@@ -74,7 +74,7 @@ def test_btrfs_on_two_disks(interpose, snapshots, guest, disks, profile):
         btrfs device scan --forget
         modprobe loop
         for n in 0 1; do losetup --find --show /tmp/image$n; done > /tmp/loops
-        udevadm settle; btrfs device scan > /dev/null
+        /lab/settle; btrfs device scan > /dev/null
         mount -o ro $(head -1 /tmp/loops) /mnt/x
         cd /mnt/x; sha256sum -c /tmp/sum; cd /
         btrfs scrub start -B -r /mnt/x

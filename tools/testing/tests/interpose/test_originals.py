@@ -25,7 +25,7 @@ class Originals:
     def partition(self):
         """A partition of one, which does not begin where an eye expects it."""
         disk = self.virtio()
-        self.guest.run(f"echo '2048,{self.mib * 2048}' | sfdisk -q {disk} && udevadm settle")
+        self.guest.run(f"echo '2048,{self.mib * 2048}' | sfdisk -q {disk} && /lab/settle")
         return f"{disk}1"
 
     def nvme(self):
@@ -85,9 +85,9 @@ class Originals:
             done
             echo none > resync_start
             echo active > array_state
-            udevadm settle""")
+            /lab/settle""")
         self.clean_up = lambda: self.guest.run(
-            "dmsetup remove_all; echo clear > /sys/block/md_lab/md/array_state; udevadm settle"
+            "dmsetup remove_all; echo clear > /sys/block/md_lab/md/array_state; /lab/settle"
         )
         return "/dev/md_lab"
 
@@ -222,7 +222,7 @@ def test_two_at_once(interpose, disks):
 def test_partition_alone_is_led(interpose, guest, disks):
     """Neither the disk nor another of its partitions."""
     disk = guest.output(f"realpath {disks.scratch()[0]}")
-    guest.run(f"printf '2048,65536\\n67584,65536\\n' | sfdisk -q {disk} && udevadm settle")
+    guest.run(f"printf '2048,65536\\n67584,65536\\n' | sfdisk -q {disk} && /lab/settle")
     low = interpose.low(f"{disk}2")
     low.attach(low.top("top"))
     read = "dd of=/dev/null bs=4k count=8 iflag=direct status=none if="

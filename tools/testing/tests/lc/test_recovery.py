@@ -50,7 +50,7 @@ class Image:
         """The cache device as it is now, as a loop device; the cache in use is taken down."""
         self.guest.run(f"dd if={self.rig.cache} of=/tmp/image bs=1M iflag=direct status=none")
         self.rig.device.remove()
-        self.image = self.guest.output("modprobe loop && losetup --find --show /tmp/image && udevadm settle")
+        self.image = self.guest.output("modprobe loop && losetup --find --show /tmp/image && /lab/settle")
 
     def flip(self, sector, byte):
         """Damages a byte."""
