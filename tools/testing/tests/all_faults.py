@@ -77,6 +77,11 @@ FAULTS = {
         [("may_have(device) && flags & PASSED == 0 {", "may_have(device) && flags & PASSED == 1 {")],
         "interpose/test_snapshot.py::test_snapshot_below_a_throttle",
     ),
+    "interpose: the second hook goes while a thread has bios to hand on": Fault(
+        "rust/dm/interpose/stragglers.rs",
+        [("threads.retain(|thread| thread.has_bios());", "threads.clear();")],
+        "interpose/test_stragglers.py::test_what_waits_in_the_list_of_a_thread",
+    ),
     "interpose: the second hook goes although there is a throttle": Fault(
         "rust/dm/helpers.c",
         [("	if (READ_ONCE(bdev_get_queue(bdev)->td))", "	if (false)")],

@@ -134,6 +134,29 @@ def test_original(interpose, guest, disks, nvme, tops, kind, file_system):
     originals.clean_up()
 
 
+@pytest.mark.parametrize("file_system", list(FILE_SYSTEMS) if places.is_default() else ["ext4"])
+def test_file_system_through_each_top(interpose, guest, disks, tops, file_system):
+    """One after the other, beneath the same file system, which stays mounted and in use."""
+    disk = disks.null("nullb", FILE_SYSTEMS[file_system][1], irqmode=2, completion_nsec=10_000)
+    where = interpose.make_fs(disk, file_system)
+    low = interpose.low(disk)
+    with interpose.load(f"{where}/file") as passes:
+        for kind in TOPS:
+            top, settle = tops.make(low, kind)
+            before = low.status().redirected
+            low.attach(top)
+            passes()
+            passes()
+            status = low.status()
+            assert status.redirected > before and status.errors == 0, kind
+            settle()
+            low.detach()
+            guest.run("for round in 1 2 3; do for name in $(dmsetup info -c --noheadings -o name | grep -vx low);"
+                      " do dmsetup remove --retry $name || :; done; done 2> /dev/null")
+        passes()
+    interpose.check_fs(disk, file_system)
+
+
 def test_root_file_system(interpose, guest):
     """That of the running guest: a partition of an NVMe disk, from which each command is read."""
     disk = guest.output("realpath /dev/block/$(stat -c %Hd:%Ld /)")

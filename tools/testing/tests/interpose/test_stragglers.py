@@ -59,3 +59,32 @@ def test_second_hook_stays_where_a_throttle_may_keep_bios(interpose, guest, disk
     lows[1].detach()
     lows[0].detach()
     assert not interpose.hooks()
+
+
+def test_what_waits_in_the_list_of_a_thread(snapshots, interpose, guest, dm, disks):
+    """A thread discards on two disks at once, and sleeps before it hands the second part on to the original."""
+    busy = disks.null("busy", 8, irqmode=2, completion_nsec=8_000_000_000, hw_queue_depth=1, submit_queues=1)
+    disk, store = disks.ram(8, 2)
+    stripes = dm.create("stripes", f"0 {16 * 2048} striped 2 8 {busy} 0 {disk} 0")
+    low = interpose.low(disk)
+    snapshots.make(low, store)
+    guest.run(f"""set -e
+        dd if=/dev/urandom of={disk} bs=1M count=8 oflag=direct status=none
+        echo none > /sys/block/busy/queue/scheduler
+        echo 60000 > /sys/block/busy/queue/io_timeout""")
+    # It has the only request of the busy disk.
+    blocker = guest.start(f"dd if=/dev/zero of={busy} bs=4k count=1 oflag=direct")
+    guest.run("until [ $(cat /sys/block/busy/inflight | xargs | cut -d' ' -f2) = 1 ]; do sleep 0.01; done")
+    discard = guest.start(f"echo $$ > /tmp/discard; exec blkdiscard -f -l 64k {stripes}")
+    guest.run("until [ -s /tmp/discard ] && grep -q blk_mq_get_tag /proc/$(cat /tmp/discard)/wchan;"
+              " do sleep 0.01; done")
+    low.attach("/dev/mapper/origin", "nofreeze")
+    before = snapshots.content()
+    # As long as it sleeps.
+    assert interpose.hooks() == {ENTRY, SECOND}
+    assert blocker.wait() == 0, blocker.stdout.read()
+    discard.wait()
+    assert low.status().stragglers > 0
+    assert snapshots.content() == before
+    interpose.wait_for_one_hook()
+    low.detach("nofreeze")
