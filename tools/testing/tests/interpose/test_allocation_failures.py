@@ -10,7 +10,7 @@ from tests.scripts import run_script
 
 @pytest.mark.debug_kernel
 @pytest.mark.limit(300)
-@pytest.mark.usefixtures("interpose", "failing", "no_accounts")
+@pytest.mark.usefixtures("no_accounts", "interpose", "failing")
 def test_each_allocation_of_each_step(guest, disks):
     (disk,) = disks.ram(8)
     said = json.loads(run_script(guest, "interpose/fail_steps.py", 8 * 2048, disk))

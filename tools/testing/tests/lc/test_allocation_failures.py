@@ -10,7 +10,7 @@ from tests.scripts import run_script
 
 @pytest.mark.debug_kernel
 @pytest.mark.limit(300)
-@pytest.mark.usefixtures("lc_module", "failing", "no_accounts")
+@pytest.mark.usefixtures("no_accounts", "lc_module", "failing")
 def test_each_allocation_of_each_call(guest, disks):
     backing, cache = disks.ram(20, 2)
     said = json.loads(run_script(guest, "lc/fail_calls.py", 20 * 2048, backing, cache))
