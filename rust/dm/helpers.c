@@ -9,6 +9,7 @@
 #include <linux/blkdev.h>
 #include <linux/crc32.h>
 #include <linux/device-mapper.h>
+#include <linux/kprobes.h>
 #include <linux/mempool.h>
 #include <linux/part_stat.h>
 #include <linux/percpu-refcount.h>
@@ -419,6 +420,23 @@ HELPER bool rust_dm_helper_bdev_may_keep_bios(struct block_device *bdev)
 #endif
 	return bdev_is_partition(bdev) && READ_ONCE(bdev->bd_holder) &&
 	       !READ_ONCE(bdev->bd_holder_ops);
+}
+
+/* Where a function of the kernel is; a probe that is never armed finds that. */
+HELPER int rust_dm_helper_function_address(const char *name,
+					   unsigned long *address)
+{
+	struct kprobe probe = {
+		.symbol_name = name,
+		.flags = KPROBE_FLAG_DISABLED,
+	};
+	int error = register_kprobe(&probe);
+
+	if (error)
+		return error;
+	*address = (unsigned long)probe.addr;
+	unregister_kprobe(&probe);
+	return 0;
 }
 
 /* The tracepoint of a bio's end. */

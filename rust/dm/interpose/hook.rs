@@ -43,11 +43,9 @@ use crate::{
     block_device::Bdev,
     compat, //
 };
-use core::cell::Cell;
 use kernel::{
     error::to_result,
     ffi::{
-        c_int,
         c_ulong,
         c_void, //
     },
@@ -96,14 +94,17 @@ struct Users {
 }
 
 impl Interposer {
-    /// One without originals. May sleep.
+    /// One without originals. Fails with `ENOENT` in a kernel without the function of the second
+    /// hook. May sleep.
     pub fn new() -> Result<Arc<Self>> {
+        let entry: unsafe extern "C" fn(*mut bindings::bio) = bindings::submit_bio_noacct;
+        let second = function(c"__submit_bio")?;
         let interposer = pin_init!(Interposer {
             originals: Table::new(),
             lanes: Table::new(),
             users <- new_mutex!(Users { tops: 0, stragglers: 0 }, "Interposer::users"),
-            entry <- Hook::new(entered, Place::At(bindings::submit_bio_noacct)),
-            second <- Hook::new(straggler, Place::Named(*b"__submit_bio\0")),
+            entry <- Hook::new(entry as usize),
+            second <- Hook::new(second),
         });
         Arc::pin_init(interposer, GFP_KERNEL)
     }
@@ -170,7 +171,7 @@ impl Interposer {
         if users.stragglers == 0 {
             // SAFETY: The caller of `remove_stragglers` keeps this alive until then; it is not
             // installed, and the lock is held. It is the hook of an interposer.
-            unsafe { self.second.install() }?;
+            unsafe { self.second.install(straggler) }?;
         }
         users.stragglers += 1;
         Ok(())
@@ -193,7 +194,7 @@ impl Interposer {
         // top has a reference to it.
         to_result(unsafe { helpers::trace_bio_complete(Some(ended), this.cast_mut().cast()) })?;
         // SAFETY: As above; the caller holds `users`, and there was no top.
-        unsafe { self.entry.install() }.inspect_err(|_| self.unhook_end())
+        unsafe { self.entry.install(entered) }.inspect_err(|_| self.unhook_end())
     }
 
     /// Takes the end hook away: when this returns it is not running. Under `users`; sleeps.
@@ -310,28 +311,29 @@ unsafe fn lead(bio: *mut bindings::bio, top: *mut bindings::block_device) {
     }
 }
 
-/// Where a hook is.
-enum Place {
-    /// A function that is exported.
-    At(unsafe extern "C" fn(*mut bindings::bio)),
-    /// One that is not; with the NUL that ends a name.
-    Named([u8; 13]),
+/// Where a function of the kernel is that it does not export. Sleeps.
+///
+/// The function tracer takes names as well, but asks all functions of the kernel and its modules for
+/// theirs, which takes seconds on a slow machine. And where that fails for want of memory, it says
+/// that it has succeeded, and traces them all.
+fn function(name: &CStr) -> Result<usize> {
+    let mut address = 0;
+    // SAFETY: The name ends with a NUL; the address is a local.
+    to_result(unsafe { helpers::function_address(name.as_char_ptr(), &mut address) })?;
+    Ok(address as usize)
 }
 
 /// A callback of the function tracer.
 ///
 /// # Invariants
 ///
-/// It is initialised, and changed under the interposer's lock only. While it is registered nobody
-/// changes it; it is not when it is dropped.
-#[pin_data(PinnedDrop)]
+/// It is initialised, and changed by nobody while it is registered.
+#[pin_data]
 struct Hook {
     #[pin]
     ops: Opaque<bindings::ftrace_ops>,
-    place: Place,
-    /// Whether the tracer knows the place. To find it by its name takes seconds on a slow machine
-    /// with large modules: each function of the kernel is asked for its own. So that is done once.
-    placed: Cell<bool>,
+    /// Where its function is.
+    function: usize,
 }
 
 // SAFETY: It is changed under the interposer's lock only, by calls that are legal on any thread.
@@ -340,63 +342,50 @@ unsafe impl Send for Hook {}
 unsafe impl Sync for Hook {}
 
 impl Hook {
-    fn new(callback: Callback, place: Place) -> impl PinInit<Self> {
-        let ops = bindings::ftrace_ops {
+    fn new(function: usize) -> impl PinInit<Self> {
+        pin_init!(Hook {
+            function,
+            // SAFETY: The slot is ours to write.
+            ops <- Opaque::ffi_init(|slot: *mut bindings::ftrace_ops| unsafe {
+                slot.write(bindings::ftrace_ops::default())
+            }),
+        })
+    }
+
+    /// Has `callback` called where a function of one bio begins. Sleeps.
+    ///
+    /// Fails with `EINVAL` if it cannot be traced.
+    ///
+    /// # Safety
+    ///
+    /// It must not be installed, and only one thread may do this or the opposite at a time. What
+    /// the callback needs must be there until [`uninstall`](Self::uninstall) returns.
+    unsafe fn install(&self, callback: Callback) -> Result {
+        let ops = self.ops.get();
+        let fresh = bindings::ftrace_ops {
             func: Some(callback),
             // It stays even where an administrator turns tracing off.
             flags: bindings::FTRACE_OPS_FL_PERMANENT as c_ulong,
             ..Default::default()
         };
-        pin_init!(Hook {
-            // SAFETY: The slot is ours to write.
-            ops <- Opaque::ffi_init(|slot: *mut bindings::ftrace_ops| unsafe { slot.write(ops) }),
-            place,
-            placed: Cell::new(false),
-        })
+        // SAFETY: Not registered, so nobody looks at it, and the caller excludes others.
+        unsafe { ops.write(fresh) };
+        let (remove, reset) = (0, 1);
+        // SAFETY: The operations are valid, and not registered.
+        to_result(unsafe { bindings::ftrace_set_filter_ip(ops, self.function, remove, reset) })
+            // SAFETY: As above; they stay where they are until they are unregistered, being pinned.
+            .and_then(|()| unsafe { to_result(bindings::register_ftrace_function(ops)) })
+            // SAFETY: Not registered.
+            .inspect_err(|_| unsafe { bindings::ftrace_free_filter(ops) })
     }
 
-    /// Has the callback called where its function, one of a bio, begins. Sleeps.
-    ///
-    /// Fails with `EINVAL` if that cannot be traced.
-    ///
-    /// # Safety
-    ///
-    /// It must not be installed, and the interposer's lock be held. What the callback needs must be
-    /// there until [`uninstall`](Self::uninstall) returns.
-    unsafe fn install(&self) -> Result {
-        let ops = self.ops.get();
-        if !self.placed.get() {
-            let (remove, reset) = (0, 1);
-            to_result(match self.place {
-                // SAFETY: The operations are valid, and not registered.
-                Place::At(function) => unsafe {
-                    bindings::ftrace_set_filter_ip(ops, function as usize, remove, reset)
-                },
-                // SAFETY: As above; the name is a live local with its length.
-                Place::Named(mut name) => unsafe {
-                    let len = name.len() as c_int - 1;
-                    bindings::ftrace_set_filter(ops, name.as_mut_ptr(), len, reset)
-                },
-            })?;
-            self.placed.set(true);
-        }
-        // SAFETY: As above; they stay where they are until they are unregistered, being pinned.
-        to_result(unsafe { bindings::register_ftrace_function(ops) })
-    }
-
-    /// Takes the callback away: when this returns none is running. It must be installed, and the
-    /// interposer's lock be held. Sleeps.
+    /// Takes the callback away: when this returns none is running. It must be installed. Sleeps.
     fn uninstall(&self) {
+        let ops = self.ops.get();
         // SAFETY: It is registered; the interposer's lock is held.
-        unsafe { bindings::unregister_ftrace_function(self.ops.get()) };
-    }
-}
-
-#[pinned_drop]
-impl PinnedDrop for Hook {
-    fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariants, not registered.
-        unsafe { bindings::ftrace_free_filter(self.ops.get()) };
+        unsafe { bindings::unregister_ftrace_function(ops) };
+        // SAFETY: Not registered any more.
+        unsafe { bindings::ftrace_free_filter(ops) };
     }
 }
 
