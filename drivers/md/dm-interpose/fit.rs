@@ -97,8 +97,9 @@ pub fn check(original: &Traits, top: &Traits) -> Result<(), Misfit> {
         original.inline_crypto && !top.inline_crypto,
         Misfit::InlineCrypto,
     )?;
+    // One block is never torn: such a write needs no promise.
     refuse(
-        original.atomic_bytes > top.atomic_bytes,
+        original.atomic_bytes > top.atomic_bytes.max(top.block_bytes),
         Misfit::Atomic(original.atomic_bytes, top.atomic_bytes),
     )?;
     refuse(

@@ -301,13 +301,32 @@ unsafe fn lead(bio: *mut bindings::bio, top: *mut bindings::block_device) {
         // A top completes bios by itself. One that is polled for would occupy its thread, which may
         // have to submit what the bio needs.
         (*bio).bi_opf &= !bindings::REQ_POLLED;
-        if (*bio).bi_opf & bindings::REQ_NOWAIT != 0 && !helpers::bdev_nowait(top) {
-            // Only a wish: the original would have met it, so the user does not expect an error.
-            (*bio).bi_opf &= !bindings::REQ_NOWAIT;
+        if (*bio).bi_opf & (bindings::REQ_NOWAIT | bindings::REQ_ATOMIC) != 0 {
+            drop_wishes(bio, top);
         }
         (*bio).bi_bdev = top;
         // Charged to the same cgroup, for that device.
         bindings::bio_associate_blkg(bio);
+    }
+}
+
+/// Takes off what the original would have met, and `top` can do without or meets anyway. Its users do
+/// not expect an error.
+///
+/// # Safety
+///
+/// As for [`lead`].
+#[cold]
+unsafe fn drop_wishes(bio: *mut bindings::bio, top: *mut bindings::block_device) {
+    // SAFETY: The caller's promise, as in `lead`.
+    unsafe {
+        if !helpers::bdev_nowait(top) {
+            (*bio).bi_opf &= !bindings::REQ_NOWAIT;
+        }
+        // No device tears a block.
+        if (*bio).bi_iter.bi_size <= helpers::bdev_logical_block_size(top) {
+            (*bio).bi_opf &= !bindings::REQ_ATOMIC;
+        }
     }
 }
 

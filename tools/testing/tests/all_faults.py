@@ -87,6 +87,11 @@ FAULTS = {
         [("	if (READ_ONCE(bdev_get_queue(bdev)->td))", "	if (false)")],
         "interpose/test_snapshot.py::test_snapshot_below_a_throttle",
     ),
+    "interpose: an atomic write of one block stays one for a top that knows of none": Fault(
+        "rust/dm/interpose/hook.rs",
+        [("            (*bio).bi_opf &= !bindings::REQ_ATOMIC;\n", "")],
+        "interpose/test_messages.py::test_an_atomic_write_of_one_block_needs_no_promise",
+    ),
     "interpose: the timer outlives the module": Fault(
         "drivers/md/dm-interpose/origin.rs",
         [("        this.originals.queue().cancel_delayed_arc(this);\n", "")],

@@ -73,6 +73,7 @@ fn each_misfit_is_seen_and_no_other() {
             Ok(()),
             Err(Misfit::InlineCrypto),
         ),
+        (other(|t| t.atomic_bytes = 512), Ok(()), Ok(())),
         (
             other(|t| t.atomic_bytes = 4096),
             Ok(()),

@@ -158,6 +158,40 @@ def test_lost_features_are_refused(interpose, disks, dm, guest):
         guest.run("rmmod scsi_debug")
 
 
+ATOMIC_WRITE = """
+import mmap, os, sys
+disk, size = os.open(sys.argv[1], os.O_RDWR | os.O_DIRECT), int(sys.argv[2])
+os.pwritev(disk, [mmap.mmap(-1, size)], 0, 0x40)
+"""
+
+
+def test_an_atomic_write_of_one_block_needs_no_promise(interpose, dm, nvme, guest):
+    """An NVMe disk has these and no longer ones. A top that knows of none does what the disk does."""
+    disk = nvme(16)
+    sectors = int(guest.output(f"blockdev --getsz {disk}"))
+    block = int(guest.output(f"cat /sys/block/{disk.removeprefix('/dev/')}/queue/atomic_write_max_bytes"))
+    assert block == int(guest.output(f"blockdev --getss {disk}"))
+    low = interpose.low(disk)
+    # Two targets: a device of several has no atomic writes.
+    top = dm.create("top", f"0 8 delay {low} 0 1\n8 {sectors - 8} flakey {low} 8 60 0")
+    assert guest.output("cat /sys/block/$(basename $(realpath /dev/mapper/top))/queue/atomic_write_max_bytes") == "0"
+
+    def write(size, path=disk):
+        return guest.run(f"python3 - {path} {size}", stdin=ATOMIC_WRITE, check=False)
+
+    refused = write(8192)
+    assert write(block).returncode == 0 and refused.returncode != 0
+    low.attach(top)
+    before = low.status().redirected
+    assert write(block).returncode == 0 and low.status().redirected == before + 1
+    assert write(8192).stderr == refused.stderr
+    # Whoever writes to the top itself is told.
+    assert write(block, top).returncode != 0
+    low.detach()
+    # The long one.
+    assert low.status().errors == 1
+
+
 def test_zones_are_refused(interpose, dm, disks):
     """Of the original, when the interpose device is made; of the top, when it is attached."""
     zoned = disks.null("zoned", 64, zoned=1, zone_size=16, discard=0)

@@ -113,8 +113,7 @@ def test_original(interpose, guest, disks, nvme, tops, kind, file_system):
     low = interpose.low(disk)
     # All kinds, with one file system or another.
     which = KINDS.index(kind) + 4 * list(FILE_SYSTEMS).index(file_system)
-    # A disk of NVMe has atomic writes, which few targets pass on: the others are refused.
-    top, settle = tops.make(low, "linear" if kind == "nvme" else TOPS[which % len(TOPS)])
+    top, settle = tops.make(low, TOPS[which % len(TOPS)])
     with interpose.load(f"{where}/file") as passes:
         low.attach(low.top("first"))
         passes()
