@@ -92,6 +92,11 @@ FAULTS = {
         [("            (*bio).bi_opf &= !bindings::REQ_ATOMIC;\n", "")],
         "interpose/test_messages.py::test_an_atomic_write_of_one_block_needs_no_promise",
     ),
+    "interpose: what is led is charged for the original": Fault(
+        "rust/dm/interpose/hook.rs",
+        [("        bindings::bio_associate_blkg(bio);\n", "")],
+        "interpose/test_tops.py::test_cgroup_is_charged_for_the_device_that_a_bio_is_led_to",
+    ),
     "interpose: the timer outlives the module": Fault(
         "drivers/md/dm-interpose/origin.rs",
         [("        this.originals.queue().cancel_delayed_arc(this);\n", "")],

@@ -13,17 +13,6 @@ def snapshots(interpose, guest):
     return Snapshots(interpose, guest)
 
 
-@pytest.fixture
-def throttled(guest):
-    """A cgroup that is to be throttled."""
-    guest.run("""set -e
-        mkdir -p /tmp/cg && mount -t cgroup2 none /tmp/cg
-        echo +io > /tmp/cg/cgroup.subtree_control
-        mkdir -p /tmp/cg/slow""")
-    yield "/tmp/cg/slow"
-    guest.run("rmdir /tmp/cg/slow; umount /tmp/cg", check=False)
-
-
 def test_second_hook_is_for_a_moment(interpose, guest, disks):
     """As long as something may come that was submitted before; a switch needs none."""
     (disk,) = disks.ram(8)
@@ -41,7 +30,7 @@ def test_second_hook_is_for_a_moment(interpose, guest, disks):
     assert low.status().errors == 0
 
 
-def test_second_hook_stays_where_a_throttle_may_keep_bios(interpose, guest, disks, throttled):
+def test_second_hook_stays_where_a_throttle_may_keep_bios(interpose, guest, disks, cgroup):
     """Nobody tells how many it has: as long as something is attached to a disk that has ever had a limit."""
     one, other = disks.null("one", 8), disks.null("other", 8)
     lows = interpose.low(one, "low1"), interpose.low(other, "low2")
@@ -49,7 +38,7 @@ def test_second_hook_stays_where_a_throttle_may_keep_bios(interpose, guest, disk
         low.attach(low.top(f"top{number}"))
     interpose.wait_for_one_hook()
     lows[0].detach()
-    guest.run(f"echo '{interpose.number(one)} wiops=8' > {throttled}/io.max")
+    guest.run(f"echo '{interpose.number(one)} wiops=8' > {cgroup}/io.max")
     lows[0].attach("/dev/mapper/top0")
     # The other's moment comes and goes meanwhile.
     lows[1].detach()

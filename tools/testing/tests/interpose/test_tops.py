@@ -154,3 +154,18 @@ def test_polled_and_impatient_users(interpose, disks, guest):
             low.attach(top)
             low.detach("nofreeze")
     assert low.status().errors == 0
+
+
+def test_cgroup_is_charged_for_the_device_that_a_bio_is_led_to(interpose, guest, disks, cgroup):
+    """As if its user had written to the top: its limits hold, and its bytes are counted for that device."""
+    (disk,) = disks.ram(8)
+    low = interpose.low(disk)
+    top = low.top("top")
+    low.attach(top)
+    guest.run(f"sh -c 'echo $$ > {cgroup}/cgroup.procs; exec dd if=/dev/zero of={disk} bs=64k count=4 oflag=direct'")
+    lines = guest.output(f"cat {cgroup}/io.stat").splitlines()
+    written = {line.split()[0]: line.split()[2] for line in lines if "wbytes" in line}
+    assert written[interpose.number(top)] == "wbytes=262144", lines
+    # By the top's target, and not twice.
+    assert written[interpose.number(disk)] == "wbytes=262144", lines
+    low.detach()
