@@ -279,18 +279,14 @@ pub(crate) fn flushed(this: &Shared<Cache>, bio: OwnedBio<LcTarget>, result: Res
     if result.is_err() && this.is_bypassed() {
         bio.submit(&this.backing, 0);
     } else if bio.op() == Op::Write && result.is_ok() && this.is_in(Mode::Writethrough) {
-        write_through(this, bio);
+        submit_around(this, bio);
     } else {
         bio.end(result);
     }
 }
 
-/// Sends a write that is in the log to the backing device as well.
-fn write_through(this: &Shared<Cache>, bio: OwnedBio<LcTarget>) {
-    submit_around(this, bio);
-}
-
-/// Sends a bio to the backing device that changes what is there.
+/// Sends a bio to the backing device that changes what is there: one that goes past the log, or is in it
+/// and goes there as well.
 fn submit_around(cache: &Cache, mut bio: OwnedBio<LcTarget>) {
     let (sector, sectors) = (bio.sector(), bio.sectors());
     bio.per_bio().around = Some((sector, sectors));
@@ -360,7 +356,7 @@ fn accept(this: &Shared<Cache>, bio: OwnedBio<LcTarget>) {
     } else if bio.is_fua() {
         wait_for_flush(this.clone(), bio);
     } else if this.is_in(Mode::Writethrough) {
-        write_through(this, bio);
+        submit_around(this, bio);
     } else {
         bio.end(Status::OK);
     }
