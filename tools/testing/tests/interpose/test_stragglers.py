@@ -3,6 +3,7 @@
 
 import pytest
 
+from lab import patience
 from tests.interpose.rig import ENTRY, SECOND
 from tests.interpose.snapshots import Snapshots
 
@@ -52,7 +53,8 @@ def test_second_hook_stays_where_a_throttle_may_keep_bios(interpose, guest, disk
 
 def test_what_waits_in_the_list_of_a_thread(snapshots, interpose, guest, dm, disks):
     """A thread discards on two disks at once, and sleeps before it hands the second part on to the original."""
-    busy = disks.null("busy", 8, irqmode=2, completion_nsec=8_000_000_000, hw_queue_depth=1, submit_queues=1)
+    seconds = patience.busy(10)
+    busy = disks.null("busy", 8, irqmode=2, completion_nsec=seconds * 10**9, hw_queue_depth=1, submit_queues=1)
     disk, store = disks.ram(8, 2)
     stripes = dm.create("stripes", f"0 {16 * 2048} striped 2 8 {busy} 0 {disk} 0")
     low = interpose.low(disk)
@@ -60,7 +62,7 @@ def test_what_waits_in_the_list_of_a_thread(snapshots, interpose, guest, dm, dis
     guest.run(f"""set -e
         dd if=/dev/urandom of={disk} bs=1M count=8 oflag=direct status=none
         echo none > /sys/block/busy/queue/scheduler
-        echo 60000 > /sys/block/busy/queue/io_timeout""")
+        echo {2000 * seconds} > /sys/block/busy/queue/io_timeout""")
     # It has the only request of the busy disk.
     blocker = guest.start(f"dd if=/dev/zero of={busy} bs=4k count=1 oflag=direct")
     guest.run("until [ $(cat /sys/block/busy/inflight | xargs | cut -d' ' -f2) = 1 ]; do sleep 0.01; done")
