@@ -2,6 +2,7 @@
 
 //! The regions and groups of a device at one moment, as a list tells them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -85,11 +86,11 @@ impl Group {
     }
 
     /// What it is called: its alias, or its members.
-    pub fn name(&self) -> Vec<u8> {
+    pub fn name(&self) -> Cow<'_, [u8]> {
         if self.alias.is_empty() {
-            self.members.to_string().into_bytes()
+            Cow::Owned(self.members.to_string().into_bytes())
         } else {
-            self.alias.clone()
+            Cow::Borrowed(&self.alias)
         }
     }
 }

@@ -3,6 +3,8 @@
 //! The fields of a report: names, headings, and what stands in them. Names, headings, widths and the forms of
 //! values are those of LVM2's `dmstats`, whose reports scripts read.
 
+use std::borrow::Cow;
+
 use dmstats::bounds::time;
 use dmstats::metrics::Metrics;
 use dmstats::Counters;
@@ -58,6 +60,7 @@ impl Section {
 
 /// A field.
 pub struct Field {
+    pub id: Id,
     pub name: &'static str,
     pub heading: &'static str,
     /// How wide its column is at least; numbers stand at its right.
@@ -69,9 +72,16 @@ pub struct Field {
 }
 
 macro_rules! fields {
-    ($($section:ident $name:ident $heading:literal $width:literal $side:ident $kind:ident $about:literal;)*) => {
+    ($($section:ident $id:ident $name:ident $heading:literal $width:literal $side:ident $kind:ident $about:literal;)*) => {
+        /// Which field it is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Id {
+            $($id),*
+        }
+
         /// All fields.
         pub const FIELDS: &[Field] = &[$(Field {
+            id: Id::$id,
             name: stringify!($name),
             heading: $heading,
             width: $width,
@@ -86,88 +96,88 @@ macro_rules! fields {
 }
 
 fields! {
-    Name name "Name" 16 left Text "Name of mapped device.";
-    Name mangled_name "MangledName" 16 left Text "Mangled name of mapped device.";
-    Name unmangled_name "UnmangledName" 16 left Text "Unmangled name of mapped device.";
-    Name uuid "UUID" 32 left Text "Unique (optional) identifier for mapped device.";
-    Name mangled_uuid "MangledUUID" 32 left Text "Mangled unique (optional) identifier for mapped device.";
-    Name unmangled_uuid "UnmangledUUID" 32 left Text "Unmangled unique (optional) identifier for mapped device.";
-    Name read_ahead "RAhead" 6 right Number "Read ahead value.";
-    Info blkdevname "BlkDevName" 16 left Text "Name of block device.";
-    Info attr "Stat" 4 left Text "(L)ive, (I)nactive, (s)uspended, (r)ead-only, read-(w)rite.";
-    Info tables_loaded "Tables" 6 left Text "Which of the live and inactive table slots are filled.";
-    Info suspended "Suspended" 9 left Text "Whether the device is suspended.";
-    Info readonly "Read-only" 9 left Text "Whether the device is read-only or writeable.";
-    Info devno "DevNo" 5 left Text "Device major and minor numbers";
-    Info major "Maj" 3 right Number "Block device major number.";
-    Info minor "Min" 3 right Number "Block device minor number.";
-    Info open "Open" 4 right Number "Number of references to open device, if requested.";
-    Info segments "Targ" 4 right Number "Number of segments in live table, if present.";
-    Info events "Event" 6 right Number "Number of most recent event.";
-    Deps device_count "#Devs" 5 right Number "Number of devices used by this one.";
-    Deps devs_used "DevNamesUsed" 16 left Text "List of names of mapped devices used by this one.";
-    Deps devnos_used "DevNosUsed" 16 left Text "List of device numbers of devices used by this one.";
-    Deps blkdevs_used "BlkDevNamesUsed" 16 left Text "List of names of block devices used by this one.";
-    Deps device_ref_count "#Refs" 5 right Number "Number of mapped devices referencing this one.";
-    Deps names_using_dev "RefNames" 8 left Text "List of names of mapped devices using this one.";
-    Deps devnos_using_dev "RefDevNos" 9 left Text "List of device numbers of mapped devices using this one.";
-    Split subsystem "Subsys" 6 left Text "Userspace subsystem responsible for this device.";
-    Split vg_name "VG" 4 left Text "LVM Volume Group name.";
-    Split lv_name "LV" 4 left Text "LVM Logical Volume name.";
-    Split lv_layer "LVLayer" 7 left Text "LVM device layer.";
-    Stats read_count "#Reads" 6 right Number "Count of reads completed.";
-    Stats reads_merged_count "#RdMrgs" 7 right Number "Count of read requests merged.";
-    Stats read_sector_count "#RdSectors" 10 right Number "Count of sectors read.";
-    Stats read_time "AccRdTime" 11 right Number "Accumulated duration of all read requests (ns).";
-    Stats write_count "#Writes" 7 right Number "Count of writes completed.";
-    Stats writes_merged_count "#WrMrgs" 7 right Number "Count of write requests merged.";
-    Stats write_sector_count "#WrSectors" 10 right Number "Count of sectors written.";
-    Stats write_time "AccWrTime" 11 right Number "Accumulated duration of all writes (ns).";
-    Stats in_progress_count "#InProg" 7 right Number "Count of requests currently in progress.";
-    Stats io_ticks "IoTicks" 7 right Number "Nanoseconds spent servicing requests.";
-    Stats queue_ticks "QueueTicks" 10 right Number "Total nanoseconds spent in queue.";
-    Stats read_ticks "RdTicks" 7 right Number "Nanoseconds spent servicing reads.";
-    Stats write_ticks "WrTicks" 7 right Number "Nanoseconds spent servicing writes.";
-    Stats reads_merged_per_sec "RMrg/s" 6 right Number "Read requests merged per second.";
-    Stats writes_merged_per_sec "WMrg/s" 6 right Number "Write requests merged per second.";
-    Stats reads_per_sec "R/s" 4 right Number "Reads per second.";
-    Stats writes_per_sec "W/s" 4 right Number "Writes per second.";
-    Stats read_size_per_sec "RSz/s" 5 right Size "Size of data read per second.";
-    Stats write_size_per_sec "WSz/s" 5 right Size "Size of data written per second.";
-    Stats avg_request_size "AvgRqSz" 7 right Size "Average request size.";
-    Stats queue_size "QSize" 5 right Number "Average queue size.";
-    Stats await "AWait" 5 right Number "Average wait time.";
-    Stats read_await "RdAWait" 7 right Number "Average read wait time.";
-    Stats write_await "WrAWait" 7 right Number "Average write wait time.";
-    Stats throughput "Throughput" 10 right Number "Throughput.";
-    Stats service_time "SvcTm" 5 right Number "Service time.";
-    Stats util "Util%" 5 right Percent "Utilization.";
-    Stats hist_count "Histogram Counts" 16 left Text "Latency histogram counts.";
-    Stats hist_count_bounds "Histogram Counts" 16 left Text "Latency histogram counts with bin boundaries.";
-    Stats hist_count_ranges "Histogram Counts" 16 left Text "Latency histogram counts with bin ranges.";
-    Stats hist_percent "Histogram%" 10 left Text "Relative latency histogram.";
-    Stats hist_percent_bounds "Histogram%" 10 left Text "Relative latency histogram with bin boundaries.";
-    Stats hist_percent_ranges "Histogram%" 10 left Text "Relative latency histogram with bin ranges.";
-    Stats interval_ns "IntervalNs" 10 right Number "Sampling interval in nanoseconds.";
-    Stats interval "Interval" 8 right Number "Sampling interval.";
-    Region region_id "RgID" 4 right Number "Region ID.";
-    Region region_start "RgStart" 7 right Size "Region start.";
-    Region region_len "RgSize" 6 right Size "Region length.";
-    Region area_id "ArID" 4 right Number "Area ID.";
-    Region area_start "ArStart" 7 right Size "Area offset from start of device.";
-    Region area_len "ArSize" 6 right Size "Area length.";
-    Region area_offset "ArOff" 5 right Size "Area offset from start of region.";
-    Region area_count "#Areas" 6 right Number "Area count.";
-    Region group_id "GrpID" 5 right Number "Group ID.";
-    Region program_id "ProgID" 6 left Text "Program ID.";
-    Region user_data "UserData" 8 left Text "Auxiliary data.";
-    Region precise "Precise" 7 left Text "Set if nanosecond precision counters are enabled.";
-    Region hist_bins "#Bins" 9 left Text "The number of histogram bins configured.";
-    Region hist_bounds "Histogram Bounds" 16 left Text "Latency histogram bin boundaries.";
-    Region hist_ranges "Histogram Ranges" 16 left Text "Latency histogram bin ranges.";
-    Region stats_name "Name" 16 left Text "Stats name of current object.";
-    Region obj_type "ObjType" 7 left Text "Type of stats object being reported.";
-    Special selected "Selected" 8 right Number "Set if item passes selection criteria.";
+    Name Name name "Name" 16 left Text "Name of mapped device.";
+    Name MangledName mangled_name "MangledName" 16 left Text "Mangled name of mapped device.";
+    Name UnmangledName unmangled_name "UnmangledName" 16 left Text "Unmangled name of mapped device.";
+    Name Uuid uuid "UUID" 32 left Text "Unique (optional) identifier for mapped device.";
+    Name MangledUuid mangled_uuid "MangledUUID" 32 left Text "Mangled unique (optional) identifier for mapped device.";
+    Name UnmangledUuid unmangled_uuid "UnmangledUUID" 32 left Text "Unmangled unique (optional) identifier for mapped device.";
+    Name ReadAhead read_ahead "RAhead" 6 right Number "Read ahead value.";
+    Info Blkdevname blkdevname "BlkDevName" 16 left Text "Name of block device.";
+    Info Attr attr "Stat" 4 left Text "(L)ive, (I)nactive, (s)uspended, (r)ead-only, read-(w)rite.";
+    Info TablesLoaded tables_loaded "Tables" 6 left Text "Which of the live and inactive table slots are filled.";
+    Info Suspended suspended "Suspended" 9 left Text "Whether the device is suspended.";
+    Info Readonly readonly "Read-only" 9 left Text "Whether the device is read-only or writeable.";
+    Info Devno devno "DevNo" 5 left Text "Device major and minor numbers";
+    Info Major major "Maj" 3 right Number "Block device major number.";
+    Info Minor minor "Min" 3 right Number "Block device minor number.";
+    Info Open open "Open" 4 right Number "Number of references to open device, if requested.";
+    Info Segments segments "Targ" 4 right Number "Number of segments in live table, if present.";
+    Info Events events "Event" 6 right Number "Number of most recent event.";
+    Deps DeviceCount device_count "#Devs" 5 right Number "Number of devices used by this one.";
+    Deps DevsUsed devs_used "DevNamesUsed" 16 left Text "List of names of mapped devices used by this one.";
+    Deps DevnosUsed devnos_used "DevNosUsed" 16 left Text "List of device numbers of devices used by this one.";
+    Deps BlkdevsUsed blkdevs_used "BlkDevNamesUsed" 16 left Text "List of names of block devices used by this one.";
+    Deps DeviceRefCount device_ref_count "#Refs" 5 right Number "Number of mapped devices referencing this one.";
+    Deps NamesUsingDev names_using_dev "RefNames" 8 left Text "List of names of mapped devices using this one.";
+    Deps DevnosUsingDev devnos_using_dev "RefDevNos" 9 left Text "List of device numbers of mapped devices using this one.";
+    Split Subsystem subsystem "Subsys" 6 left Text "Userspace subsystem responsible for this device.";
+    Split VgName vg_name "VG" 4 left Text "LVM Volume Group name.";
+    Split LvName lv_name "LV" 4 left Text "LVM Logical Volume name.";
+    Split LvLayer lv_layer "LVLayer" 7 left Text "LVM device layer.";
+    Stats ReadCount read_count "#Reads" 6 right Number "Count of reads completed.";
+    Stats ReadsMergedCount reads_merged_count "#RdMrgs" 7 right Number "Count of read requests merged.";
+    Stats ReadSectorCount read_sector_count "#RdSectors" 10 right Number "Count of sectors read.";
+    Stats ReadTime read_time "AccRdTime" 11 right Number "Accumulated duration of all read requests (ns).";
+    Stats WriteCount write_count "#Writes" 7 right Number "Count of writes completed.";
+    Stats WritesMergedCount writes_merged_count "#WrMrgs" 7 right Number "Count of write requests merged.";
+    Stats WriteSectorCount write_sector_count "#WrSectors" 10 right Number "Count of sectors written.";
+    Stats WriteTime write_time "AccWrTime" 11 right Number "Accumulated duration of all writes (ns).";
+    Stats InProgressCount in_progress_count "#InProg" 7 right Number "Count of requests currently in progress.";
+    Stats IoTicks io_ticks "IoTicks" 7 right Number "Nanoseconds spent servicing requests.";
+    Stats QueueTicks queue_ticks "QueueTicks" 10 right Number "Total nanoseconds spent in queue.";
+    Stats ReadTicks read_ticks "RdTicks" 7 right Number "Nanoseconds spent servicing reads.";
+    Stats WriteTicks write_ticks "WrTicks" 7 right Number "Nanoseconds spent servicing writes.";
+    Stats ReadsMergedPerSec reads_merged_per_sec "RMrg/s" 6 right Number "Read requests merged per second.";
+    Stats WritesMergedPerSec writes_merged_per_sec "WMrg/s" 6 right Number "Write requests merged per second.";
+    Stats ReadsPerSec reads_per_sec "R/s" 4 right Number "Reads per second.";
+    Stats WritesPerSec writes_per_sec "W/s" 4 right Number "Writes per second.";
+    Stats ReadSizePerSec read_size_per_sec "RSz/s" 5 right Size "Size of data read per second.";
+    Stats WriteSizePerSec write_size_per_sec "WSz/s" 5 right Size "Size of data written per second.";
+    Stats AvgRequestSize avg_request_size "AvgRqSz" 7 right Size "Average request size.";
+    Stats QueueSize queue_size "QSize" 5 right Number "Average queue size.";
+    Stats Await await "AWait" 5 right Number "Average wait time.";
+    Stats ReadAwait read_await "RdAWait" 7 right Number "Average read wait time.";
+    Stats WriteAwait write_await "WrAWait" 7 right Number "Average write wait time.";
+    Stats Throughput throughput "Throughput" 10 right Number "Throughput.";
+    Stats ServiceTime service_time "SvcTm" 5 right Number "Service time.";
+    Stats Util util "Util%" 5 right Percent "Utilization.";
+    Stats HistCount hist_count "Histogram Counts" 16 left Text "Latency histogram counts.";
+    Stats HistCountBounds hist_count_bounds "Histogram Counts" 16 left Text "Latency histogram counts with bin boundaries.";
+    Stats HistCountRanges hist_count_ranges "Histogram Counts" 16 left Text "Latency histogram counts with bin ranges.";
+    Stats HistPercent hist_percent "Histogram%" 10 left Text "Relative latency histogram.";
+    Stats HistPercentBounds hist_percent_bounds "Histogram%" 10 left Text "Relative latency histogram with bin boundaries.";
+    Stats HistPercentRanges hist_percent_ranges "Histogram%" 10 left Text "Relative latency histogram with bin ranges.";
+    Stats IntervalNs interval_ns "IntervalNs" 10 right Number "Sampling interval in nanoseconds.";
+    Stats Interval interval "Interval" 8 right Number "Sampling interval.";
+    Region RegionId region_id "RgID" 4 right Number "Region ID.";
+    Region RegionStart region_start "RgStart" 7 right Size "Region start.";
+    Region RegionLen region_len "RgSize" 6 right Size "Region length.";
+    Region AreaId area_id "ArID" 4 right Number "Area ID.";
+    Region AreaStart area_start "ArStart" 7 right Size "Area offset from start of device.";
+    Region AreaLen area_len "ArSize" 6 right Size "Area length.";
+    Region AreaOffset area_offset "ArOff" 5 right Size "Area offset from start of region.";
+    Region AreaCount area_count "#Areas" 6 right Number "Area count.";
+    Region GroupId group_id "GrpID" 5 right Number "Group ID.";
+    Region ProgramId program_id "ProgID" 6 left Text "Program ID.";
+    Region UserData user_data "UserData" 8 left Text "Auxiliary data.";
+    Region Precise precise "Precise" 7 left Text "Set if nanosecond precision counters are enabled.";
+    Region HistBins hist_bins "#Bins" 9 left Text "The number of histogram bins configured.";
+    Region HistBounds hist_bounds "Histogram Bounds" 16 left Text "Latency histogram bin boundaries.";
+    Region HistRanges hist_ranges "Histogram Ranges" 16 left Text "Latency histogram bin ranges.";
+    Region StatsName stats_name "Name" 16 left Text "Stats name of current object.";
+    Region ObjType obj_type "ObjType" 7 left Text "Type of stats object being reported.";
+    Special Selected selected "Selected" 8 right Number "Set if item passes selection criteria.";
 }
 
 /// A field by its name; case and underscores do not matter.
@@ -275,33 +285,31 @@ pub struct Cell {
     pub number: Option<f64>,
 }
 
-fn text(text: impl Into<Vec<u8>>) -> Cell {
-    Cell {
-        text: text.into(),
-        number: None,
-    }
+fn text(words: &[u8], out: &mut Vec<u8>) -> Option<f64> {
+    out.extend_from_slice(words);
+    None
 }
 
-fn number(value: u64) -> Cell {
-    Cell {
-        text: digits(value).into_bytes(),
-        number: Some(value as f64),
-    }
+fn number(value: u64, out: &mut Vec<u8>) -> Option<f64> {
+    digits(value, out);
+    Some(value as f64)
 }
 
-fn rate(value: f64) -> Cell {
-    Cell {
-        text: two_decimals(value).into_bytes(),
-        number: Some(value),
-    }
+fn rate(value: f64, out: &mut Vec<u8>) -> Option<f64> {
+    two_decimals(value, out);
+    Some(value)
+}
+
+fn size(sectors: f64, style: &Style, out: &mut Vec<u8>) -> Option<f64> {
+    let bytes = sectors * 512.0;
+    style.units.show(bytes, out);
+    Some(bytes)
 }
 
 /// Words where a number would be; they come after all numbers.
-fn beyond(words: impl Into<Vec<u8>>) -> Cell {
-    Cell {
-        text: words.into(),
-        number: Some(f64::INFINITY),
-    }
+fn beyond(words: &[u8], out: &mut Vec<u8>) -> Option<f64> {
+    out.extend_from_slice(words);
+    Some(f64::INFINITY)
 }
 
 impl<'a> Row<'a> {
@@ -352,7 +360,7 @@ impl<'a> Row<'a> {
     }
 
     /// What the row is called.
-    pub fn name(&self) -> Vec<u8> {
+    pub fn name(&self) -> Cow<'a, [u8]> {
         self.group().map_or_else(
             || super::names::shown(&self.subject.name),
             |(_, group)| group.name(),
@@ -370,121 +378,127 @@ impl<'a> Row<'a> {
 
     /// What stands in a field.
     pub fn cell(&self, field: &Field, style: &Style) -> Cell {
+        let mut text = Vec::new();
+        let number = self.write(field, style, &mut text);
+        Cell { text, number }
+    }
+
+    /// Writes what stands in a field, and gives back what it is compared and sorted by.
+    pub fn write(&self, field: &Field, style: &Style, out: &mut Vec<u8>) -> Option<f64> {
         match field.section {
-            Section::Stats => self.stats_cell(field, style),
-            Section::Region => self.region_cell(field, style),
-            Section::Special => number(1),
-            _ => self
-                .subject
-                .info()
-                .map_or_else(|| text(""), |info| super::names::cell(info, field.name)),
+            Section::Stats => self.write_stats(field.id, style, out),
+            Section::Region => self.write_region(field.id, style, out),
+            Section::Special => number(1, out),
+            _ => {
+                let cell = super::names::cell(self.subject.info()?, field.id);
+                out.extend(cell.text);
+                cell.number
+            }
         }
     }
 
-    fn size(&self, sectors: f64, style: &Style) -> Cell {
-        let bytes = sectors * 512.0;
-        Cell {
-            text: style.units.show(bytes).into_bytes(),
-            number: Some(bytes),
-        }
-    }
-
-    fn stats_cell(&self, field: &Field, style: &Style) -> Cell {
+    fn write_stats(&self, field: Id, style: &Style, out: &mut Vec<u8>) -> Option<f64> {
         let (counters, metrics) = (&self.counters, &self.metrics);
-        let ms = |ns: f64| rate(ns / 1e6);
-        match field.name {
-            "read_count" => number(counters.reads),
-            "reads_merged_count" => number(counters.reads_merged),
-            "read_sector_count" => number(counters.read_sectors),
-            "read_time" => number(counters.read_time),
-            "write_count" => number(counters.writes),
-            "writes_merged_count" => number(counters.writes_merged),
-            "write_sector_count" => number(counters.write_sectors),
-            "write_time" => number(counters.write_time),
-            "in_progress_count" => number(counters.in_progress),
-            "io_ticks" => number(counters.io_ticks),
-            "queue_ticks" => number(counters.queue_ticks),
-            "read_ticks" => number(counters.read_ticks),
-            "write_ticks" => number(counters.write_ticks),
-            "reads_merged_per_sec" => rate(metrics.reads_merged_per_sec),
-            "writes_merged_per_sec" => rate(metrics.writes_merged_per_sec),
-            "reads_per_sec" => rate(metrics.reads_per_sec),
-            "writes_per_sec" => rate(metrics.writes_per_sec),
-            "read_size_per_sec" => self.size(metrics.read_sectors_per_sec.trunc(), style),
-            "write_size_per_sec" => self.size(metrics.write_sectors_per_sec.trunc(), style),
-            "avg_request_size" => self.size(metrics.average_size.trunc(), style),
-            "queue_size" => rate(metrics.queue_size),
-            "await" => ms(metrics.average_wait),
-            "read_await" => ms(metrics.read_wait),
-            "write_await" => ms(metrics.write_wait),
-            "throughput" => rate(metrics.throughput),
-            "service_time" => ms(metrics.service_time),
-            "util" => rate(metrics.utilization * 100.0),
-            "hist_count" => self.histogram(style, false, Bins::None),
-            "hist_count_bounds" => self.histogram(style, false, Bins::Bounds),
-            "hist_count_ranges" => self.histogram(style, false, Bins::Ranges),
-            "hist_percent" => self.histogram(style, true, Bins::None),
-            "hist_percent_bounds" => self.histogram(style, true, Bins::Bounds),
-            "hist_percent_ranges" => self.histogram(style, true, Bins::Ranges),
-            "interval_ns" => number(self.interval_ns),
-            "interval" => Cell {
-                text: format!("{:.6}", self.interval_ns as f64 / 1e9).into_bytes(),
-                number: Some(self.interval_ns as f64 / 1e9),
-            },
-            _ => text(""),
+        match field {
+            Id::ReadCount => number(counters.reads, out),
+            Id::ReadsMergedCount => number(counters.reads_merged, out),
+            Id::ReadSectorCount => number(counters.read_sectors, out),
+            Id::ReadTime => number(counters.read_time, out),
+            Id::WriteCount => number(counters.writes, out),
+            Id::WritesMergedCount => number(counters.writes_merged, out),
+            Id::WriteSectorCount => number(counters.write_sectors, out),
+            Id::WriteTime => number(counters.write_time, out),
+            Id::InProgressCount => number(counters.in_progress, out),
+            Id::IoTicks => number(counters.io_ticks, out),
+            Id::QueueTicks => number(counters.queue_ticks, out),
+            Id::ReadTicks => number(counters.read_ticks, out),
+            Id::WriteTicks => number(counters.write_ticks, out),
+            Id::ReadsMergedPerSec => rate(metrics.reads_merged_per_sec, out),
+            Id::WritesMergedPerSec => rate(metrics.writes_merged_per_sec, out),
+            Id::ReadsPerSec => rate(metrics.reads_per_sec, out),
+            Id::WritesPerSec => rate(metrics.writes_per_sec, out),
+            Id::ReadSizePerSec => size(metrics.read_sectors_per_sec.trunc(), style, out),
+            Id::WriteSizePerSec => size(metrics.write_sectors_per_sec.trunc(), style, out),
+            Id::AvgRequestSize => size(metrics.average_size.trunc(), style, out),
+            Id::QueueSize => rate(metrics.queue_size, out),
+            Id::Await => rate(metrics.average_wait / 1e6, out),
+            Id::ReadAwait => rate(metrics.read_wait / 1e6, out),
+            Id::WriteAwait => rate(metrics.write_wait / 1e6, out),
+            Id::Throughput => rate(metrics.throughput, out),
+            Id::ServiceTime => rate(metrics.service_time / 1e6, out),
+            Id::Util => rate(metrics.utilization * 100.0, out),
+            Id::HistCount => self.histogram(style, false, Bins::None, out),
+            Id::HistCountBounds => self.histogram(style, false, Bins::Bounds, out),
+            Id::HistCountRanges => self.histogram(style, false, Bins::Ranges, out),
+            Id::HistPercent => self.histogram(style, true, Bins::None, out),
+            Id::HistPercentBounds => self.histogram(style, true, Bins::Bounds, out),
+            Id::HistPercentRanges => self.histogram(style, true, Bins::Ranges, out),
+            Id::IntervalNs => number(self.interval_ns, out),
+            Id::Interval => {
+                let seconds = self.interval_ns as f64 / 1e9;
+                text(format!("{seconds:.6}").as_bytes(), out);
+                Some(seconds)
+            }
+            _ => None,
         }
     }
 
-    fn region_cell(&self, field: &Field, style: &Style) -> Cell {
-        let Some(region) = self.region() else {
-            return text("");
-        };
+    fn write_region(&self, field: Id, style: &Style, out: &mut Vec<u8>) -> Option<f64> {
+        let region = self.region()?;
+        let size = |sectors: u64, out| size(sectors as f64, style, out);
+        let is_group = matches!(self.object, Object::Group(..));
         // Of a group it is a sum, which not all fields need.
         let (start, len) = (|| self.span().0, || self.span().1);
-        let size = |sectors: u64| self.size(sectors as f64, style);
-        let is_group = matches!(self.object, Object::Group(..));
-        let area = match self.object {
-            Object::Area(_, area) => area,
-            _ => 0,
-        };
-        match field.name {
-            "region_id" => match self.object {
-                Object::Group(_, group) => beyond(group.members.to_string()),
-                _ => number(region.id.into()),
+        match field {
+            Id::RegionId => match self.object {
+                Object::Group(_, group) => beyond(group.members.to_string().as_bytes(), out),
+                _ => number(region.id.into(), out),
             },
-            "region_start" => size(if is_group { start() } else { region.start }),
-            "region_len" => size(if is_group { len() } else { region.len }),
-            "area_id" => number(area),
-            "area_start" => size(start()),
-            "area_len" => size(match self.object {
-                Object::Area(..) | Object::Group(..) => len(),
-                Object::Region(region) => region.step.min(region.len),
-            }),
-            "area_offset" => size(start().saturating_sub(region.start)),
-            "area_count" => number(if is_group { 1 } else { region.areas() }),
-            "group_id" => self
-                .group()
-                .map_or_else(|| beyond("-"), |(id, _)| number(id.into())),
-            "program_id" => text(region.program.clone()),
-            "user_data" => text(if is_group {
-                Vec::new()
-            } else {
-                region.user.clone()
-            }),
-            "precise" => text(if region.precise { "1" } else { "0" }),
-            "hist_bins" => {
+            Id::RegionStart => size(if is_group { start() } else { region.start }, out),
+            Id::RegionLen => size(if is_group { len() } else { region.len }, out),
+            Id::AreaId => match self.object {
+                Object::Area(_, area) => number(area, out),
+                _ => number(0, out),
+            },
+            Id::AreaStart => size(start(), out),
+            Id::AreaLen => match self.object {
+                Object::Area(..) | Object::Group(..) => size(len(), out),
+                Object::Region(region) => size(region.step.min(region.len), out),
+            },
+            Id::AreaOffset => size(start().saturating_sub(region.start), out),
+            Id::AreaCount => number(if is_group { 1 } else { region.areas() }, out),
+            Id::GroupId => match self.group() {
+                Some((id, _)) => number(id.into(), out),
+                None => beyond(b"-", out),
+            },
+            Id::ProgramId => text(&region.program, out),
+            Id::UserData if is_group => None,
+            Id::UserData => text(&region.user, out),
+            Id::Precise => text(if region.precise { b"1" } else { b"0" }, out),
+            Id::HistBins => {
                 let bounds = self.bounds().len();
-                text((if bounds == 0 { 0 } else { bounds + 1 }).to_string())
+                digits((if bounds == 0 { 0 } else { bounds + 1 }) as u64, out);
+                None
             }
-            "hist_bounds" => text(labels(self.bounds(), style, Bins::Bounds).join(",")),
-            "hist_ranges" => text(labels(self.bounds(), style, Bins::Ranges).join(",")),
-            "stats_name" => text(self.name()),
-            "obj_type" => text(self.kind()),
-            _ => text(""),
+            Id::HistBounds => self.labels(style, Bins::Bounds, out),
+            Id::HistRanges => self.labels(style, Bins::Ranges, out),
+            Id::StatsName => text(&self.name(), out),
+            Id::ObjType => text(self.kind().as_bytes(), out),
+            _ => None,
         }
     }
 
-    fn histogram(&self, style: &Style, percent: bool, bins: Bins) -> Cell {
+    fn labels(&self, style: &Style, bins: Bins, out: &mut Vec<u8>) -> Option<f64> {
+        text(labels(self.bounds(), style, bins).join(",").as_bytes(), out)
+    }
+
+    fn histogram(
+        &self,
+        style: &Style,
+        percent: bool,
+        bins: Bins,
+        out: &mut Vec<u8>,
+    ) -> Option<f64> {
         let total: u64 = self
             .bins
             .iter()
@@ -518,11 +532,12 @@ impl<'a> Row<'a> {
                 (true, _) => format!("{label:>label_width$}:{value:>0$}", room.min(value_width)),
             });
         }
-        text(words.join(match (style.padded, bins) {
+        let separator = match (style.padded, bins) {
             (false, _) => ":",
             (true, Bins::None) => "",
             (true, _) => ",",
-        }))
+        };
+        text(words.join(separator).as_bytes(), out)
     }
 }
 

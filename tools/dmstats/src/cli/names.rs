@@ -2,11 +2,13 @@
 
 //! Names of devices, and what else is known of them.
 
+use std::borrow::Cow;
 use std::fs;
 
 use dmstats::DeviceInfo;
 
 use super::fields::Cell;
+use super::fields::Id;
 
 /// Whether a byte can stand in a name as it is; others are written as `\x20`, for udev's sake.
 fn plain(byte: u8) -> bool {
@@ -30,7 +32,10 @@ pub fn mangled(name: &[u8]) -> Vec<u8> {
 }
 
 /// A name as people know it.
-pub fn shown(name: &[u8]) -> Vec<u8> {
+pub fn shown(name: &[u8]) -> Cow<'_, [u8]> {
+    if !name.contains(&b'\\') {
+        return Cow::Borrowed(name);
+    }
     let mut out = Vec::with_capacity(name.len());
     let mut rest = name;
     while let Some((first, after)) = rest.split_first() {
@@ -51,7 +56,7 @@ pub fn shown(name: &[u8]) -> Vec<u8> {
             }
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 fn sys(info: &DeviceInfo, what: &str) -> String {
@@ -113,7 +118,7 @@ fn split(name: &[u8]) -> [String; 3] {
 }
 
 /// What stands in a field about the device.
-pub fn cell(info: &DeviceInfo, field: &str) -> Cell {
+pub fn cell(info: &DeviceInfo, field: Id) -> Cell {
     let lvm = info.uuid.starts_with(b"LVM-");
     let part = |index: usize| {
         if lvm {
@@ -131,17 +136,17 @@ pub fn cell(info: &DeviceInfo, field: &str) -> Cell {
     };
     let number = |value: u64| (value.to_string().into_bytes(), Some(value as f64));
     let (text, number) = match field {
-        "name" | "unmangled_name" => (shown(&info.name), None),
-        "mangled_name" => (mangled(&shown(&info.name)), None),
-        "uuid" | "unmangled_uuid" => (shown(&info.uuid), None),
-        "mangled_uuid" => (mangled(&shown(&info.uuid)), None),
-        "read_ahead" => number(
+        Id::Name | Id::UnmangledName => (shown(&info.name).into_owned(), None),
+        Id::MangledName => (mangled(&shown(&info.name)), None),
+        Id::Uuid | Id::UnmangledUuid => (shown(&info.uuid).into_owned(), None),
+        Id::MangledUuid => (mangled(&shown(&info.uuid)), None),
+        Id::ReadAhead => number(
             read(&sys(info, "queue/read_ahead_kb"))
                 .parse::<u64>()
                 .unwrap_or_default()
                 * 2,
         ),
-        "blkdevname" => {
+        Id::Blkdevname => {
             let link = fs::read_link(format!("/sys/dev/block/{}", info.devno)).unwrap_or_default();
             (
                 link.file_name()
@@ -151,7 +156,7 @@ pub fn cell(info: &DeviceInfo, field: &str) -> Cell {
                 None,
             )
         }
-        "attr" => {
+        Id::Attr => {
             let attr = [
                 if info.live { 'L' } else { '-' },
                 if info.inactive { 'I' } else { '-' },
@@ -160,31 +165,31 @@ pub fn cell(info: &DeviceInfo, field: &str) -> Cell {
             ];
             (attr.iter().collect::<String>().into_bytes(), None)
         }
-        "tables_loaded" => match (info.live, info.inactive) {
+        Id::TablesLoaded => match (info.live, info.inactive) {
             (true, true) => (b"Both".to_vec(), None),
             (true, false) => (b"Live".to_vec(), None),
             (false, true) => (b"Inactive".to_vec(), None),
             (false, false) => (b"None".to_vec(), None),
         },
-        "suspended" => (flag(info.suspended, "Suspended", "Active"), None),
-        "readonly" => (flag(info.read_only, "Read-only", "Writeable"), None),
-        "devno" => (info.devno.to_string().into_bytes(), None),
-        "major" => number(info.devno.major.into()),
-        "minor" => number(info.devno.minor.into()),
-        "open" => number(info.open.max(0) as u64),
-        "segments" => number(info.targets.into()),
-        "events" => number(info.events.into()),
-        "device_count" => number(others(info, "slaves").len() as u64),
-        "devs_used" => (list(others(info, "slaves"), |other| other.mapped), None),
-        "devnos_used" => (list(others(info, "slaves"), |other| other.number), None),
-        "blkdevs_used" => (list(others(info, "slaves"), |other| other.node), None),
-        "device_ref_count" => number(others(info, "holders").len() as u64),
-        "names_using_dev" => (list(others(info, "holders"), |other| other.mapped), None),
-        "devnos_using_dev" => (list(others(info, "holders"), |other| other.number), None),
-        "subsystem" => (flag(lvm, "LVM", ""), None),
-        "vg_name" => (part(0), None),
-        "lv_name" => (part(1), None),
-        "lv_layer" => (part(2), None),
+        Id::Suspended => (flag(info.suspended, "Suspended", "Active"), None),
+        Id::Readonly => (flag(info.read_only, "Read-only", "Writeable"), None),
+        Id::Devno => (info.devno.to_string().into_bytes(), None),
+        Id::Major => number(info.devno.major.into()),
+        Id::Minor => number(info.devno.minor.into()),
+        Id::Open => number(info.open.max(0) as u64),
+        Id::Segments => number(info.targets.into()),
+        Id::Events => number(info.events.into()),
+        Id::DeviceCount => number(others(info, "slaves").len() as u64),
+        Id::DevsUsed => (list(others(info, "slaves"), |other| other.mapped), None),
+        Id::DevnosUsed => (list(others(info, "slaves"), |other| other.number), None),
+        Id::BlkdevsUsed => (list(others(info, "slaves"), |other| other.node), None),
+        Id::DeviceRefCount => number(others(info, "holders").len() as u64),
+        Id::NamesUsingDev => (list(others(info, "holders"), |other| other.mapped), None),
+        Id::DevnosUsingDev => (list(others(info, "holders"), |other| other.number), None),
+        Id::Subsystem => (flag(lvm, "LVM", ""), None),
+        Id::VgName => (part(0), None),
+        Id::LvName => (part(1), None),
+        Id::LvLayer => (part(2), None),
         _ => (Vec::new(), None),
     };
     Cell { text, number }
@@ -198,9 +203,9 @@ mod tests {
     fn names_are_coded_and_shown_as_lvm2_does() {
         assert_eq!(mangled(b"we ird:x"), b"we\\x20ird:x");
         assert_eq!(mangled(b"we\\x20ird"), b"we\\x20ird");
-        assert_eq!(shown(b"we\\x20ird:x"), b"we ird:x");
+        assert_eq!(*shown(b"we\\x20ird:x"), *b"we ird:x");
         for odd in [&b"\\"[..], b"\\x", b"\\x2", b"\\xzz", b"a\\"] {
-            assert_eq!(shown(odd), odd);
+            assert_eq!(*shown(odd), *odd);
         }
     }
 

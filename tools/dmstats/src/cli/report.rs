@@ -80,6 +80,59 @@ fn order(one: &Cell, other: &Cell) -> Ordering {
     }
 }
 
+/// Cells, line by line, all in one buffer: a report may have a million.
+struct Table {
+    text: Vec<u8>,
+    /// Where in the text each cell ends.
+    ends: Vec<usize>,
+    /// The widest cell of each column.
+    widths: Vec<usize>,
+}
+
+impl Table {
+    fn new(columns: usize) -> Self {
+        Table {
+            text: Vec::new(),
+            ends: Vec::new(),
+            widths: vec![0; columns],
+        }
+    }
+
+    /// Adds the next cell, as it is written.
+    fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.text.len();
+        write(&mut self.text);
+        let column = self.ends.len() % self.widths.len();
+        self.widths[column] = self.widths[column].max(self.text.len() - start);
+        self.ends.push(self.text.len());
+    }
+
+    fn cell(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.text[start..self.ends[index]]
+    }
+
+    /// The cells of each line.
+    fn lines(&self) -> impl Iterator<Item = impl Iterator<Item = &[u8]>> {
+        let columns = self.widths.len();
+        (0..self.ends.len() / columns)
+            .map(move |line| (line * columns..(line + 1) * columns).map(|index| self.cell(index)))
+    }
+
+    /// A line for each column.
+    fn transposed(&self, separator: &[u8]) -> Vec<u8> {
+        let columns = self.widths.len();
+        let mut out = Vec::with_capacity(self.text.len());
+        for column in 0..columns {
+            let cells = (column..self.ends.len()).step_by(columns);
+            let words: Vec<&[u8]> = cells.map(|index| self.cell(index)).collect();
+            out.extend(words.join(separator));
+            out.push(b'\n');
+        }
+        out
+    }
+}
+
 impl Layout {
     /// The rows that are wanted, sorted. A report of which rows are selected has all of them.
     fn wanted<'r, 'a>(&self, rows: &'r [Row<'a>]) -> Vec<(&'r Row<'a>, bool)> {
@@ -124,63 +177,53 @@ impl Layout {
 
     /// The report as text; nothing without rows.
     pub fn text(&self, rows: &[Row<'_>]) -> Vec<u8> {
-        let table: Vec<Vec<Vec<u8>>> = self
-            .wanted(rows)
-            .iter()
-            .map(|(row, selected)| {
-                self.fields
-                    .iter()
-                    .map(|field| self.value(row, field, *selected))
-                    .collect()
-            })
-            .collect();
-        if table.is_empty() || self.fields.is_empty() {
+        let rows = self.wanted(rows);
+        if rows.is_empty() || self.fields.is_empty() {
             return Vec::new();
         }
-        let mut lines: Vec<Vec<Vec<u8>>> = Vec::new();
+        let mut table = Table::new(self.fields.len());
         if self.headings != Headings::None {
-            lines.push(
-                self.fields
-                    .iter()
-                    .map(|field| self.heading(field).into())
-                    .collect(),
-            );
-        }
-        lines.extend(table);
-        let mut out = Vec::new();
-        if self.transposed {
-            for column in 0..self.fields.len() {
-                let words: Vec<&[u8]> = lines.iter().map(|line| line[column].as_slice()).collect();
-                out.extend(words.join(self.separator.as_deref().unwrap_or(" ").as_bytes()));
-                out.push(b'\n');
+            for field in &self.fields {
+                table.add(|out| out.extend(self.heading(field).bytes()));
             }
-            return out;
         }
-        let width = |(column, field): (usize, &&Field)| {
-            lines
-                .iter()
-                .map(|line| line[column].len())
-                .fold(field.width, usize::max)
+        for (row, selected) in rows {
+            for field in &self.fields {
+                table.add(|out| self.value(row, field, selected, out));
+            }
+        }
+        let separator = self.separator.as_deref().unwrap_or(" ").as_bytes();
+        if self.transposed {
+            table.transposed(separator)
+        } else {
+            self.lines(&table, separator)
+        }
+    }
+
+    fn lines(&self, table: &Table, separator: &[u8]) -> Vec<u8> {
+        let widths: Vec<usize> = match self.separator {
+            Some(_) => vec![0; self.fields.len()],
+            None => {
+                let columns = self.fields.iter().zip(&table.widths);
+                columns
+                    .map(|(field, widest)| field.width.max(*widest))
+                    .collect()
+            }
         };
-        let widths: Vec<usize> = self.fields.iter().enumerate().map(width).collect();
-        for (index, line) in lines.iter().enumerate() {
+        let mut out = Vec::with_capacity(table.text.len());
+        for (index, line) in table.lines().enumerate() {
             let heading = index == 0 && self.headings != Headings::None;
-            for (column, word) in line.iter().enumerate() {
+            for (column, word) in line.enumerate() {
                 if column > 0 {
-                    out.extend(self.separator.as_deref().unwrap_or(" ").bytes());
+                    out.extend_from_slice(separator);
                 }
-                let pad = if self.separator.is_some() {
-                    0
+                let pad = widths[column].saturating_sub(word.len());
+                if self.fields[column].right && !heading {
+                    out.resize(out.len() + pad, b' ');
+                    out.extend_from_slice(word);
                 } else {
-                    widths[column].saturating_sub(word.len())
-                };
-                let right = self.fields[column].right && !heading;
-                if right {
-                    out.extend(std::iter::repeat_n(b' ', pad));
-                }
-                out.extend(word);
-                if !right {
-                    out.extend(std::iter::repeat_n(b' ', pad));
+                    out.extend_from_slice(word);
+                    out.resize(out.len() + pad, b' ');
                 }
             }
             out.push(b'\n');
@@ -188,18 +231,23 @@ impl Layout {
         out
     }
 
-    fn value(&self, row: &Row<'_>, field: &Field, selected: bool) -> Vec<u8> {
-        let value = match field.section {
-            Section::Special => u8::from(selected).to_string().into_bytes(),
-            _ => row.cell(field, &self.style).text,
+    fn value(&self, row: &Row<'_>, field: &Field, selected: bool, out: &mut Vec<u8>) {
+        let quote: &[u8] = if self.prefixes && self.quoted {
+            b"'"
+        } else {
+            b""
         };
-        if !self.prefixes {
-            return value;
+        if self.prefixes {
+            out.extend(format!("DM_{}=", field.name.to_ascii_uppercase()).bytes());
         }
-        let mut out = format!("DM_{}=", field.name.to_ascii_uppercase()).into_bytes();
-        let quote = if self.quoted { &b"'"[..] } else { b"" };
-        out.extend([quote, &value, quote].concat());
-        out
+        out.extend_from_slice(quote);
+        match field.section {
+            Section::Special => out.push(b'0' + u8::from(selected)),
+            _ => {
+                row.write(field, &self.style, out);
+            }
+        }
+        out.extend_from_slice(quote);
     }
 
     /// The rows as JSON: plain numbers of bytes and nanoseconds, whatever fields and units are asked for.

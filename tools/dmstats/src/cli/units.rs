@@ -3,7 +3,7 @@
 //! Sizes, as they are written and as they are read.
 
 /// The letters of units, each a thousand (or 1024) of the one before.
-const LETTERS: [char; 7] = ['b', 'k', 'm', 'g', 't', 'p', 'e'];
+const LETTERS: &[u8; 7] = b"bkmgtpe";
 
 /// How sizes are shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,7 +31,7 @@ fn bytes(letter: char) -> Option<f64> {
     }
     let power = LETTERS
         .iter()
-        .position(|known| letter.eq_ignore_ascii_case(known))?;
+        .position(|known| letter.eq_ignore_ascii_case(&char::from(*known)))?;
     Some(step(letter.is_ascii_uppercase()).powi(power as i32))
 }
 
@@ -62,12 +62,12 @@ impl Units {
         }
     }
 
-    /// A size of so many bytes.
-    pub fn show(&self, size: f64) -> String {
+    /// Writes a size of so many bytes.
+    pub fn show(&self, size: f64, out: &mut Vec<u8>) {
         match *self {
-            _ if size == 0.0 => "0".into(),
-            Units::Whole(unit) => format!("{:.0}", (size / unit).trunc()),
-            Units::Fixed(unit) => two_decimals(size / unit),
+            _ if size == 0.0 => out.push(b'0'),
+            Units::Whole(unit) => whole((size / unit).trunc(), out),
+            Units::Fixed(unit) => two_decimals(size / unit, out),
             Units::Human { decimal, mark } => {
                 let step = step(decimal);
                 let (mut power, mut unit) = (0, 1.0);
@@ -75,64 +75,69 @@ impl Units {
                     power += 1;
                     unit *= step;
                 }
+                let value = size / unit;
+                let start = out.len();
+                if power == 0 {
+                    whole(value, out);
+                } else {
+                    two_decimals(value, out);
+                    let shown = std::str::from_utf8(&out[start..]).map(str::parse::<f64>);
+                    if mark && matches!(shown, Ok(Ok(shown)) if shown > value) {
+                        out.insert(start, b'<');
+                    }
+                }
                 let letter = LETTERS[power];
-                let letter = if decimal {
+                out.push(if decimal {
                     letter.to_ascii_uppercase()
                 } else {
                     letter
-                };
-                if power == 0 {
-                    return format!("{size:.0}{letter}");
-                }
-                let value = size / unit;
-                let mut shown = two_decimals(value);
-                let up = mark && shown.parse::<f64>().is_ok_and(|shown| shown > value);
-                shown.push(letter);
-                if up {
-                    shown.insert(0, '<');
-                }
-                shown
+                });
             }
         }
     }
 }
 
-/// A number in decimal. The standard library takes four times as long, and reports have a million numbers.
-pub fn digits(mut number: u64) -> String {
-    let mut reversed = [0; 20];
-    let mut count = 0;
+/// Writes a number in decimal. The standard library takes four times as long, and reports have a million numbers.
+pub fn digits(mut number: u64, out: &mut Vec<u8>) {
+    let mut digits = [0; 20];
+    let mut start = digits.len();
     loop {
-        reversed[count] = b'0' + (number % 10) as u8;
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
         number /= 10;
-        count += 1;
         if number == 0 {
             break;
         }
     }
-    // Room for a fraction and a unit.
-    let mut text = String::with_capacity(count + 4);
-    text.extend(
-        reversed[..count]
-            .iter()
-            .rev()
-            .map(|digit| char::from(*digit)),
-    );
-    text
+    out.extend_from_slice(&digits[start..]);
 }
 
-/// A number with two decimals, as `{:.2}` has it, which takes thousands of instructions.
-pub fn two_decimals(value: f64) -> String {
-    let hundredths = value * 100.0;
-    let rest = hundredths.fract();
-    // Up to here the product is off by less than a thousandth, so that only close to a half it may be the other side.
-    if value.is_sign_positive() && value < 1e9 && (rest - 0.5).abs() > 0.01 {
-        let whole = hundredths as u64 + u64::from(rest > 0.5);
-        let mut text = digits(whole / 100);
-        let tenths = |number: u64| char::from(b'0' + (number % 10) as u8);
-        text.extend(['.', tenths(whole / 10), tenths(whole)]);
-        return text;
+/// Writes a number without decimals, as `{:.0}` has it.
+fn whole(value: f64, out: &mut Vec<u8>) {
+    let integer = value as u32;
+    if f64::from(integer) == value && value.is_sign_positive() {
+        digits(integer.into(), out);
+    } else {
+        out.extend(format!("{value:.0}").bytes());
     }
-    format!("{value:.2}")
+}
+
+/// Writes a number with two decimals, as `{:.2}` has it, which takes thousands of instructions.
+pub fn two_decimals(value: f64, out: &mut Vec<u8>) {
+    // Up to here the product is off by less than a thousandth, so that only close to a half it may be the other side.
+    if value.is_sign_positive() && value < 1e9 {
+        let hundredths = value * 100.0;
+        let below = hundredths as i64;
+        let rest = hundredths - below as f64;
+        if (rest - 0.5).abs() > 0.01 {
+            let whole = below.unsigned_abs() + u64::from(rest > 0.5);
+            let digit = |number: u64| b'0' + (number % 10) as u8;
+            digits(whole / 100, out);
+            out.extend_from_slice(&[b'.', digit(whole / 10), digit(whole)]);
+            return;
+        }
+    }
+    out.extend(format!("{value:.2}").bytes());
 }
 
 /// Reads a size in sectors: a number without a unit is such; what is no whole sector is cut off.
@@ -175,6 +180,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn written(write: impl Fn(&mut Vec<u8>)) -> String {
+        let mut out = b"before ".to_vec();
+        write(&mut out);
+        String::from_utf8(out).unwrap().split_off(7)
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
 
@@ -186,9 +197,11 @@ mod tests {
                 f64::from_bits(bits), hundredths as f64 / 100.0, thousandths as f64 / 1000.0,
                 sectors as f64 * 512.0 / 1024f64.powi(power), sectors as f64 / 1000f64.powi(power),
             ] {
-                prop_assert_eq!(two_decimals(value), format!("{value:.2}"));
+                prop_assert_eq!(written(|out| two_decimals(value, out)), format!("{value:.2}"));
+                prop_assert_eq!(written(|out| whole(value, out)), format!("{value:.0}"));
             }
-            prop_assert_eq!(digits(bits >> (power * 9)), (bits >> (power * 9)).to_string());
+            let number = bits >> (power * 9);
+            prop_assert_eq!(written(|out| digits(number, out)), number.to_string());
         }
     }
 
@@ -208,7 +221,8 @@ mod tests {
             ("1.5k", 1536.0, "1.00"),
             ("h", 0.0, "0"),
         ] {
-            assert_eq!(Units::parse(units).unwrap().show(size), shown, "{units}");
+            let units = Units::parse(units).unwrap();
+            assert_eq!(written(|out| units.show(size, out)), shown, "{units:?}");
         }
         for units in ["", "x", "0k", "-1k", "kk", "3h", "é"] {
             assert_eq!(Units::parse(units), None, "{units}");

@@ -76,8 +76,8 @@ fn a45_a_file_is_a_group_under_its_alias_or_no_group() {
     );
     let snapshot = device(&fake).list().unwrap();
     assert_eq!(
-        (snapshot.groups[&0].name(), snapshot.regions[&2].group),
-        (b"file".to_vec(), None)
+        (&*snapshot.groups[&0].name(), snapshot.regions[&2].group),
+        (&b"file"[..], None)
     );
 }
 
