@@ -2,10 +2,9 @@
 
 //! What can be done with the statistics of a device.
 
-use std::collections::BTreeMap;
-
 use crate::aux::sanitized;
 use crate::cost;
+use crate::idmap::IdMap;
 use crate::message;
 use crate::reply;
 use crate::reply::PrintRow;
@@ -106,10 +105,10 @@ impl<'a, T: Transport> Device<'a, T> {
     ///
     /// A region that has gone since it was listed is left out.
     pub fn sample(&self, snapshot: &Snapshot, clear: bool) -> Result<Sample> {
-        let mut regions = BTreeMap::new();
+        let mut regions = IdMap::new();
         for region in snapshot.regions.values() {
             match self.sample_region(region, clear) {
-                Ok(sample) => drop(regions.insert(region.id, sample)),
+                Ok(sample) => regions.insert(region.id, sample),
                 Err(error) if error.is_missing() => {}
                 Err(error) => return Err(error),
             }
@@ -120,7 +119,8 @@ impl<'a, T: Transport> Device<'a, T> {
     fn sample_region(&self, region: &Region, clear: bool) -> Result<RegionSample> {
         let text = self.print(region, clear)?;
         let unit = if region.precise { 1 } else { 1_000_000 };
-        let mut areas = Vec::new();
+        let mut areas =
+            Vec::with_capacity(usize::try_from(region.areas()).unwrap_or(0).min(text.len()));
         for line in reply::lines(&text) {
             let row = PrintRow::parse(line, region.bins()).ok_or_else(|| Error::Reply {
                 what: "@stats_print",
@@ -144,14 +144,14 @@ impl<'a, T: Transport> Device<'a, T> {
         let expect = usize::try_from(region.areas())
             .unwrap_or(1)
             .saturating_mul(row)
-            .clamp(512, 1 << 20);
+            .clamp(256, 1 << 20);
         self.send(&message::print(region.id, clear), expect)
             .map_err(|error| missing(error, region.id))
     }
 
     /// Sets a region's counters to zero, but not the number of requests in flight.
     pub fn clear(&self, id: u32) -> Result<()> {
-        self.send(&message::clear(id), 64)
+        self.send(&message::clear(id), 0)
             .map_err(|error| missing(error, id))
             .map(drop)
     }
@@ -199,7 +199,7 @@ impl<'a, T: Transport> Device<'a, T> {
         let mut left = 0;
         let mut second = None;
         for id in ids {
-            if let Err(error) = self.send(&message::delete(*id), 64) {
+            if let Err(error) = self.send(&message::delete(*id), 0) {
                 if !error.is_missing() && errno(&error) != Some(rustix::io::Errno::NOENT) {
                     left += 1;
                     second = Some(error);
@@ -305,7 +305,7 @@ impl<'a, T: Transport> Device<'a, T> {
     }
 
     fn delete_one(&self, id: u32) -> Result<()> {
-        self.send(&message::delete(id), 64)
+        self.send(&message::delete(id), 0)
             .map_err(|error| missing(error, id))
             .map(drop)
     }
@@ -315,7 +315,7 @@ impl<'a, T: Transport> Device<'a, T> {
         if word.len() + self.program.len() + ROW_OVERHEAD > LONGEST_ROW {
             return Err(Error::DescriptorTooLong(word.len()));
         }
-        self.send(&message::set_aux(id, word), 64)
+        self.send(&message::set_aux(id, word), 0)
             .map_err(|error| missing(error, id))
             .map(drop)
     }

@@ -65,7 +65,7 @@ impl IdSet {
     /// The ids that are in `known`, found without going through ids that are not.
     pub fn among<'a>(
         &'a self,
-        known: &'a std::collections::BTreeMap<u32, crate::Region>,
+        known: &'a crate::idmap::IdMap<crate::Region>,
     ) -> impl Iterator<Item = u32> + 'a {
         self.ranges()
             .flat_map(|(first, last)| known.range(first..=last).map(|(id, _)| *id))

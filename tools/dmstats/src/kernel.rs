@@ -4,6 +4,7 @@
 //! the kernel copies each buffer in and out, whatever is in it.
 
 use std::cell::Cell;
+use std::ffi::CStr;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
@@ -21,6 +22,8 @@ use crate::Transport;
 
 const CONTROL: &str = "/dev/mapper/control";
 const HEADER: usize = 312;
+/// Where after the header a message begins.
+const MESSAGE: usize = 8;
 
 /// What a row of a table mostly has.
 const ROW: usize = 80;
@@ -71,7 +74,7 @@ impl Reply {
 }
 
 fn until_zero(bytes: &[u8]) -> &[u8] {
-    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+    CStr::from_bytes_until_nul(bytes).map_or(bytes, CStr::to_bytes)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -130,10 +133,15 @@ impl Kernel {
         what: &str,
         find: Option<&Find>,
         flags: u32,
-        input: &[u8],
+        message: &[u8],
         expect: usize,
     ) -> Result<Reply> {
-        let mut size = HEADER + input.len().max(expect);
+        // It has a sector before it, which is always 0, and a zero byte after it.
+        let input = match message {
+            [] => 0,
+            _ => MESSAGE + message.len() + 1,
+        };
+        let mut size = HEADER + input.max(expect);
         loop {
             let size32 = u32::try_from(size)
                 .map_err(|_| Error::Invalid(format!("{what}: the answer is too long")))?;
@@ -151,7 +159,7 @@ impl Kernel {
                 }
                 Some(other) => return Err(Error::NoDevice(other.to_string())),
             }
-            ioctl::put(&mut buffer, HEADER, input);
+            ioctl::put(&mut buffer, HEADER + MESSAGE, message);
             self.requests.set(self.requests.get() + 1);
             ioctl::call(&self.control, Kind::Dm(number), &mut buffer).map_err(
                 |errno| match errno {
@@ -248,21 +256,22 @@ impl Transport for Kernel {
     }
 
     fn message(&self, devno: Devno, text: &[u8], expect: usize) -> Result<Vec<u8>> {
-        let mut input = 0u64.to_ne_bytes().to_vec();
-        input.extend(text);
-        input.push(0);
-        let reply = self.request(
+        let mut reply = self.request(
             TARGET_MSG,
             "message ioctl",
             Some(&Find::Devno(devno)),
             0,
-            &input,
+            text,
             expect,
         )?;
         if reply.flags & DATA_OUT == 0 {
             return Ok(Vec::new());
         }
-        Ok(until_zero(reply.data()).to_vec())
+        let len = until_zero(reply.data()).len();
+        // A list may be long: what is not of it is cut off where it lies.
+        reply.buffer.truncate(reply.start + len);
+        reply.buffer.drain(..reply.start.min(reply.buffer.len()));
+        Ok(reply.buffer)
     }
 
     fn memory(&self) -> Option<Memory> {

@@ -38,6 +38,7 @@ pub mod fake;
 pub mod ffi;
 mod filemap;
 pub mod follow;
+pub mod idmap;
 pub mod ids;
 #[allow(unsafe_code)]
 mod ioctl;

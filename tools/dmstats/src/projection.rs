@@ -301,7 +301,7 @@ mod tests {
             start,
             len,
             step,
-            program: Vec::new(),
+            program: Default::default(),
             user: Vec::new(),
             precise: false,
             bounds: Vec::new(),

@@ -25,15 +25,23 @@ pub struct ListRow<'a> {
     pub bounds: Vec<u64>,
 }
 
+/// A number in decimal at the beginning, and what comes after it.
+fn leading(text: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0u64;
+    let mut rest = text;
+    while let Some((digit @ b'0'..=b'9', after)) = rest.split_first() {
+        value = value
+            .checked_mul(10)?
+            .checked_add(u64::from(digit - b'0'))?;
+        rest = after;
+    }
+    (rest.len() < text.len()).then_some((value, rest))
+}
+
 /// A number in decimal, and nothing else.
 pub fn number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0u64, |sum, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        sum.checked_mul(10)?.checked_add(digit)
-    })
+    let (value, rest) = leading(text)?;
+    rest.is_empty().then_some(value)
 }
 
 fn cut(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
@@ -41,9 +49,11 @@ fn cut(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((&text[..position], &text[position + 1..]))
 }
 
-fn range(text: &[u8]) -> Option<(u64, u64)> {
-    let (start, len) = cut(text, b'+')?;
-    Some((number(start)?, number(len)?))
+/// Two numbers with a `+` between them, and what comes after them.
+fn range(text: &[u8]) -> Option<(u64, u64, &[u8])> {
+    let (start, rest) = leading(text)?;
+    let (len, rest) = leading(rest.strip_prefix(b"+")?)?;
+    Some((start, len, rest))
 }
 
 fn numbers(text: &[u8], separator: u8) -> Option<Vec<u64>> {
@@ -56,15 +66,15 @@ impl<'a> ListRow<'a> {
     /// Neither the program's name nor its word are escaped, and both may have spaces. What the kernel adds
     /// is at the end, so rows are read from there; `program` is a name that is tried first.
     pub fn parse(line: &'a [u8], program: Option<&[u8]>) -> Option<Self> {
-        let (id, rest) = cut(line, b':')?;
-        let (span, rest) = cut(rest.strip_prefix(b" ")?, b' ')?;
-        let (step, rest) = cut(rest, b' ')?;
-        let (start, len) = range(span)?;
-        start.checked_add(len).filter(|_| len > 0)?;
-        let id = u32::try_from(number(id)?)
-            .ok()
-            .filter(|id| *id <= crate::ids::MAX_ID)?;
-        let step = number(step).filter(|step| *step > 0)?;
+        let (id, rest) = leading(line)?;
+        let (start, len, rest) = range(rest.strip_prefix(b": ")?)?;
+        let (step, rest) = leading(rest.strip_prefix(b" ")?)?;
+        let rest = rest.strip_prefix(b" ")?;
+        let id = u32::try_from(id).ok()?;
+        let end = start.checked_add(len);
+        if id > crate::ids::MAX_ID || len == 0 || end.is_none() || step == 0 {
+            return None;
+        }
 
         let (rest, bounds) = bounds(rest);
         let (rest, precise) = match rest.strip_suffix(b" precise_timestamps") {
@@ -122,23 +132,24 @@ pub struct PrintRow {
 impl PrintRow {
     /// Reads a row of an area with so many bins.
     pub fn parse(line: &[u8], bins: usize) -> Option<Self> {
-        let mut words = line.split(|byte| *byte == b' ');
-        let (start, step) = range(words.next()?)?;
+        let (start, step, mut rest) = range(line)?;
         let mut values = [0u64; 13];
         for (index, value) in values.iter_mut().enumerate() {
-            let word = words.next()?;
+            let word = rest.strip_prefix(b" ")?;
             // The number in flight is a difference of two, and may pass below zero.
-            *value = match word.strip_prefix(b"-") {
-                Some(below) if index == Counters::IN_PROGRESS => number(below).map(|_| 0)?,
-                _ => number(word)?,
+            (*value, rest) = match word.strip_prefix(b"-") {
+                Some(below) if index == Counters::IN_PROGRESS => {
+                    leading(below).map(|(_, rest)| (0, rest))?
+                }
+                _ => leading(word)?,
             };
         }
-        let counts = if bins == 0 {
-            Vec::new()
-        } else {
-            numbers(words.next()?, b':')?
+        let counts = match rest.strip_prefix(b" ") {
+            Some(list) => numbers(list, b':')?,
+            None if rest.is_empty() => Vec::new(),
+            None => return None,
         };
-        if counts.len() != bins || words.next().is_some() {
+        if counts.len() != bins {
             return None;
         }
         Some(PrintRow {

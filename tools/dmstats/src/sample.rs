@@ -3,8 +3,7 @@
 //! What was counted: for each area, and in sum for each region and each group. The sums are made once, with
 //! the sample.
 
-use std::collections::BTreeMap;
-
+use crate::idmap::IdMap;
 use crate::projection;
 use crate::Snapshot;
 
@@ -203,16 +202,16 @@ impl RegionSample {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sample {
     /// By region id.
-    pub regions: BTreeMap<u32, RegionSample>,
+    pub regions: IdMap<RegionSample>,
     /// By group id. A group has bins if all its members have those of the same bounds.
-    pub groups: BTreeMap<u32, Count>,
+    pub groups: IdMap<Count>,
     /// By the id of a group that lies over a file: the part of its counts that is estimated, from 0 to 1.
-    pub errors: BTreeMap<u32, f64>,
+    pub errors: IdMap<f64>,
 }
 
 impl Sample {
-    pub(crate) fn new(snapshot: &Snapshot, regions: BTreeMap<u32, RegionSample>) -> Self {
-        let mut groups = BTreeMap::new();
+    pub(crate) fn new(snapshot: &Snapshot, regions: IdMap<RegionSample>) -> Self {
+        let mut groups = IdMap::new();
         for (id, group) in &snapshot.groups {
             let mut sum = Count {
                 bins: vec![
@@ -233,7 +232,7 @@ impl Sample {
         Sample {
             regions,
             groups,
-            errors: BTreeMap::new(),
+            errors: IdMap::new(),
         }
     }
 
@@ -252,7 +251,7 @@ impl Sample {
 
     /// What came since an earlier sample; of regions that were not in it, all.
     pub fn since(&self, snapshot: &Snapshot, earlier: &Self) -> Self {
-        let mut regions = BTreeMap::new();
+        let mut regions = IdMap::new();
         for (id, region) in &self.regions {
             let bins = region.total.bins.len();
             let sample = match earlier.regions.get(id) {

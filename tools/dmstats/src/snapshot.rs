@@ -3,12 +3,13 @@
 //! The regions and groups of a device at one moment, as a list tells them.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use rangemap::RangeSet;
 
 use crate::aux::Aux;
+use crate::idmap::IdMap;
 use crate::projection::Word;
 use crate::reply;
 use crate::reply::ListRow;
@@ -27,8 +28,8 @@ pub struct Region {
     pub len: u64,
     /// The sectors of each area but the last, which may have less.
     pub step: u64,
-    /// The program that made it; empty if none was named.
-    pub program: Vec<u8>,
+    /// The program that made it; empty if none was named. Regions in a row mostly share it.
+    pub program: Arc<[u8]>,
     /// The program's own data, without the group; may be empty.
     pub user: Vec<u8>,
     /// Whether it counts in nanoseconds, not milliseconds.
@@ -139,9 +140,9 @@ impl fmt::Display for Problem {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// The regions by id.
-    pub regions: BTreeMap<u32, Region>,
+    pub regions: IdMap<Region>,
     /// The groups by id, which is that of their first region.
-    pub groups: BTreeMap<u32, Group>,
+    pub groups: IdMap<Group>,
     /// What was found wrong, and left out.
     pub problems: Vec<Problem>,
 }
@@ -151,6 +152,7 @@ impl Snapshot {
     pub fn parse(text: &[u8], program: Option<&[u8]>) -> Result<Self> {
         let mut snapshot = Self::default();
         let mut described = Vec::new();
+        let mut maker: Arc<[u8]> = Arc::default();
         for line in reply::lines(text) {
             let row = ListRow::parse(line, program).ok_or_else(|| Error::Reply {
                 what: "@stats_list",
@@ -163,6 +165,14 @@ impl Snapshot {
             if let Some(group) = aux.group {
                 described.push((row.id, group));
             }
+            let name = if row.program == b"-" {
+                b""
+            } else {
+                row.program
+            };
+            if *maker != *name {
+                maker = name.into();
+            }
             let unit = if row.precise { 1 } else { 1_000_000 };
             snapshot.regions.insert(
                 row.id,
@@ -171,11 +181,7 @@ impl Snapshot {
                     start: row.start,
                     len: row.len,
                     step: row.step,
-                    program: if row.program == b"-" {
-                        Vec::new()
-                    } else {
-                        row.program.to_vec()
-                    },
+                    program: Arc::clone(&maker),
                     user: aux.user,
                     precise: row.precise,
                     bounds: row
@@ -278,7 +284,7 @@ impl Snapshot {
 
     /// Without the regions of other programs, and without their groups.
     pub fn of_program(mut self, program: &[u8]) -> Self {
-        self.regions.retain(|_, region| region.program == program);
+        self.regions.retain(|_, region| *region.program == *program);
         self.groups.retain(|leader, group| {
             let members: IdSet = group.members.among(&self.regions).collect();
             group.members = members;

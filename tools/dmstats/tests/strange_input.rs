@@ -59,10 +59,9 @@ fn read(text: &[u8]) -> Result<(), TestCaseError> {
         };
         for (id, group) in &snapshot.groups {
             prop_assert_eq!(group.members.first(), Some(*id));
-            prop_assert!(group
-                .members
-                .iter()
-                .all(|member| snapshot.regions[&member].group == Some(*id)));
+            prop_assert!(group.members.iter().all(|member| snapshot
+                .region(member)
+                .is_ok_and(|region| region.group == Some(*id))));
             let _ = (
                 group.covered(&snapshot),
                 group.name(),

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use dmstats::bounds::time;
+use dmstats::message::digits;
 use dmstats::metrics::Metrics;
 use dmstats::Counters;
 use dmstats::Group;
@@ -13,7 +14,6 @@ use dmstats::Region;
 use dmstats::Snapshot;
 
 use super::subject::Subject;
-use super::units::digits;
 use super::units::two_decimals;
 use super::units::Units;
 
@@ -182,8 +182,14 @@ fields! {
 
 /// A field by its name; case and underscores do not matter.
 pub fn find(name: &str) -> Option<&'static Field> {
-    let plain = |name: &str| name.to_ascii_lowercase().replace('_', "");
-    FIELDS.iter().find(|field| plain(field.name) == plain(name))
+    FIELDS
+        .iter()
+        .find(|field| letters(field.name).eq(letters(name)))
+}
+
+fn letters(name: &str) -> impl Iterator<Item = u8> + '_ {
+    let bytes = name.bytes().filter(|byte| *byte != b'_');
+    bytes.map(|byte| byte.to_ascii_lowercase())
 }
 
 /// Fields that have to be asked for by name.

@@ -375,11 +375,16 @@ impl<'a> Command<'a> {
         for problem in &snapshot.problems {
             say(&problem.to_string());
         }
-        Ok(if self.args.allprograms {
-            snapshot
+        Ok(self.ours(snapshot))
+    }
+
+    /// What of a device is of our program, if not all is asked for.
+    fn ours(&self, all: Snapshot) -> Snapshot {
+        if self.args.allprograms {
+            all
         } else {
-            snapshot.of_program(&self.program)
-        })
+            all.of_program(&self.program)
+        }
     }
 
     fn version(&mut self) -> Result<()> {
@@ -414,13 +419,9 @@ impl<'a> Command<'a> {
         for subject in self.chosen()? {
             let _changes = subject.changes()?;
             let all = subject.device.list()?;
-            let snapshot = if args.allprograms {
-                all.clone()
-            } else {
-                all.clone().of_program(&self.program)
-            };
             let name = subject.shown();
             if let Some(group) = args.groupid {
+                let snapshot = self.ours(all);
                 let count = snapshot.group(group)?.members.len() as usize;
                 subject
                     .device
@@ -431,9 +432,17 @@ impl<'a> Command<'a> {
                 )?;
                 continue;
             }
+            let is_ours =
+                |region: &dmstats::Region| args.allprograms || *region.program == *self.program;
             let ids: IdSet = match args.regionid {
-                Some(id) => IdSet::from_iter([snapshot.region(id)?.id]),
-                None => snapshot.regions.keys().copied().collect(),
+                Some(id) if !is_ours(all.region(id)?) => {
+                    return Err(dmstats::Error::NoRegion(id).into())
+                }
+                Some(id) => IdSet::from_iter([id]),
+                None => {
+                    let ours = all.regions.values().filter(|region| is_ours(region));
+                    ours.map(|region| region.id).collect()
+                }
             };
             let count = ids.len() as usize;
             // Groups of other programs may have these regions too.

@@ -90,10 +90,10 @@ struct Table {
 }
 
 impl Table {
-    fn new(columns: usize) -> Self {
+    fn new(columns: usize, lines: usize) -> Self {
         Table {
             text: Vec::new(),
-            ends: Vec::new(),
+            ends: Vec::with_capacity(columns * lines),
             widths: vec![0; columns],
         }
     }
@@ -181,7 +181,7 @@ impl Layout {
         if rows.is_empty() || self.fields.is_empty() {
             return Vec::new();
         }
-        let mut table = Table::new(self.fields.len());
+        let mut table = Table::new(self.fields.len(), rows.len() + 1);
         if self.headings != Headings::None {
             for field in &self.fields {
                 table.add(|out| out.extend(self.heading(field).bytes()));
@@ -210,7 +210,11 @@ impl Layout {
                     .collect()
             }
         };
-        let mut out = Vec::with_capacity(table.text.len());
+        let lines = table.ends.len() / widths.len();
+        let mut out = Vec::with_capacity(
+            table.text.len().max(lines * widths.iter().sum::<usize>())
+                + table.ends.len() * separator.len().max(1),
+        );
         for (index, line) in table.lines().enumerate() {
             let heading = index == 0 && self.headings != Headings::None;
             for (column, word) in line.enumerate() {

@@ -276,7 +276,10 @@ fn b3_a_group_whose_id_is_not_0_can_change_its_leader() {
     map(&fake, &[(0, 8)]);
     assert_eq!(update(&fake, 1, &[(800, 136)]).group, Some(1));
     assert_eq!(counted(&fake, 1), [(800, 136, 0)]);
-    assert_eq!(device(&fake).list().unwrap().regions[&0].program, b"other");
+    assert_eq!(
+        *device(&fake).list().unwrap().regions[&0].program,
+        *b"other"
+    );
 }
 
 /// A kernel in which another program takes the id of our first region as soon as it is free.
@@ -414,7 +417,7 @@ proptest! {
             foreign(&fake, more);
             let other = Device::new(&fake, D, b"other");
             let snapshot = other.list().unwrap();
-            if snapshot.regions.get(&gone).is_some_and(|region| region.program == b"other") {
+            if snapshot.regions.get(&gone).is_some_and(|region| *region.program == *b"other") {
                 other.delete(&snapshot, gone).unwrap();
             }
             let before = other.list().unwrap().of_program(b"other");

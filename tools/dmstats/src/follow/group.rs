@@ -57,7 +57,7 @@ impl Followed {
         Ok(Followed {
             devno,
             id: Some(id),
-            program: leader.program.clone(),
+            program: leader.program.to_vec(),
             alias: group.alias.clone(),
             like: RegionSpec {
                 range: None,
@@ -106,7 +106,7 @@ impl Followed {
             let program = snapshot
                 .regions
                 .get(id)
-                .is_some_and(|leader| leader.program == self.program);
+                .is_some_and(|leader| *leader.program == *self.program);
             let covered = group.covered(snapshot);
             program
                 && known
@@ -114,7 +114,8 @@ impl Followed {
                     .is_none_or(|known| covered.iter().any(|range| known.overlaps(range)))
         };
         let id = self.id?;
-        if snapshot.groups.get_key_value(&id).filter(ours).is_some() {
+        let group = snapshot.groups.get(&id).map(|group| (&id, group));
+        if group.filter(ours).is_some() {
             return Some(id);
         }
         let mut named = snapshot
