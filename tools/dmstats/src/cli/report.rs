@@ -98,11 +98,10 @@ impl Table {
         }
     }
 
-    /// Adds the next cell, as it is written.
-    fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Adds the next cell, which is in this column, as it is written.
+    fn add(&mut self, column: usize, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.text.len();
         write(&mut self.text);
-        let column = self.ends.len() % self.widths.len();
         self.widths[column] = self.widths[column].max(self.text.len() - start);
         self.ends.push(self.text.len());
     }
@@ -183,13 +182,13 @@ impl Layout {
         }
         let mut table = Table::new(self.fields.len(), rows.len() + 1);
         if self.headings != Headings::None {
-            for field in &self.fields {
-                table.add(|out| out.extend(self.heading(field).bytes()));
+            for (column, field) in self.fields.iter().enumerate() {
+                table.add(column, |out| out.extend(self.heading(field).bytes()));
             }
         }
         for (row, selected) in rows {
-            for field in &self.fields {
-                table.add(|out| self.value(row, field, selected, out));
+            for (column, field) in self.fields.iter().enumerate() {
+                table.add(column, |out| self.value(row, field, selected, out));
             }
         }
         let separator = self.separator.as_deref().unwrap_or(" ").as_bytes();
@@ -236,22 +235,22 @@ impl Layout {
     }
 
     fn value(&self, row: &Row<'_>, field: &Field, selected: bool, out: &mut Vec<u8>) {
-        let quote: &[u8] = if self.prefixes && self.quoted {
-            b"'"
+        if !self.prefixes {
+            self.bare(row, field, selected, out);
+            return;
+        }
+        let quote = if self.quoted { "'" } else { "" };
+        out.extend(format!("DM_{}={quote}", field.name.to_ascii_uppercase()).bytes());
+        self.bare(row, field, selected, out);
+        out.extend(quote.bytes());
+    }
+
+    fn bare(&self, row: &Row<'_>, field: &Field, selected: bool, out: &mut Vec<u8>) {
+        if field.section == Section::Special {
+            out.push(b'0' + u8::from(selected));
         } else {
-            b""
-        };
-        if self.prefixes {
-            out.extend(format!("DM_{}=", field.name.to_ascii_uppercase()).bytes());
+            row.write(field, &self.style, out);
         }
-        out.extend_from_slice(quote);
-        match field.section {
-            Section::Special => out.push(b'0' + u8::from(selected)),
-            _ => {
-                row.write(field, &self.style, out);
-            }
-        }
-        out.extend_from_slice(quote);
     }
 
     /// The rows as JSON: plain numbers of bytes and nanoseconds, whatever fields and units are asked for.

@@ -114,20 +114,26 @@ fn whole(value: f64, out: &mut Vec<u8>) {
 
 /// Writes a number with two decimals, as `{:.2}` has it, which takes thousands of instructions.
 pub fn two_decimals(value: f64, out: &mut Vec<u8>) {
-    // Up to here the product is off by less than a thousandth, so that only close to a half it may be the other side.
+    // Of larger ones the hundredths are not exact.
     if value.is_sign_positive() && value < 1e9 {
-        let hundredths = value * 100.0;
-        let below = hundredths as i64;
-        let rest = hundredths - below as f64;
-        if (rest - 0.5).abs() > 0.01 {
-            let whole = below.unsigned_abs() + u64::from(rest > 0.5);
-            let digit = |number: u64| b'0' + (number % 10) as u8;
-            digits(whole / 100, out);
-            out.extend_from_slice(&[b'.', digit(whole / 10), digit(whole)]);
-            return;
-        }
+        let hundredths = hundredths(value);
+        let digit = |number: u64| b'0' + (number % 10) as u8;
+        digits(hundredths / 100, out);
+        out.extend_from_slice(&[b'.', digit(hundredths / 10), digit(hundredths)]);
+    } else {
+        out.extend(format!("{value:.2}").bytes());
     }
-    out.extend(format!("{value:.2}").bytes());
+}
+
+/// The hundredths of a number, of which there are not too many to be exact; a half goes to the even one.
+fn hundredths(value: f64) -> u64 {
+    let product = value * 100.0;
+    let below = product as u64;
+    let rest = product - below as f64;
+    // The product is rounded itself, but only at just a half what it lacks makes a difference.
+    let lacks = || value.mul_add(100.0, -product);
+    let half_up = || lacks() > 0.0 || (lacks() == 0.0 && below % 2 == 1);
+    below + u64::from(rest > 0.5 || (rest == 0.5 && half_up()))
 }
 
 /// Reads a size in sectors: a number without a unit is such; what is no whole sector is cut off.
