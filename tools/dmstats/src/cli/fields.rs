@@ -60,7 +60,7 @@ impl Section {
 
 /// A field.
 pub struct Field {
-    pub id: Id,
+    pub id: FieldId,
     pub name: &'static str,
     pub heading: &'static str,
     /// How wide its column is at least; numbers stand at its right.
@@ -75,13 +75,13 @@ macro_rules! fields {
     ($($section:ident $id:ident $name:ident $heading:literal $width:literal $side:ident $kind:ident $about:literal;)*) => {
         /// Which field it is.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Id {
+        pub enum FieldId {
             $($id),*
         }
 
         /// All fields.
         pub const FIELDS: &[Field] = &[$(Field {
-            id: Id::$id,
+            id: FieldId::$id,
             name: stringify!($name),
             heading: $heading,
             width: $width,
@@ -403,44 +403,44 @@ impl<'a> Row<'a> {
         }
     }
 
-    fn write_stats(&self, field: Id, style: &Style, out: &mut Vec<u8>) -> Option<f64> {
+    fn write_stats(&self, field: FieldId, style: &Style, out: &mut Vec<u8>) -> Option<f64> {
         let (counters, metrics) = (&self.counters, &self.metrics);
         match field {
-            Id::ReadCount => number(counters.reads, out),
-            Id::ReadsMergedCount => number(counters.reads_merged, out),
-            Id::ReadSectorCount => number(counters.read_sectors, out),
-            Id::ReadTime => number(counters.read_time, out),
-            Id::WriteCount => number(counters.writes, out),
-            Id::WritesMergedCount => number(counters.writes_merged, out),
-            Id::WriteSectorCount => number(counters.write_sectors, out),
-            Id::WriteTime => number(counters.write_time, out),
-            Id::InProgressCount => number(counters.in_progress, out),
-            Id::IoTicks => number(counters.io_ticks, out),
-            Id::QueueTicks => number(counters.queue_ticks, out),
-            Id::ReadTicks => number(counters.read_ticks, out),
-            Id::WriteTicks => number(counters.write_ticks, out),
-            Id::ReadsMergedPerSec => rate(metrics.reads_merged_per_sec, out),
-            Id::WritesMergedPerSec => rate(metrics.writes_merged_per_sec, out),
-            Id::ReadsPerSec => rate(metrics.reads_per_sec, out),
-            Id::WritesPerSec => rate(metrics.writes_per_sec, out),
-            Id::ReadSizePerSec => size(metrics.read_sectors_per_sec.trunc(), style, out),
-            Id::WriteSizePerSec => size(metrics.write_sectors_per_sec.trunc(), style, out),
-            Id::AvgRequestSize => size(metrics.average_size.trunc(), style, out),
-            Id::QueueSize => rate(metrics.queue_size, out),
-            Id::Await => rate(metrics.average_wait / 1e6, out),
-            Id::ReadAwait => rate(metrics.read_wait / 1e6, out),
-            Id::WriteAwait => rate(metrics.write_wait / 1e6, out),
-            Id::Throughput => rate(metrics.throughput, out),
-            Id::ServiceTime => rate(metrics.service_time / 1e6, out),
-            Id::Util => rate(metrics.utilization * 100.0, out),
-            Id::HistCount => self.histogram(style, false, Bins::None, out),
-            Id::HistCountBounds => self.histogram(style, false, Bins::Bounds, out),
-            Id::HistCountRanges => self.histogram(style, false, Bins::Ranges, out),
-            Id::HistPercent => self.histogram(style, true, Bins::None, out),
-            Id::HistPercentBounds => self.histogram(style, true, Bins::Bounds, out),
-            Id::HistPercentRanges => self.histogram(style, true, Bins::Ranges, out),
-            Id::IntervalNs => number(self.interval_ns, out),
-            Id::Interval => {
+            FieldId::ReadCount => number(counters.reads, out),
+            FieldId::ReadsMergedCount => number(counters.reads_merged, out),
+            FieldId::ReadSectorCount => number(counters.read_sectors, out),
+            FieldId::ReadTime => number(counters.read_time, out),
+            FieldId::WriteCount => number(counters.writes, out),
+            FieldId::WritesMergedCount => number(counters.writes_merged, out),
+            FieldId::WriteSectorCount => number(counters.write_sectors, out),
+            FieldId::WriteTime => number(counters.write_time, out),
+            FieldId::InProgressCount => number(counters.in_progress, out),
+            FieldId::IoTicks => number(counters.io_ticks, out),
+            FieldId::QueueTicks => number(counters.queue_ticks, out),
+            FieldId::ReadTicks => number(counters.read_ticks, out),
+            FieldId::WriteTicks => number(counters.write_ticks, out),
+            FieldId::ReadsMergedPerSec => rate(metrics.reads_merged_per_sec, out),
+            FieldId::WritesMergedPerSec => rate(metrics.writes_merged_per_sec, out),
+            FieldId::ReadsPerSec => rate(metrics.reads_per_sec, out),
+            FieldId::WritesPerSec => rate(metrics.writes_per_sec, out),
+            FieldId::ReadSizePerSec => size(metrics.read_sectors_per_sec.trunc(), style, out),
+            FieldId::WriteSizePerSec => size(metrics.write_sectors_per_sec.trunc(), style, out),
+            FieldId::AvgRequestSize => size(metrics.average_size.trunc(), style, out),
+            FieldId::QueueSize => rate(metrics.queue_size, out),
+            FieldId::Await => rate(metrics.average_wait / 1e6, out),
+            FieldId::ReadAwait => rate(metrics.read_wait / 1e6, out),
+            FieldId::WriteAwait => rate(metrics.write_wait / 1e6, out),
+            FieldId::Throughput => rate(metrics.throughput, out),
+            FieldId::ServiceTime => rate(metrics.service_time / 1e6, out),
+            FieldId::Util => rate(metrics.utilization * 100.0, out),
+            FieldId::HistCount => self.histogram(style, false, Bins::None, out),
+            FieldId::HistCountBounds => self.histogram(style, false, Bins::Bounds, out),
+            FieldId::HistCountRanges => self.histogram(style, false, Bins::Ranges, out),
+            FieldId::HistPercent => self.histogram(style, true, Bins::None, out),
+            FieldId::HistPercentBounds => self.histogram(style, true, Bins::Bounds, out),
+            FieldId::HistPercentRanges => self.histogram(style, true, Bins::Ranges, out),
+            FieldId::IntervalNs => number(self.interval_ns, out),
+            FieldId::Interval => {
                 let seconds = self.interval_ns as f64 / 1e9;
                 text(format!("{seconds:.6}").as_bytes(), out);
                 Some(seconds)
@@ -449,47 +449,47 @@ impl<'a> Row<'a> {
         }
     }
 
-    fn write_region(&self, field: Id, style: &Style, out: &mut Vec<u8>) -> Option<f64> {
+    fn write_region(&self, field: FieldId, style: &Style, out: &mut Vec<u8>) -> Option<f64> {
         let region = self.region()?;
         let size = |sectors: u64, out| size(sectors as f64, style, out);
         let is_group = matches!(self.object, Object::Group(..));
         // Of a group it is a sum, which not all fields need.
         let (start, len) = (|| self.span().0, || self.span().1);
         match field {
-            Id::RegionId => match self.object {
+            FieldId::RegionId => match self.object {
                 Object::Group(_, group) => beyond(group.members.to_string().as_bytes(), out),
                 _ => number(region.id.into(), out),
             },
-            Id::RegionStart => size(if is_group { start() } else { region.start }, out),
-            Id::RegionLen => size(if is_group { len() } else { region.len }, out),
-            Id::AreaId => match self.object {
+            FieldId::RegionStart => size(if is_group { start() } else { region.start }, out),
+            FieldId::RegionLen => size(if is_group { len() } else { region.len }, out),
+            FieldId::AreaId => match self.object {
                 Object::Area(_, area) => number(area, out),
                 _ => number(0, out),
             },
-            Id::AreaStart => size(start(), out),
-            Id::AreaLen => match self.object {
+            FieldId::AreaStart => size(start(), out),
+            FieldId::AreaLen => match self.object {
                 Object::Area(..) | Object::Group(..) => size(len(), out),
                 Object::Region(region) => size(region.step.min(region.len), out),
             },
-            Id::AreaOffset => size(start().saturating_sub(region.start), out),
-            Id::AreaCount => number(if is_group { 1 } else { region.areas() }, out),
-            Id::GroupId => match self.group() {
+            FieldId::AreaOffset => size(start().saturating_sub(region.start), out),
+            FieldId::AreaCount => number(if is_group { 1 } else { region.areas() }, out),
+            FieldId::GroupId => match self.group() {
                 Some((id, _)) => number(id.into(), out),
                 None => beyond(b"-", out),
             },
-            Id::ProgramId => text(&region.program, out),
-            Id::UserData if is_group => None,
-            Id::UserData => text(&region.user, out),
-            Id::Precise => text(if region.precise { b"1" } else { b"0" }, out),
-            Id::HistBins => {
+            FieldId::ProgramId => text(&region.program, out),
+            FieldId::UserData if is_group => None,
+            FieldId::UserData => text(&region.user, out),
+            FieldId::Precise => text(if region.precise { b"1" } else { b"0" }, out),
+            FieldId::HistBins => {
                 let bounds = self.bounds().len();
                 digits((if bounds == 0 { 0 } else { bounds + 1 }) as u64, out);
                 None
             }
-            Id::HistBounds => self.labels(style, Bins::Bounds, out),
-            Id::HistRanges => self.labels(style, Bins::Ranges, out),
-            Id::StatsName => text(&self.name(), out),
-            Id::ObjType => text(self.kind().as_bytes(), out),
+            FieldId::HistBounds => self.labels(style, Bins::Bounds, out),
+            FieldId::HistRanges => self.labels(style, Bins::Ranges, out),
+            FieldId::StatsName => text(&self.name(), out),
+            FieldId::ObjType => text(self.kind().as_bytes(), out),
             _ => None,
         }
     }

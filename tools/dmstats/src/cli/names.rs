@@ -8,7 +8,7 @@ use std::fs;
 use dmstats::DeviceInfo;
 
 use super::fields::Cell;
-use super::fields::Id;
+use super::fields::FieldId;
 
 /// Whether a byte can stand in a name as it is; others are written as `\x20`, for udev's sake.
 fn plain(byte: u8) -> bool {
@@ -118,7 +118,7 @@ fn split(name: &[u8]) -> [String; 3] {
 }
 
 /// What stands in a field about the device.
-pub fn cell(info: &DeviceInfo, field: Id) -> Cell {
+pub fn cell(info: &DeviceInfo, field: FieldId) -> Cell {
     let lvm = info.uuid.starts_with(b"LVM-");
     let part = |index: usize| {
         if lvm {
@@ -136,17 +136,17 @@ pub fn cell(info: &DeviceInfo, field: Id) -> Cell {
     };
     let number = |value: u64| (value.to_string().into_bytes(), Some(value as f64));
     let (text, number) = match field {
-        Id::Name | Id::UnmangledName => (shown(&info.name).into_owned(), None),
-        Id::MangledName => (mangled(&shown(&info.name)), None),
-        Id::Uuid | Id::UnmangledUuid => (shown(&info.uuid).into_owned(), None),
-        Id::MangledUuid => (mangled(&shown(&info.uuid)), None),
-        Id::ReadAhead => number(
+        FieldId::Name | FieldId::UnmangledName => (shown(&info.name).into_owned(), None),
+        FieldId::MangledName => (mangled(&shown(&info.name)), None),
+        FieldId::Uuid | FieldId::UnmangledUuid => (shown(&info.uuid).into_owned(), None),
+        FieldId::MangledUuid => (mangled(&shown(&info.uuid)), None),
+        FieldId::ReadAhead => number(
             read(&sys(info, "queue/read_ahead_kb"))
                 .parse::<u64>()
                 .unwrap_or_default()
                 * 2,
         ),
-        Id::Blkdevname => {
+        FieldId::Blkdevname => {
             let link = fs::read_link(format!("/sys/dev/block/{}", info.devno)).unwrap_or_default();
             (
                 link.file_name()
@@ -156,7 +156,7 @@ pub fn cell(info: &DeviceInfo, field: Id) -> Cell {
                 None,
             )
         }
-        Id::Attr => {
+        FieldId::Attr => {
             let attr = [
                 if info.live { 'L' } else { '-' },
                 if info.inactive { 'I' } else { '-' },
@@ -165,31 +165,31 @@ pub fn cell(info: &DeviceInfo, field: Id) -> Cell {
             ];
             (attr.iter().collect::<String>().into_bytes(), None)
         }
-        Id::TablesLoaded => match (info.live, info.inactive) {
+        FieldId::TablesLoaded => match (info.live, info.inactive) {
             (true, true) => (b"Both".to_vec(), None),
             (true, false) => (b"Live".to_vec(), None),
             (false, true) => (b"Inactive".to_vec(), None),
             (false, false) => (b"None".to_vec(), None),
         },
-        Id::Suspended => (flag(info.suspended, "Suspended", "Active"), None),
-        Id::Readonly => (flag(info.read_only, "Read-only", "Writeable"), None),
-        Id::Devno => (info.devno.to_string().into_bytes(), None),
-        Id::Major => number(info.devno.major.into()),
-        Id::Minor => number(info.devno.minor.into()),
-        Id::Open => number(info.open.max(0) as u64),
-        Id::Segments => number(info.targets.into()),
-        Id::Events => number(info.events.into()),
-        Id::DeviceCount => number(others(info, "slaves").len() as u64),
-        Id::DevsUsed => (list(others(info, "slaves"), |other| other.mapped), None),
-        Id::DevnosUsed => (list(others(info, "slaves"), |other| other.number), None),
-        Id::BlkdevsUsed => (list(others(info, "slaves"), |other| other.node), None),
-        Id::DeviceRefCount => number(others(info, "holders").len() as u64),
-        Id::NamesUsingDev => (list(others(info, "holders"), |other| other.mapped), None),
-        Id::DevnosUsingDev => (list(others(info, "holders"), |other| other.number), None),
-        Id::Subsystem => (flag(lvm, "LVM", ""), None),
-        Id::VgName => (part(0), None),
-        Id::LvName => (part(1), None),
-        Id::LvLayer => (part(2), None),
+        FieldId::Suspended => (flag(info.suspended, "Suspended", "Active"), None),
+        FieldId::Readonly => (flag(info.read_only, "Read-only", "Writeable"), None),
+        FieldId::Devno => (info.devno.to_string().into_bytes(), None),
+        FieldId::Major => number(info.devno.major.into()),
+        FieldId::Minor => number(info.devno.minor.into()),
+        FieldId::Open => number(info.open.max(0) as u64),
+        FieldId::Segments => number(info.targets.into()),
+        FieldId::Events => number(info.events.into()),
+        FieldId::DeviceCount => number(others(info, "slaves").len() as u64),
+        FieldId::DevsUsed => (list(others(info, "slaves"), |other| other.mapped), None),
+        FieldId::DevnosUsed => (list(others(info, "slaves"), |other| other.number), None),
+        FieldId::BlkdevsUsed => (list(others(info, "slaves"), |other| other.node), None),
+        FieldId::DeviceRefCount => number(others(info, "holders").len() as u64),
+        FieldId::NamesUsingDev => (list(others(info, "holders"), |other| other.mapped), None),
+        FieldId::DevnosUsingDev => (list(others(info, "holders"), |other| other.number), None),
+        FieldId::Subsystem => (flag(lvm, "LVM", ""), None),
+        FieldId::VgName => (part(0), None),
+        FieldId::LvName => (part(1), None),
+        FieldId::LvLayer => (part(2), None),
         _ => (Vec::new(), None),
     };
     Cell { text, number }
