@@ -339,7 +339,7 @@ fn function(name: &CStr) -> Result<usize> {
     let mut address = 0;
     // SAFETY: The name ends with a NUL; the address is a local.
     to_result(unsafe { helpers::function_address(name.as_char_ptr(), &mut address) })?;
-    Ok(address as usize)
+    Ok(address)
 }
 
 /// A callback of the function tracer.
