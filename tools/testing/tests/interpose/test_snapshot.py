@@ -64,34 +64,28 @@ def test_snapshot_of_a_raw_disk_is_a_prefix_of_each_writer(snapshots, interpose,
     assert low.status().held > 0 and low.status().errors == 0
 
 
-def test_snapshot_below_a_throttle(snapshots, interpose, guest, disks):
+def test_snapshot_below_a_throttle(snapshots, interpose, guest, disks, cgroup):
     """Writes that were submitted before and wait in the cgroup's throttle are led as well."""
     disk = disks.null("nullb", 8)
     (store,) = disks.ram(16)
     low = interpose.low(disk)
     snapshots.make(low, store)
     number = interpose.number(disk)
-    guest.run(f"""set -e
-        mkdir -p /tmp/cg && mount -t cgroup2 none /tmp/cg
-        echo +io > /tmp/cg/cgroup.subtree_control
-        mkdir -p /tmp/cg/slow && echo "{number} wiops=2" > /tmp/cg/slow/io.max""")
-    try:
-        writer = guest.start(
-            "echo $$ > /tmp/cg/slow/cgroup.procs; exec fio --name=w --filename=" + disk
-            + " --rw=write --bs=4k --size=96k --direct=1 --ioengine=libaio --iodepth=32 --minimal"
-        )
-        stat = f"/sys/block/{disk.rpartition('/')[2]}/stat"
-        guest.run(f"until [ $(awk '{{ print $5 }}' {stat}) -ge 3 ]; do sleep 0.01; done")
-        low.attach("/dev/mapper/origin", "nofreeze")
-        before = snapshots.content()
-        # The rest at once.
-        guest.run(f"echo '{number} wiops=max' > /tmp/cg/slow/io.max")
-        assert writer.wait() == 0, writer.stdout.read()
-        assert low.status().stragglers > 0
-        assert snapshots.content() == before
-        low.detach("nofreeze")
-    finally:
-        guest.run("rmdir /tmp/cg/slow; umount /tmp/cg", check=False)
+    guest.run(f"echo '{number} wiops=2' > {cgroup}/io.max")
+    writer = guest.start(
+        f"echo $$ > {cgroup}/cgroup.procs; exec fio --name=w --filename={disk}"
+        " --rw=write --bs=4k --size=96k --direct=1 --ioengine=libaio --iodepth=32 --minimal"
+    )
+    stat = f"/sys/block/{disk.rpartition('/')[2]}/stat"
+    guest.run(f"until [ $(awk '{{ print $5 }}' {stat}) -ge 3 ]; do sleep 0.01; done")
+    low.attach("/dev/mapper/origin", "nofreeze")
+    before = snapshots.content()
+    # The rest at once.
+    guest.run(f"echo '{number} wiops=max' > {cgroup}/io.max")
+    assert writer.wait() == 0, writer.stdout.read()
+    assert low.status().stragglers > 0
+    assert snapshots.content() == before
+    low.detach("nofreeze")
 
 
 def test_snapshot_has_what_the_original_was_given(snapshots, interpose, guest, dm, disks):
