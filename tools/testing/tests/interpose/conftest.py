@@ -5,6 +5,7 @@ import pytest
 
 from lab import modules
 from tests.interpose.rig import Rig
+from tests.interpose.snapshots import Snapshots
 from tests.interpose.tops import Tops
 
 
@@ -19,6 +20,12 @@ def interpose(guest, dm):
 def tops(guest, dm, disks):
     """Makes tops of all kinds."""
     return Tops(guest, dm, disks)
+
+
+@pytest.fixture
+def snapshots(interpose, guest):
+    """Makes snapshots of an `interpose` device."""
+    return Snapshots(interpose, guest)
 
 
 @pytest.fixture

@@ -4,16 +4,9 @@
 import pytest
 
 from tests.interpose.rig import FILE_SYSTEMS
-from tests.interpose.snapshots import Snapshots
 
 # How a snapshot is mounted beside its original; nothing is replayed, so all must be in its place.
 BESIDE = {"ext4": "ro,noload", "xfs": "ro,norecovery,nouuid", "btrfs": "ro"}
-
-
-@pytest.fixture
-def snapshots(interpose, guest):
-    """Makes snapshots of an `interpose` device."""
-    return Snapshots(interpose, guest)
 
 
 @pytest.mark.parametrize("kind", FILE_SYSTEMS)

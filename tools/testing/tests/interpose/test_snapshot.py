@@ -3,13 +3,7 @@
 
 import pytest
 
-from tests.interpose.snapshots import CHUNK, Snapshots
-
-
-@pytest.fixture
-def snapshots(interpose, guest):
-    """Makes snapshots of an `interpose` device."""
-    return Snapshots(interpose, guest)
+from tests.interpose.snapshots import CHUNK
 
 
 def test_snapshot_of_a_mounted_file_system(interpose, snapshots, guest, disks):

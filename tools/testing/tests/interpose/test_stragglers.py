@@ -1,17 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Bios that were submitted before there was a top: the hook that catches them, and how long it stays."""
 
-import pytest
-
 from lab import patience
 from tests.interpose.rig import ENTRY, SECOND
-from tests.interpose.snapshots import Snapshots
-
-
-@pytest.fixture
-def snapshots(interpose, guest):
-    """Makes snapshots of an `interpose` device."""
-    return Snapshots(interpose, guest)
 
 
 def test_second_hook_is_for_a_moment(interpose, guest, disks):
