@@ -6,6 +6,8 @@ use std::fmt;
 
 use rangemap::RangeInclusiveSet;
 
+use crate::message::digits;
+
 /// The highest id that the kernel gives (its `INT_MAX`).
 pub const MAX_ID: u32 = i32::MAX as u32;
 
@@ -71,6 +73,20 @@ impl IdSet {
             .flat_map(|(first, last)| known.range(first..=last).map(|(id, _)| *id))
     }
 
+    /// Writes it as a list such as `0-3,7`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        for (index, (first, last)) in self.ranges().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            digits(first.into(), out);
+            if first != last {
+                out.push(b'-');
+                digits(last.into(), out);
+            }
+        }
+    }
+
     /// Reads a list such as `0-3,7`. Items may come in any order and more than once; ranges may not run
     /// backwards. `None` for what is no list.
     pub fn parse(text: &[u8]) -> Option<Self> {
@@ -115,17 +131,9 @@ impl FromIterator<u32> for IdSet {
 
 impl fmt::Display for IdSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (first, last)) in self.ranges().enumerate() {
-            if index > 0 {
-                f.write_str(",")?;
-            }
-            if first == last {
-                write!(f, "{first}")?;
-            } else {
-                write!(f, "{first}-{last}")?;
-            }
-        }
-        Ok(())
+        let mut text = Vec::new();
+        self.write(&mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
     }
 }
 

@@ -123,6 +123,10 @@ fn about(command: &[u8], id: u32) -> Vec<u8> {
 
 /// Writes a number in decimal. The standard library takes four times as long, and there may be a million numbers.
 pub fn digits(mut number: u64, out: &mut Vec<u8>) {
+    if number < 10 {
+        out.push(b'0' + number as u8);
+        return;
+    }
     let mut digits = [0; 20];
     let mut start = digits.len();
     loop {

@@ -89,7 +89,9 @@ impl Group {
     /// What it is called: its alias, or its members.
     pub fn name(&self) -> Cow<'_, [u8]> {
         if self.alias.is_empty() {
-            Cow::Owned(self.members.to_string().into_bytes())
+            let mut members = Vec::new();
+            self.members.write(&mut members);
+            Cow::Owned(members)
         } else {
             Cow::Borrowed(&self.alias)
         }
