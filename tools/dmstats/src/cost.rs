@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::Device;
+use crate::Region;
 use crate::RegionSpec;
 use crate::Step;
 use crate::Transport;
@@ -38,13 +39,8 @@ pub fn areas(len: u64, step: Step) -> u64 {
     len.div_ceil(step.max(1))
 }
 
-/// The bytes of an area of such a region.
-pub fn area(spec: &RegionSpec, cpus: u64) -> u64 {
-    let bins = if spec.bounds.is_empty() {
-        0
-    } else {
-        spec.bounds.len() as u64 + 1
-    };
+/// The bytes of an area with so many bins.
+fn area_with(bins: u64, cpus: u64) -> u64 {
     let counters = AREA_CPU_BYTES.saturating_mul(cpus);
     let bins = BIN_BYTES
         .saturating_mul(bins)
@@ -52,10 +48,27 @@ pub fn area(spec: &RegionSpec, cpus: u64) -> u64 {
     AREA_BYTES.saturating_add(counters).saturating_add(bins)
 }
 
+/// The bytes of an area of such a region.
+pub fn area(spec: &RegionSpec, cpus: u64) -> u64 {
+    let bins = match spec.bounds.len() as u64 {
+        0 => 0,
+        bounds => bounds + 1,
+    };
+    area_with(bins, cpus)
+}
+
 /// The bytes that the kernel accounts for such a region.
 pub fn memory(len: u64, spec: &RegionSpec, cpus: u64) -> u64 {
     areas(len, spec.step)
         .saturating_mul(area(spec, cpus))
+        .saturating_add(REGION_BYTES)
+}
+
+/// The bytes that the kernel accounts for a region that there is.
+fn region_memory(region: &Region, cpus: u64) -> u64 {
+    region
+        .areas()
+        .saturating_mul(area_with(region.bins() as u64, cpus))
         .saturating_add(REGION_BYTES)
 }
 
@@ -82,15 +95,16 @@ pub fn holders(transport: &impl Transport) -> Vec<Holder> {
             .list()
             .unwrap_or_default();
         let mut programs: BTreeMap<&[u8], (u64, u64)> = BTreeMap::new();
-        for region in snapshot.regions.values() {
-            let spec = RegionSpec {
-                step: Step::Sectors(region.step),
-                bounds: region.bounds.clone(),
-                ..RegionSpec::whole()
-            };
-            let (regions, bytes) = programs.entry(&region.program).or_default();
-            *regions += 1;
-            *bytes = bytes.saturating_add(memory(region.len, &spec, cpus));
+        // Regions of a program mostly come in a row, and there may be thousands.
+        let all: Vec<_> = snapshot.regions.values().collect();
+        for row in all.chunk_by(|one, other| one.program == other.program) {
+            let sum = row.iter().fold(0u64, |sum, region| {
+                sum.saturating_add(region_memory(region, cpus))
+            });
+            let program = row.first().map_or(&[][..], |region| &region.program);
+            let (regions, bytes) = programs.entry(program).or_default();
+            *regions += row.len() as u64;
+            *bytes = bytes.saturating_add(sum);
         }
         holders.extend(
             programs
