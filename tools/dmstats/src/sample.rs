@@ -31,7 +31,7 @@ impl Counters {
     pub(crate) const IN_PROGRESS: usize = 8;
 
     /// In the order of the kernel's rows.
-    pub fn from_row(row: [u64; 13]) -> Self {
+    pub const fn from_row(row: [u64; 13]) -> Self {
         let [reads, reads_merged, read_sectors, read_time, writes, writes_merged, write_sectors, write_time, in_progress, io_ticks, queue_ticks, read_ticks, write_ticks] =
             row;
         Counters {
@@ -131,6 +131,12 @@ pub struct Count {
 }
 
 impl Count {
+    /// Nothing.
+    pub const NOTHING: Count = Count {
+        counters: Counters::from_row([0; 13]),
+        bins: Vec::new(),
+    };
+
     fn since(&self, earlier: &Self) -> Self {
         let fell = self.bins.len() != earlier.bins.len()
             || self

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use dmstats::bounds::time;
 use dmstats::message::digits;
 use dmstats::metrics::Metrics;
-use dmstats::Counters;
+use dmstats::Count;
 use dmstats::Group;
 use dmstats::Region;
 use dmstats::Snapshot;
@@ -268,10 +268,7 @@ pub struct Row<'a> {
     pub subject: &'a Subject<'a>,
     pub snapshot: &'a Snapshot,
     pub object: Object<'a>,
-    pub counters: Counters,
-    /// What the counters mean.
-    pub metrics: Metrics,
-    pub bins: &'a [u64],
+    pub count: &'a Count,
     pub interval_ns: u64,
 }
 
@@ -382,17 +379,28 @@ impl<'a> Row<'a> {
         }
     }
 
+    /// What its counters mean.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::new(&self.count.counters, self.interval_ns)
+    }
+
     /// What stands in a field.
     pub fn cell(&self, field: &Field, style: &Style) -> Cell {
         let mut text = Vec::new();
-        let number = self.write(field, style, &mut text);
+        let number = self.write(field, &self.metrics(), style, &mut text);
         Cell { text, number }
     }
 
-    /// Writes what stands in a field, and gives back what it is compared and sorted by.
-    pub fn write(&self, field: &Field, style: &Style, out: &mut Vec<u8>) -> Option<f64> {
+    /// Writes what stands in a field, and gives back what it is compared and sorted by; `metrics` are the row's.
+    pub fn write(
+        &self,
+        field: &Field,
+        metrics: &Metrics,
+        style: &Style,
+        out: &mut Vec<u8>,
+    ) -> Option<f64> {
         match field.section {
-            Section::Stats => self.write_stats(field.id, style, out),
+            Section::Stats => self.write_stats(field.id, metrics, style, out),
             Section::Region => self.write_region(field.id, style, out),
             Section::Special => number(1, out),
             _ => {
@@ -403,8 +411,14 @@ impl<'a> Row<'a> {
         }
     }
 
-    fn write_stats(&self, field: FieldId, style: &Style, out: &mut Vec<u8>) -> Option<f64> {
-        let (counters, metrics) = (&self.counters, &self.metrics);
+    fn write_stats(
+        &self,
+        field: FieldId,
+        metrics: &Metrics,
+        style: &Style,
+        out: &mut Vec<u8>,
+    ) -> Option<f64> {
+        let counters = &self.count.counters;
         match field {
             FieldId::ReadCount => number(counters.reads, out),
             FieldId::ReadsMergedCount => number(counters.reads_merged, out),
@@ -457,7 +471,10 @@ impl<'a> Row<'a> {
         let (start, len) = (|| self.span().0, || self.span().1);
         match field {
             FieldId::RegionId => match self.object {
-                Object::Group(_, group) => beyond(group.members.to_string().as_bytes(), out),
+                Object::Group(_, group) => {
+                    group.members.write(out);
+                    beyond(b"", out)
+                }
                 _ => number(region.id.into(), out),
             },
             FieldId::RegionStart => size(if is_group { start() } else { region.start }, out),
@@ -506,16 +523,17 @@ impl<'a> Row<'a> {
         out: &mut Vec<u8>,
     ) -> Option<f64> {
         let total: u64 = self
+            .count
             .bins
             .iter()
             .fold(0, |sum, count| sum.saturating_add(*count));
         let labels = match bins {
-            Bins::None => vec![String::new(); self.bins.len()],
+            Bins::None => vec![String::new(); self.count.bins.len()],
             _ => labels(self.bounds(), style, bins),
         };
         let label_width = if style.time_suffix { 6 } else { 10 };
         let mut words = Vec::new();
-        for (count, label) in self.bins.iter().zip(&labels) {
+        for (count, label) in self.count.bins.iter().zip(&labels) {
             let share = if total == 0 {
                 0.0
             } else {

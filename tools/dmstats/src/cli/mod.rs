@@ -23,7 +23,7 @@ use std::time::Instant;
 
 use clap::CommandFactory;
 use clap::Parser;
-use dmstats::metrics::Metrics;
+use dmstats::Count;
 use dmstats::Devno;
 use dmstats::Find;
 use dmstats::IdSet;
@@ -829,16 +829,13 @@ impl Shown {
         interval_ns: u64,
         rows: &mut Vec<Row<'r>>,
     ) {
-        let row = |object, count: Option<&'r dmstats::Count>| Row {
+        static NOTHING: Count = Count::NOTHING;
+        let row = |object, count: Option<&'r Count>| Row {
             error: None,
             subject,
             snapshot,
             object,
-            counters: count.map(|count| count.counters).unwrap_or_default(),
-            metrics: count.map_or_else(Metrics::default, |count| {
-                Metrics::new(&count.counters, interval_ns)
-            }),
-            bins: count.map_or(&[][..], |count| &count.bins),
+            count: count.unwrap_or(&NOTHING),
             interval_ns,
         };
         let wanted = |region: &&dmstats::Region| {

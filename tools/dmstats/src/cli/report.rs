@@ -118,6 +118,22 @@ impl Table {
             .map(move |line| (line * columns..(line + 1) * columns).map(|index| self.cell(index)))
     }
 
+    /// The cells of each line, with a separator between them.
+    fn joined(&self, separator: &[u8]) -> Vec<u8> {
+        let mut out =
+            Vec::with_capacity(self.text.len() + self.ends.len() * separator.len().max(1));
+        for line in self.lines() {
+            for (column, cell) in line.enumerate() {
+                if column > 0 {
+                    out.extend_from_slice(separator);
+                }
+                out.extend_from_slice(cell);
+            }
+            out.push(b'\n');
+        }
+        out
+    }
+
     /// A line for each column.
     fn transposed(&self, separator: &[u8]) -> Vec<u8> {
         let columns = self.widths.len();
@@ -187,70 +203,66 @@ impl Layout {
             }
         }
         for (row, selected) in rows {
+            let metrics = row.metrics();
             for (column, field) in self.fields.iter().enumerate() {
-                table.add(column, |out| self.value(row, field, selected, out));
+                let write = |out: &mut Vec<u8>| {
+                    if field.section == Section::Special {
+                        out.push(b'0' + u8::from(selected));
+                    } else {
+                        row.write(field, &metrics, &self.style, out);
+                    }
+                };
+                table.add(column, |out| self.value(field, write, out));
             }
         }
-        let separator = self.separator.as_deref().unwrap_or(" ").as_bytes();
-        if self.transposed {
-            table.transposed(separator)
-        } else {
-            self.lines(&table, separator)
+        match (&self.separator, self.transposed) {
+            (Some(separator), true) => table.transposed(separator.as_bytes()),
+            (None, true) => table.transposed(b" "),
+            (Some(separator), false) => table.joined(separator.as_bytes()),
+            (None, false) => self.in_columns(&table),
         }
     }
 
-    fn lines(&self, table: &Table, separator: &[u8]) -> Vec<u8> {
-        let widths: Vec<usize> = match self.separator {
-            Some(_) => vec![0; self.fields.len()],
-            None => {
-                let columns = self.fields.iter().zip(&table.widths);
-                columns
-                    .map(|(field, widest)| field.width.max(*widest))
-                    .collect()
-            }
-        };
-        let lines = table.ends.len() / widths.len();
-        let mut out = Vec::with_capacity(
-            table.text.len().max(lines * widths.iter().sum::<usize>())
-                + table.ends.len() * separator.len().max(1),
-        );
-        for (index, line) in table.lines().enumerate() {
+    /// The lines with each cell at the same place in all of them.
+    fn in_columns(&self, table: &Table) -> Vec<u8> {
+        let mut end = 0;
+        let columns = self.fields.iter().zip(&table.widths);
+        let places: Vec<(usize, usize, bool)> = columns
+            .map(|(field, widest)| {
+                let start = end;
+                end += field.width.max(*widest) + 1;
+                (start, end - 1, field.right)
+            })
+            .collect();
+        let lines = table.ends.len() / places.len();
+        let mut out = vec![b' '; lines * end];
+        let all = out.chunks_exact_mut(end).zip(table.lines()).enumerate();
+        for (index, (line, cells)) in all {
             let heading = index == 0 && self.headings != Headings::None;
-            for (column, word) in line.enumerate() {
-                if column > 0 {
-                    out.extend_from_slice(separator);
-                }
-                let pad = widths[column].saturating_sub(word.len());
-                if self.fields[column].right && !heading {
-                    out.resize(out.len() + pad, b' ');
-                    out.extend_from_slice(word);
+            for (cell, &(start, end, right)) in cells.zip(&places) {
+                let start = if right && !heading {
+                    end - cell.len()
                 } else {
-                    out.extend_from_slice(word);
-                    out.resize(out.len() + pad, b' ');
-                }
+                    start
+                };
+                line[start..start + cell.len()].copy_from_slice(cell);
             }
-            out.push(b'\n');
+            line[end - 1] = b'\n';
         }
         out
     }
 
-    fn value(&self, row: &Row<'_>, field: &Field, selected: bool, out: &mut Vec<u8>) {
+    /// Writes a cell, which `write` does, with what is before and behind it.
+    #[inline]
+    fn value(&self, field: &Field, write: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
         if !self.prefixes {
-            self.bare(row, field, selected, out);
+            write(out);
             return;
         }
         let quote = if self.quoted { "'" } else { "" };
         out.extend(format!("DM_{}={quote}", field.name.to_ascii_uppercase()).bytes());
-        self.bare(row, field, selected, out);
+        write(out);
         out.extend(quote.bytes());
-    }
-
-    fn bare(&self, row: &Row<'_>, field: &Field, selected: bool, out: &mut Vec<u8>) {
-        if field.section == Section::Special {
-            out.push(b'0' + u8::from(selected));
-        } else {
-            row.write(field, &self.style, out);
-        }
     }
 
     /// The rows as JSON: plain numbers of bytes and nanoseconds, whatever fields and units are asked for.
@@ -313,8 +325,8 @@ fn json_row(row: &Row<'_>, counted: bool) -> Value {
         all.insert("attribution_error".into(), json!(error));
     }
     if counted {
-        let (counters, metrics) = (&row.counters, &row.metrics);
-        all.insert("histogram".into(), json!(row.bins));
+        let (counters, metrics) = (&row.count.counters, row.metrics());
+        all.insert("histogram".into(), json!(row.count.bins));
         all.insert(
             "counters".into(),
             json!({

@@ -114,8 +114,10 @@ fn whole(value: f64, out: &mut Vec<u8>) {
 
 /// Writes a number with two decimals, as `{:.2}` has it, which takes thousands of instructions.
 pub fn two_decimals(value: f64, out: &mut Vec<u8>) {
+    if value.to_bits() == 0 {
+        out.extend_from_slice(b"0.00");
     // Of larger ones the hundredths are not exact.
-    if value.is_sign_positive() && value < 1e9 {
+    } else if value.is_sign_positive() && value < 1e9 {
         let hundredths = hundredths(value);
         let digit = |number: u64| b'0' + (number % 10) as u8;
         digits(hundredths / 100, out);
