@@ -185,6 +185,35 @@ impl Totals {
     }
 }
 
+/// What a read needs to know of the settings, in one word: it is looked at once for each.
+#[derive(Clone, Copy)]
+pub(crate) struct ReadSettings(u32);
+
+impl ReadSettings {
+    const VERIFY: u32 = 1 << 31;
+
+    fn of(settings: &Settings) -> Self {
+        let verify = if settings.is_set(Knob::VerifyReads) {
+            Self::VERIFY
+        } else {
+            0
+        };
+        ReadSettings(verify | settings.get(Knob::ReadCacheThreshold))
+    }
+
+    /// Whether what is read from the cache device is compared with its checksum.
+    #[inline]
+    pub(crate) fn verifies(self) -> bool {
+        self.0 & Self::VERIFY != 0
+    }
+
+    /// What is read is copied if it is of a run of at most so many blocks; 0: it is not.
+    #[inline]
+    pub(crate) fn cache_threshold(self) -> u32 {
+        self.0 & !Self::VERIFY
+    }
+}
+
 /// A cache.
 #[pin_data]
 pub(crate) struct Cache {
@@ -240,10 +269,8 @@ pub(crate) struct Cache {
     batches: Atomic<u64>,
     /// The batch that may be writing what was discarded meanwhile.
     discarded_in: Atomic<u64>,
-    /// [`Knob::VerifyReads`], for bios.
-    verify_reads: Atomic<u32>,
-    /// [`Knob::ReadCacheThreshold`], for bios.
-    read_cache_threshold: Atomic<u32>,
+    /// What reads need to know of the settings: see [`ReadSettings`].
+    read_settings: Atomic<u32>,
     /// [`Superblock::ordered`], for bios.
     ordered: Atomic<u32>,
     /// Something damaged was found that user space was not told of.
@@ -374,8 +401,7 @@ impl Cache {
         let queue = OwnedQueue::new(c"dm-lc").map_err(no_memory)?;
         let settings = options.settings;
         let mode = settings.mode;
-        let verify_reads = settings.get(Knob::VerifyReads);
-        let read_cache_threshold = settings.get(Knob::ReadCacheThreshold);
+        let read_settings = ReadSettings::of(&settings);
         let lost_sectors = superblock.lost.sectors();
         let uuid = superblock.uuid;
 
@@ -408,8 +434,7 @@ impl Cache {
             paused: Atomic::new(0),
             batches: Atomic::new(0),
             discarded_in: Atomic::new(0),
-            verify_reads: Atomic::new(verify_reads),
-            read_cache_threshold: Atomic::new(read_cache_threshold),
+            read_settings: Atomic::new(read_settings.0),
             ordered: Atomic::new(0),
             damage: Atomic::new(0),
             lost_sectors: Atomic::new(lost_sectors),
@@ -711,10 +736,8 @@ impl Cache {
     pub(crate) fn change_settings(this: &Shared<Self>, settings: Settings) {
         let before = core::mem::replace(&mut *this.settings.lock(), settings);
         this.mode.store(settings.mode as u32, Relaxed);
-        this.verify_reads
-            .store(settings.get(Knob::VerifyReads), Relaxed);
-        this.read_cache_threshold
-            .store(settings.get(Knob::ReadCacheThreshold), Relaxed);
+        this.read_settings
+            .store(ReadSettings::of(&settings).0, Relaxed);
         if settings.mode == Mode::Passthrough {
             crate::room::forget_clean(this);
         }
@@ -731,16 +754,10 @@ impl Cache {
         self.mode.load(Relaxed) == mode as u32
     }
 
-    /// Whether reads from the cache device are compared with their checksums.
+    /// What reads need to know of the settings. Any context.
     #[inline]
-    pub(crate) fn verifies_reads(&self) -> bool {
-        self.verify_reads.load(Relaxed) != 0
-    }
-
-    /// What is read is copied if it is of a run of at most so many blocks; 0: it is not.
-    #[inline]
-    pub(crate) fn read_cache_threshold(&self) -> u32 {
-        self.read_cache_threshold.load(Relaxed)
+    pub(crate) fn read_settings(&self) -> ReadSettings {
+        ReadSettings(self.read_settings.load(Relaxed))
     }
 
     /// Data on the cache device is not as it was written. Any context.

@@ -562,7 +562,7 @@ impl Shard {
     }
 
     /// Where the first sectors of a part are.
-    #[inline]
+    #[inline(always)]
     pub fn look(&self, part: &Part) -> Look {
         let first = part.first();
         let bit = 1u8 << first;

@@ -73,7 +73,7 @@ pub(crate) fn noted(
     sectors: u32,
     from_backing: bool,
 ) -> Option<Wanted> {
-    let blocks = cache.read_cache_threshold();
+    let blocks = cache.read_settings().cache_threshold();
     let is_long = cache.admission.lock().is_long(sector, sectors, blocks);
     if !from_backing {
         return None;
@@ -113,7 +113,7 @@ pub(crate) fn run(this: &Shared<Cache>) {
 
 /// Whether copies are wanted now.
 fn may_promote(cache: &Cache) -> bool {
-    cache.read_cache_threshold() != 0
+    cache.read_settings().cache_threshold() != 0
         && !cache.is_suspended()
         && !cache.has_failed()
         && !cache.is_in(Mode::Passthrough)

@@ -4,7 +4,10 @@
 //! behind it as are there too. The rest comes back as another bio.
 
 use crate::{
-    cache::Cache,
+    cache::{
+        Cache,
+        ReadSettings, //
+    },
     checksum::Sum,
     index::{
         parts,
@@ -47,7 +50,8 @@ pub(crate) fn map<'a>(
     mut bio: MapBio<'a, LcTarget>,
 ) -> Mapped<'a> {
     let sector = bio.sector();
-    let place = find(cache, &bio);
+    let settings = cache.read_settings();
+    let place = find(cache, settings, &bio);
     let sectors = match &place {
         Place::Backing(sectors)
         | Place::Cache(_, sectors, ..)
@@ -61,7 +65,7 @@ pub(crate) fn map<'a>(
         }
         return bio.kill();
     }
-    if cache.read_cache_threshold() != 0 {
+    if settings.cache_threshold() != 0 {
         let from_backing = matches!(place, Place::Backing(_));
         bio.per_bio().wanted = promote::noted(cache, sector, sectors, from_backing);
     }
@@ -91,7 +95,7 @@ pub(crate) fn map<'a>(
 }
 
 #[inline]
-fn find(cache: &Cache, bio: &Bio) -> Place {
+fn find(cache: &Cache, settings: ReadSettings, bio: &Bio) -> Place {
     let mut parts = parts(bio.sector(), bio.sectors());
     let Some(first) = parts.next() else {
         return Place::Backing(0);
@@ -110,7 +114,7 @@ fn find(cache: &Cache, bio: &Bio) -> Place {
             let turn = cache.readers.begin();
             drop(shard);
             let sum = match look.crc() {
-                _ if !cache.verifies_reads() => None,
+                _ if !settings.verifies() => None,
                 None => {
                     let (sectors, stored) = (look.sectors, look.stored());
                     return Place::Part(position, sectors, turn, stored, look.clean);

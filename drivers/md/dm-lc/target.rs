@@ -156,6 +156,7 @@ impl Target for LcTarget {
         }
     }
 
+    #[inline]
     fn end_io<'a>(&self, mut bio: EndBio<'a, Self>) -> Ended<'a> {
         // Almost always there is nothing else to look at.
         let PerBio {
