@@ -72,7 +72,7 @@ def speed():
     def lines(column, path):
         for line, rw, words in (
             ("4 KiB random write", "randwrite", "--bs=4k --size=48m"),
-            ("4 KiB random read of that", "randread", "--bs=4k --size=48m"),
+            ("4 KiB random read of that", "randread", "--bs=4k --size=48m --loops=8"),
             ("4 KiB write, fsync, over that", "randwrite", "--bs=4k --size=48m --fsync=1 --number_ios=2000"),
             ("4 KiB write, fsync, new blocks", "randwrite",
              "--bs=4k --offset=64m --size=16m --fsync=1 --number_ios=2000"),
