@@ -1,19 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A cache in use: its state, which all tables of a mapped device share, and its work items.
-//!
-//! | work item | what it does | started by |
-//! |---|---|---|
-//! | log | writes buffers that are full, serves flushes, see [`crate::commit`]; makes room, see [`crate::room`] | `map`, the writeback |
-//! | log timer | writes the open buffer | the first write to a buffer |
-//! | admit | writes that waited for room, see [`crate::write`] | whatever makes room |
-//! | writeback | writes the log back, see [`crate::writeback`] | the log item, `map`, messages |
-//! | retry timer | the writeback, after the backing device failed | the writeback |
-//! | barrier timer | as log, for flushes that may wait for others | the first of them |
-//! | verify | reads whose checksum is that of more than they ask for, see [`crate::verify`] | `map` |
-//! | promote | copies what was read, see [`crate::promote`] | `end_io` |
-//! | pace | lets in writes that are slowed down, see [`crate::throttle`] | the first that waits |
-//! | clock | what is to be done every second, see [`crate::clock`] | settings that want it |
+//! A cache in use: its state, which all tables of a mapped device share.
 //!
 //! Locks, in the order in which they are taken:
 //!
@@ -28,38 +15,24 @@
 
 use crate::{
     admission::Admission,
+    adopt,
     clock::Clock,
     commit::Committer,
     disk::Disk,
-    format::{
-        BackingId,
-        Due,
-        Found,
-        Lost,
-        Superblock,
-        Uuid, //
-    },
+    format::Uuid,
     index::{
-        parts,
-        shard_of,
         Counters,
         Shard,
         Usage,
         SHARDS, //
     },
     log::Log,
-    platform::{
-        crc32c,
-        zeroed, //
-    },
     promote::Promoter,
     readers::Readers,
-    recovery,
     registry::Devices,
     space::{
         Space,
         BUFFERS,
-        MIN_CACHE_SECTORS,
         RECORD_SECTORS, //
     },
     table_line::{
@@ -71,6 +44,18 @@ use crate::{
     target::LcTarget,
     throttle::Throttle,
     verify::Verifier,
+    work::{
+        ADMIT,
+        BARRIER_TIMER,
+        CLOCK,
+        LOG,
+        LOG_TIMER,
+        PACE,
+        PROMOTE,
+        RETRY_TIMER,
+        VERIFY,
+        WRITEBACK, //
+    },
     writeback::Writer,
     NAME, //
 };
@@ -96,34 +81,16 @@ use kernel::{
         Mutex, //
     },
     time::{
-        msecs_to_jiffies,
         Instant,
         Monotonic, //
     },
     workqueue::{
-        impl_has_delayed_work,
-        impl_has_work,
         new_delayed_work,
         new_work,
         DelayedWork,
-        Work,
-        WorkItem, //
+        Work, //
     }, //
 };
-
-const LOG: u64 = 0;
-const ADMIT: u64 = 1;
-const WRITEBACK: u64 = 2;
-const LOG_TIMER: u64 = 3;
-const RETRY_TIMER: u64 = 4;
-const BARRIER_TIMER: u64 = 5;
-const CLOCK: u64 = 6;
-const VERIFY: u64 = 7;
-const PACE: u64 = 8;
-const PROMOTE: u64 = 9;
-
-/// How often writes are let in that are slowed down, in milliseconds.
-const PACE_MS: u32 = 10;
 
 /// The window of the writeback, in sectors: as many full records as there may be.
 pub(crate) const WINDOW_SECTORS: u64 = 2 * BUFFERS as u64 * RECORD_SECTORS;
@@ -224,19 +191,19 @@ pub(crate) struct Cache {
     pub(crate) uuid: Uuid,
     /// The table in use, to tell of events.
     #[pin]
-    table: IrqLock<Option<Table>>,
+    pub(crate) table: IrqLock<Option<Table>>,
     #[pin]
     settings: IrqLock<Settings>,
     /// [`Settings::mode`], for bios.
     mode: Atomic<u32>,
     /// Nothing is written to the cache device any more.
-    failed: OnceFlag,
+    pub(crate) failed: OnceFlag,
     /// It has failed, and what it has nothing of goes to the backing device: see [`Cache::fail`].
     bypassed: OnceFlag,
     /// For what is said of damaged data.
     #[pin]
     pub(crate) damage_told: Ratelimit,
-    suspended: Atomic<u32>,
+    pub(crate) suspended: Atomic<u32>,
 
     pub(crate) shards: KVec<Pin<KBox<IrqLock<Shard>>>>,
     #[pin]
@@ -250,7 +217,7 @@ pub(crate) struct Cache {
     /// The memory of each buffer.
     pub(crate) memory: KVec<SharedMemory>,
     /// Up to this position the log is on the cache device, from there on in memory.
-    written: Atomic<u64>,
+    pub(crate) written: Atomic<u64>,
     /// Up to this position, and to the record with this id, it is durable.
     pub(crate) durable: Atomic<u64>,
     pub(crate) durable_id: Atomic<u64>,
@@ -271,8 +238,8 @@ pub(crate) struct Cache {
     discarded_in: Atomic<u64>,
     /// What reads need to know of the settings: see [`ReadSettings`].
     read_settings: Atomic<u32>,
-    /// [`Superblock::ordered`], for bios.
-    ordered: Atomic<u32>,
+    /// [`Superblock::ordered`](crate::format::Superblock::ordered), for bios.
+    pub(crate) ordered: Atomic<u32>,
     /// Something damaged was found that user space was not told of.
     damage: Atomic<u32>,
     /// How many sectors are lost, by the superblock.
@@ -301,42 +268,27 @@ pub(crate) struct Cache {
     pub(crate) admission: IrqLock<Admission>,
     pub(crate) totals: Totals,
 
-    queue: OwnedQueue,
+    pub(crate) queue: OwnedQueue,
     #[pin]
-    log_work: Work<Cache, LOG>,
+    pub(crate) log_work: Work<Cache, LOG>,
     #[pin]
-    admit_work: Work<Cache, ADMIT>,
+    pub(crate) admit_work: Work<Cache, ADMIT>,
     #[pin]
-    writeback_work: Work<Cache, WRITEBACK>,
+    pub(crate) writeback_work: Work<Cache, WRITEBACK>,
     #[pin]
-    verify_work: Work<Cache, VERIFY>,
+    pub(crate) verify_work: Work<Cache, VERIFY>,
     #[pin]
-    promote_work: Work<Cache, PROMOTE>,
+    pub(crate) promote_work: Work<Cache, PROMOTE>,
     #[pin]
-    log_timer: DelayedWork<Cache, LOG_TIMER>,
+    pub(crate) log_timer: DelayedWork<Cache, LOG_TIMER>,
     #[pin]
-    retry_timer: DelayedWork<Cache, RETRY_TIMER>,
+    pub(crate) retry_timer: DelayedWork<Cache, RETRY_TIMER>,
     #[pin]
-    barrier_timer: DelayedWork<Cache, BARRIER_TIMER>,
+    pub(crate) barrier_timer: DelayedWork<Cache, BARRIER_TIMER>,
     #[pin]
-    clock_work: DelayedWork<Cache, CLOCK>,
+    pub(crate) clock_work: DelayedWork<Cache, CLOCK>,
     #[pin]
-    pace_timer: DelayedWork<Cache, PACE>,
-}
-
-impl_has_work! {
-    impl HasWork<Cache, 0> for Cache { self.log_work }
-    impl HasWork<Cache, 1> for Cache { self.admit_work }
-    impl HasWork<Cache, 2> for Cache { self.writeback_work }
-    impl HasWork<Cache, 7> for Cache { self.verify_work }
-    impl HasWork<Cache, 9> for Cache { self.promote_work }
-}
-impl_has_delayed_work! {
-    impl HasDelayedWork<Cache, 3> for Cache { self.log_timer }
-    impl HasDelayedWork<Cache, 4> for Cache { self.retry_timer }
-    impl HasDelayedWork<Cache, 5> for Cache { self.barrier_timer }
-    impl HasDelayedWork<Cache, 6> for Cache { self.clock_work }
-    impl HasDelayedWork<Cache, 8> for Cache { self.pace_timer }
+    pub(crate) pace_timer: DelayedWork<Cache, PACE>,
 }
 
 /// How many entries each shard of the index has: one for each block that fits into the log, and an
@@ -362,7 +314,7 @@ impl Cache {
             .backing
             .reopen()
             .map_err(|errno| CtrError::new(errno, c"Failed to open backing device"))?;
-        let superblock = superblock_for(&disk, &backing, backing_sectors, options)?;
+        let superblock = adopt::superblock_for(&disk, &backing, backing_sectors, options)?;
         let space = superblock.space;
 
         let mut shards =
@@ -464,200 +416,9 @@ impl Cache {
         .map_err(no_memory)
     }
 
-    /// Reads the log, if that was not done before, and begins a session. Sleeps.
-    pub(crate) fn load(&self) -> Result {
-        let mut writer = self.writer.lock();
-        if self.failed.is_set() {
-            // The device can be resumed, so that it can be read from and removed.
-            return Ok(());
-        }
-        let Writer {
-            superblock,
-            block,
-            loaded,
-            ..
-        } = &mut *writer;
-        if !*loaded {
-            let due = self.recover(superblock)?;
-            // What was found may not be durable, though it is used from now on.
-            self.disk.device.flush()?;
-            superblock.epoch += 1;
-            superblock.durable_id = due.id;
-            self.head
-                .lock()
-                .log
-                .start(superblock.tail.position, due.position);
-            self.written.store(due.position, Release);
-            self.durable.store(due.position, Relaxed);
-            self.durable_id.store(due.id, Relaxed);
-            self.due_id.store(due.id, Relaxed);
-            self.tail_id.store(superblock.tail.id, Relaxed);
-            self.epoch.store(superblock.epoch, Relaxed);
-            self.committer.lock().start(superblock, due);
-            // Another table may have left writes in the volatile cache of the device.
-            self.backing_written.store(1, Relaxed);
-        }
-        superblock.clean = false;
-        self.disk.write_superblock(superblock, block)?;
-        self.ordered.store(superblock.ordered.into(), Relaxed);
-        *loaded = true;
-        Ok(())
-    }
-
-    /// Has the log written back in the order of flushes from now on, or not. Fails with `EBUSY` if what
-    /// is in it was not written for that. Under the lock of `setting`; sleeps.
-    pub(crate) fn order(this: &Shared<Self>, wanted: bool) -> Result {
-        let mut writer = this.writer.lock();
-        if writer.superblock.ordered == wanted || this.failed.is_set() {
-            return Ok(());
-        }
-        if wanted && !this.is_clean() {
-            return Err(EBUSY);
-        }
-        writer.superblock.ordered = wanted;
-        Self::write_superblock(this, &mut writer, false)?;
-        this.ordered.store(wanted.into(), Relaxed);
-        Ok(())
-    }
-
     /// Whether the backing device gets nothing but what is written back.
     pub(crate) fn is_ordered(&self) -> bool {
         self.ordered.load(Relaxed) != 0
-    }
-
-    fn recover(&self, superblock: &mut Superblock) -> Result<Due> {
-        let window = 2 * (RECORD_SECTORS as usize) << SECTOR_SHIFT;
-        let mut window = zeroed(window)?;
-        // After an attempt that failed some of it may be here already, which does no harm.
-        let mut has_room = true;
-        let mut lost = superblock.lost;
-        for (sector, sectors) in superblock.lost.runs() {
-            for part in parts(sector, sectors) {
-                let mut shard = self.shards[shard_of(part.block)].lock();
-                if shard.reserve() {
-                    shard.insert_lost(&part);
-                } else {
-                    has_room = false;
-                }
-            }
-        }
-        let due = recovery::walk(
-            &mut &self.disk,
-            superblock,
-            &mut window,
-            |extent, position, data| {
-                if data.is_none() {
-                    has_room &= lost.add(extent.sector, extent.sectors);
-                    self.found_damage(extent.sector, extent.sectors, "");
-                }
-                for part in parts(extent.sector, extent.sectors) {
-                    let mut shard = self.shards[shard_of(part.block)].lock();
-                    if extent.discarded {
-                        shard.forget(&part, position);
-                    } else if shard.reserve() {
-                        let crc = data.map_or(0, |data| crc32c(part.of(data)));
-                        shard.insert(&part, position, crc, u64::MAX);
-                        if data.is_none() {
-                            shard.lose(&part, position);
-                        }
-                    } else {
-                        has_room = false;
-                    }
-                }
-            },
-        );
-        let device = self.disk.device.number();
-        let due = match due {
-            Ok(due) => due,
-            Err(recovery::Error::Device(errno)) => {
-                dm::error!(NAME, "cache device {}: its log cannot be read", device);
-                return Err(errno);
-            }
-            Err(recovery::Error::Damaged(id)) => {
-                dm::error!(
-                    NAME,
-                    "cache device {}: record {} was durable, and is damaged",
-                    device,
-                    id
-                );
-                return Err(dm::compat::eilseq());
-            }
-        };
-        let lost = lost.filtered(|part| self.shards[shard_of(part.block)].lock().lost(part));
-        let Some(lost) = lost.filter(|_| has_room) else {
-            dm::error!(
-                NAME,
-                "cache device {}: its log has too many parts, or too much of it is damaged",
-                device
-            );
-            return Err(ENOSPC);
-        };
-        superblock.lost = lost;
-        self.lost_sectors.store(lost.sectors(), Relaxed);
-        for shard in &self.shards {
-            shard.lock().clear_counters();
-        }
-        Ok(due)
-    }
-
-    /// Begins to use `table`, with these settings.
-    pub(crate) fn resume(this: &Shared<Self>, table: &Table) {
-        *this.table.lock() = Some(table.clone());
-        this.suspended.store(0, Release);
-        this.paused.store(0, Relaxed);
-        Self::start_clock(this);
-        Self::kick_writeback(this);
-    }
-
-    /// No bio is in flight. Lets everything come to rest, and makes the log durable. Sleeps.
-    pub(crate) fn suspend(this: &Shared<Self>) {
-        this.suspended.store(1, Release);
-        Self::quiesce(this);
-        if !this.failed.is_set() && this.writer.lock().loaded {
-            // What this cannot make durable stays undone, as after a crash; it has been reported.
-            let _ = Self::shut_down(this);
-        }
-        let table = this.table.lock().take();
-        drop(table);
-    }
-
-    fn shut_down(this: &Shared<Self>) -> Result {
-        crate::commit::commit(this)?;
-        Self::write_superblock(this, &mut this.writer.lock(), true)
-    }
-
-    /// Writes the superblock as things are. Sleeps.
-    fn write_superblock(this: &Shared<Self>, writer: &mut Writer, clean: bool) -> Result {
-        let Writer {
-            superblock, block, ..
-        } = writer;
-        superblock.durable_id = this.durable_id.load(Relaxed);
-        superblock.clean = clean;
-        this.disk
-            .write_superblock(superblock, block)
-            .inspect_err(|_| Self::fail(this, "its superblock cannot be written"))
-    }
-
-    /// Writes the superblock unless it is on the device as it would be. Sleeps.
-    pub(crate) fn commit_superblock(this: &Shared<Self>) -> Result {
-        let mut writer = this.writer.lock();
-        if this.failed.is_set() || !writer.loaded {
-            return Err(EIO);
-        }
-        if writer.superblock.durable_id == this.durable_id.load(Relaxed) {
-            return Ok(());
-        }
-        Self::write_superblock(this, &mut writer, false)
-    }
-
-    /// Waits until no work item runs or is about to. Sleeps.
-    pub(crate) fn quiesce(this: &Shared<Self>) {
-        this.queue.cancel_delayed::<_, LOG_TIMER>(this);
-        this.queue.cancel_delayed::<_, RETRY_TIMER>(this);
-        this.queue.cancel_delayed::<_, BARRIER_TIMER>(this);
-        this.queue.cancel_delayed::<_, CLOCK>(this);
-        this.queue.cancel_delayed::<_, PACE>(this);
-        this.queue.flush();
     }
 
     /// From now on nothing is written to the cache device. May sleep.
@@ -876,277 +637,5 @@ impl Cache {
         let index: usize = self.shards.iter().map(|shard| shard.lock().bytes()).sum();
         let buffers: usize = self.memory.iter().map(SharedMemory::len).sum();
         index + buffers + Log::bytes() + Writer::bytes() + Promoter::memory_bytes()
-    }
-
-    /// Lets the log item look at what is to be written. Any context.
-    pub(crate) fn kick_log(this: Shared<Self>) {
-        let queue = &this.clone().queue;
-        // An item that is queued already will see what is there when it runs.
-        let _ = queue.enqueue::<_, LOG>(this);
-    }
-
-    /// Lets the admit item try again. Any context.
-    pub(crate) fn kick_admit(this: &Shared<Self>) {
-        let _ = this.queue.enqueue::<_, ADMIT>(this.clone());
-    }
-
-    /// Lets the verify item look at the reads that wait for it. Any context.
-    pub(crate) fn kick_verify(this: &Shared<Self>) {
-        let _ = this.queue.enqueue::<_, VERIFY>(this.clone());
-    }
-
-    /// Lets the promote item look at what was read. Any context.
-    pub(crate) fn kick_promote(this: &Shared<Self>) {
-        let _ = this.queue.enqueue::<_, PROMOTE>(this.clone());
-    }
-
-    /// Lets the writeback see whether there is something to do. Any context.
-    pub(crate) fn kick_writeback(this: &Shared<Self>) {
-        let _ = this.queue.enqueue::<_, WRITEBACK>(this.clone());
-    }
-
-    /// Has the buffer that was just opened written before long. Any context.
-    pub(crate) fn start_log_timer(this: &Shared<Self>) {
-        let seconds = this.settings().get(Knob::FlushCurrentBufferInterval);
-        if seconds != 0 {
-            let delay = msecs_to_jiffies(seconds.saturating_mul(1000));
-            let _ = this
-                .queue
-                .enqueue_delayed::<_, LOG_TIMER>(this.clone(), delay);
-        }
-    }
-
-    /// Has the flushes that wait served, at once or when others may have joined them. Any context.
-    pub(crate) fn start_barrier(this: Shared<Self>) {
-        match this.settings().get(Knob::BarrierDeadlineMs) {
-            0 => Self::kick_log(this),
-            deadline => {
-                let queue = &this.clone().queue;
-                let _ = queue.enqueue_delayed::<_, BARRIER_TIMER>(this, msecs_to_jiffies(deadline));
-            }
-        }
-    }
-
-    /// Has those that wait let in before long. Any context.
-    pub(crate) fn start_pace(this: &Shared<Self>) {
-        let delay = msecs_to_jiffies(PACE_MS);
-        let _ = this.queue.enqueue_delayed::<_, PACE>(this.clone(), delay);
-    }
-
-    /// Has the clock tick in a second, if there is a reason to. Any context.
-    pub(crate) fn start_clock(this: &Shared<Self>) {
-        if !this.is_suspended() && Clock::is_wanted(&this.settings()) {
-            let delay = msecs_to_jiffies(crate::clock::TICK_MS);
-            let _ = this.queue.enqueue_delayed::<_, CLOCK>(this.clone(), delay);
-        }
-    }
-
-    /// Has the writeback try again in so many milliseconds. Any context.
-    pub(crate) fn set_retry_timer(this: &Shared<Self>, milliseconds: u32) {
-        let delay = msecs_to_jiffies(milliseconds);
-        this.queue.reschedule::<_, RETRY_TIMER>(this, delay);
-    }
-}
-
-/// The superblock to begin with: what is on the device, or a new one, which is not written yet.
-fn superblock_for(
-    disk: &Disk,
-    backing: &BlockDevice,
-    backing_sectors: u64,
-    options: &Options,
-) -> Result<Superblock, CtrError> {
-    let device = disk.device.number();
-    let backing_id = backing.identity().map_or(BackingId::UNKNOWN, |identity| {
-        BackingId::new(identity.kind(), identity.bytes())
-    });
-    let found = disk
-        .find()
-        .map_err(|errno| CtrError::new(errno, c"Failed to read superblocks of cache device"))?;
-    let superblock = match found {
-        Found::Refused(refusal) if !options.format => {
-            dm::error!(NAME, "cache device {} {}", device, refusal);
-            return Err(CtrError::new(EINVAL, c"Cache device is not one of lc"));
-        }
-        Found::Cache(superblock) if !options.format => superblock,
-        _ => return new_superblock(disk, backing_sectors, backing_id),
-    };
-    if superblock.space.end() > disk.device.sectors() {
-        dm::error!(
-            NAME,
-            "cache device {}: expected at least {} sectors, has {}",
-            device,
-            superblock.space.end(),
-            disk.device.sectors()
-        );
-        return Err(CtrError::new(EINVAL, c"Cache device has become smaller"));
-    }
-    let has_grown =
-        superblock.backing_sectors < backing_sectors && superblock.backing_id.is_surely(backing_id);
-    if superblock.backing_sectors != backing_sectors && !has_grown && !superblock.is_empty() {
-        dm::error!(
-            NAME,
-            "cache device {}: is of a backing device of {} sectors, the target has {}",
-            device,
-            superblock.backing_sectors,
-            backing_sectors
-        );
-        return Err(CtrError::new(EINVAL, c"Cache is of another backing device"));
-    }
-    // A cache that has nothing may serve any.
-    if superblock.backing_id.differs(backing_id) && !superblock.is_empty() {
-        dm::error!(
-            NAME,
-            "cache device {}: has what was written to another backing device than {}",
-            device,
-            backing.number()
-        );
-        return Err(CtrError::new(EINVAL, c"Cache is of another backing device"));
-    }
-    let header_sectors = superblock.space.header_sectors();
-    if disk.device.logical_block_size() > header_sectors << SECTOR_SHIFT {
-        dm::error!(
-            NAME,
-            "cache device {}: expected blocks of {} bytes at most, has {}",
-            device,
-            header_sectors << SECTOR_SHIFT,
-            disk.device.logical_block_size()
-        );
-        return Err(CtrError::new(EINVAL, c"Cache device has other blocks"));
-    }
-    Ok(Superblock {
-        backing_sectors,
-        backing_id: backing_id.or(superblock.backing_id),
-        ..superblock
-    })
-}
-
-fn new_superblock(
-    disk: &Disk,
-    backing_sectors: u64,
-    backing_id: BackingId,
-) -> Result<Superblock, CtrError> {
-    let header_sectors = match disk.device.logical_block_size() {
-        512 => 1,
-        1024..=4096 => 8,
-        bytes => {
-            dm::error!(
-                NAME,
-                "cache device {}: expected blocks of 4096 bytes at most, has {}",
-                disk.device.number(),
-                bytes
-            );
-            return Err(CtrError::new(EINVAL, c"Cache device has other blocks"));
-        }
-    };
-    let space = Space::for_device(disk.device.sectors(), header_sectors).ok_or_else(|| {
-        dm::error!(
-            NAME,
-            "cache device {}: expected at least {} sectors, has {}",
-            disk.device.number(),
-            MIN_CACHE_SECTORS,
-            disk.device.sectors()
-        );
-        CtrError::new(EINVAL, c"Cache device is too small")
-    })?;
-    let mut uuid = [0; 16];
-    dm::random::fill(&mut uuid);
-    Ok(Superblock {
-        uuid,
-        sequence: 0,
-        epoch: 0,
-        space,
-        backing_sectors,
-        backing_id,
-        tail: Due {
-            position: space.first_position(),
-            id: 1,
-            chain: 0,
-        },
-        durable_id: 1,
-        clean: false,
-        ordered: false,
-        lost: Lost::NONE,
-    })
-}
-
-impl WorkItem<LOG> for Cache {
-    type Pointer = Shared<Cache>;
-
-    fn run(this: Shared<Cache>) {
-        crate::commit::serve(&this, false);
-    }
-}
-
-impl WorkItem<VERIFY> for Cache {
-    type Pointer = Shared<Cache>;
-
-    fn run(this: Shared<Cache>) {
-        crate::verify::run(&this);
-    }
-}
-
-impl WorkItem<PROMOTE> for Cache {
-    type Pointer = Shared<Cache>;
-
-    fn run(this: Shared<Cache>) {
-        crate::promote::run(&this);
-    }
-}
-
-impl WorkItem<LOG_TIMER> for Cache {
-    type Pointer = Shared<Cache>;
-
-    fn run(this: Shared<Cache>) {
-        crate::commit::serve(&this, true);
-    }
-}
-
-impl WorkItem<ADMIT> for Cache {
-    type Pointer = Shared<Cache>;
-
-    fn run(this: Shared<Cache>) {
-        crate::write::admit(&this);
-    }
-}
-
-impl WorkItem<WRITEBACK> for Cache {
-    type Pointer = Shared<Cache>;
-
-    fn run(this: Shared<Cache>) {
-        crate::writeback::run(&this);
-    }
-}
-
-impl WorkItem<RETRY_TIMER> for Cache {
-    type Pointer = Shared<Cache>;
-
-    fn run(this: Shared<Cache>) {
-        this.paused.store(0, Relaxed);
-        crate::writeback::run(&this);
-    }
-}
-
-impl WorkItem<BARRIER_TIMER> for Cache {
-    type Pointer = Shared<Cache>;
-
-    fn run(this: Shared<Cache>) {
-        crate::commit::serve(&this, false);
-    }
-}
-
-impl WorkItem<PACE> for Cache {
-    type Pointer = Shared<Cache>;
-
-    fn run(this: Shared<Cache>) {
-        crate::write::pace(&this);
-    }
-}
-
-impl WorkItem<CLOCK> for Cache {
-    type Pointer = Shared<Cache>;
-
-    fn run(this: Shared<Cache>) {
-        crate::clock::tick(&this);
-        Cache::start_clock(&this);
     }
 }

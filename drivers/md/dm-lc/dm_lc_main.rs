@@ -13,8 +13,9 @@
 //!   it is told: [`status`].
 //! - The way of a bio: [`read`], which is [compared](verify) with its checksum if that is wanted,
 //!   [`write`](mod@write). What all share: [`cache`], one for all tables
-//!   of a device: [`registry`].
-//! - What runs in the background: [`commit`] makes the log durable, [`writeback`] writes it back,
+//!   of a device: [`registry`]. What it begins with: [`adopt`]; what it does when a table is resumed and
+//!   suspended: [`session`].
+//! - What runs in the background: [`work`]. [`commit`] makes the log durable, [`writeback`] writes it back,
 //!   also [by the clock](clock) while the backing device is idle; [`promote`] copies what is read; when nobody [reads](readers) it any
 //!   more it is overwritten. The cache device: [`disk`]; whether it is as it was written: [`check`].
 //! - Pure, tested on the host: where the log is, [`space`]; what is on the disk, [`format`](mod@format);
@@ -30,6 +31,7 @@ use dm::prelude::*;
 use kernel::prelude::*;
 
 pub mod admission;
+mod adopt;
 pub mod batch;
 mod cache;
 mod check;
@@ -48,12 +50,14 @@ mod readers;
 pub mod recovery;
 mod registry;
 mod room;
+mod session;
 pub mod space;
 mod status;
 pub mod table_line;
 mod target;
 pub mod throttle;
 mod verify;
+mod work;
 mod write;
 mod writeback;
 
