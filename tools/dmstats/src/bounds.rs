@@ -47,6 +47,14 @@ pub fn parse(text: &str) -> Result<Vec<u64>> {
     Ok(bounds)
 }
 
+/// How many bins a histogram with these bounds has; without bounds there is none.
+pub fn bins(bounds: &[u64]) -> usize {
+    match bounds.len() {
+        0 => 0,
+        bounds => bounds + 1,
+    }
+}
+
 /// Whether these bounds need a region that counts in nanoseconds.
 pub fn need_precise(bounds: &[u64]) -> bool {
     bounds.iter().any(|bound| bound % MS != 0)

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::bounds::bins;
 use crate::Device;
 use crate::Region;
 use crate::RegionSpec;
@@ -50,26 +51,22 @@ fn area_with(bins: u64, cpus: u64) -> u64 {
 
 /// The bytes of an area of such a region.
 pub fn area(spec: &RegionSpec, cpus: u64) -> u64 {
-    let bins = match spec.bounds.len() as u64 {
-        0 => 0,
-        bounds => bounds + 1,
-    };
-    area_with(bins, cpus)
+    area_with(bins(&spec.bounds) as u64, cpus)
+}
+
+/// The bytes of so many areas, and of the region that they are of.
+fn region_with(areas: u64, area: u64) -> u64 {
+    areas.saturating_mul(area).saturating_add(REGION_BYTES)
 }
 
 /// The bytes that the kernel accounts for such a region.
 pub fn memory(len: u64, spec: &RegionSpec, cpus: u64) -> u64 {
-    areas(len, spec.step)
-        .saturating_mul(area(spec, cpus))
-        .saturating_add(REGION_BYTES)
+    region_with(areas(len, spec.step), area(spec, cpus))
 }
 
 /// The bytes that the kernel accounts for a region that there is.
 fn region_memory(region: &Region, cpus: u64) -> u64 {
-    region
-        .areas()
-        .saturating_mul(area_with(region.bins() as u64, cpus))
-        .saturating_add(REGION_BYTES)
+    region_with(region.areas(), area_with(region.bins() as u64, cpus))
 }
 
 /// Who has how much of the kernel's memory for statistics.

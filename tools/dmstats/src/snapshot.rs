@@ -59,11 +59,7 @@ impl Region {
 
     /// How many bins its histogram has.
     pub fn bins(&self) -> usize {
-        if self.bounds.is_empty() {
-            0
-        } else {
-            self.bounds.len() + 1
-        }
+        crate::bounds::bins(&self.bounds)
     }
 }
 

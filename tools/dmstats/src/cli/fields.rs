@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use dmstats::bounds::bins;
 use dmstats::bounds::time;
 use dmstats::message::digits;
 use dmstats::metrics::Metrics;
@@ -499,8 +500,7 @@ impl<'a> Row<'a> {
             FieldId::UserData => text(&region.user, out),
             FieldId::Precise => text(if region.precise { b"1" } else { b"0" }, out),
             FieldId::HistBins => {
-                let bounds = self.bounds().len();
-                digits((if bounds == 0 { 0 } else { bounds + 1 }) as u64, out);
+                digits(bins(self.bounds()) as u64, out);
                 None
             }
             FieldId::HistBounds => self.labels(style, Bins::Bounds, out),
