@@ -133,6 +133,10 @@ pub(crate) struct Metadata {
     mode: Atomic<u32>,
     /// Whether every region is hydrated durably.
     complete: OnceFlag,
+    /// Metadata blocks in use when the last commit ended, and in all. Not asked of the store, which
+    /// a commit keeps for as long as the devices make it.
+    used: Atomic<u64>,
+    blocks: u64,
     #[pin]
     store: Mutex<OnDisk>,
 }
@@ -164,6 +168,7 @@ impl Metadata {
         let uncommitted = Uncommitted::new(geometry.regions())
             .inspect_err(|_| error!("Failed to allocate dirty bitmap"))?;
         let open = disk::open_or_format(&device, &geometry)?;
+        let (used, blocks) = open.usage();
         Arc::pin_init(
             pin_init!(Metadata {
                 geometry,
@@ -171,6 +176,8 @@ impl Metadata {
                 uncommitted <- new_irq_lock!(uncommitted, "dm_clone_uncommitted"),
                 mode: Atomic::new(Mode::ReadWrite as u32),
                 complete: OnceFlag::new(),
+                used: Atomic::new(used),
+                blocks,
                 store <- new_mutex!(OnDisk {
                     device,
                     open: Some(open),
@@ -288,10 +295,16 @@ impl Metadata {
         if !self.uncommitted.lock().begin_commit() {
             return Ok(Committed::Already);
         }
-        while self.write_transaction(&mut store, &flush)? == Done::Part {
+        let mut done = self.write_transaction(&mut store, &flush);
+        while let Ok(Done::Part) = done {
             // What there was no room for is dirty still.
             self.uncommitted.lock().begin_commit();
+            done = self.write_transaction(&mut store, &flush);
         }
+        if let Some(open) = store.open.as_ref() {
+            self.used.store(open.usage().0, Relaxed);
+        }
+        done?;
         self.note_complete(&mut store);
         Ok(Committed::Now)
     }
@@ -355,11 +368,12 @@ impl Metadata {
         }
     }
 
-    /// How many metadata blocks are used. Sleeps.
-    pub(crate) fn usage(&self) -> Result<Usage> {
-        let store = self.store.lock();
-        let (used, total) = store.open.as_ref().ok_or(EIO)?.usage();
-        Ok(Usage { used, total })
+    /// How many metadata blocks are used. Any context.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            used: self.used.load(Relaxed),
+            total: self.blocks,
+        }
     }
 
     /// Closes the device; afterwards nothing can be committed. Sleeps.

@@ -392,10 +392,11 @@ impl CloneTarget {
         if !noflush && !sweep::is_suspended(engine) {
             // A failure shows as the mode below.
             let _ = commit::commit(engine);
+            if metadata.mode() == Mode::Fail {
+                return out.write_str("Error");
+            }
         }
-        let Ok(usage) = metadata.usage() else {
-            return out.write_str("Error");
-        };
+        let usage = metadata.usage();
         let geometry = metadata.geometry();
         let mode = match metadata.mode() {
             Mode::ReadWrite => "rw",

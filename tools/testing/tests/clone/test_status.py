@@ -132,6 +132,26 @@ def test_noflush_does_not_commit(clone_module, guest, dm, disks):
     assert all(expected == hydrated for *_, expected, hydrated in rows), rows
 
 
+@pytest.mark.c_fails("counts what is not committed, and waits for a commit that is under way")
+def test_counts_what_is_durable_and_waits_for_nothing(rig, guest):
+    """While nothing can be committed, nothing new counts as hydrated: its source is still needed."""
+    rig.create("1 no_hydration")
+    rig.metadata.hold()
+    guest.run(f"dd if=/dev/urandom of={rig.clone} bs={rig.region * 512} count=1 oflag=direct status=none")
+    # The timer's commit has come as far as it can.
+    guest.run("until grep -qs 'write_transaction\\|dm_bufio' /proc/[0-9]*/stack; do sleep 0.05; done")
+    asking = guest.start("dmsetup status --noflush clone > /tmp/line")
+    guest.run("""
+        waits() { pgrep -x dmsetup -r D > /dev/null; }
+        until [ -s /tmp/line ] || { waits && sleep 0.2 && waits; }; do sleep 0.05; done""")
+    waited = guest.output("wc -c < /tmp/line") == "0"
+    rig.metadata.release()
+    assert asking.wait() == 0
+    assert not waited
+    assert guest.output("awk '{ print $7 }' /tmp/line") == f"0/{rig.regions}"
+    rig.wait(lambda now: now.hydrated == 1)
+
+
 @pytest.fixture
 def ours(guest):
     """Our module."""
