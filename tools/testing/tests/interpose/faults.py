@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Faults of `interpose`, each of which a test must notice: see all_faults.py."""
+
+from tests.fault import Fault
+
+FAULTS = {
+    "the original is not drained": Fault(
+        "drivers/md/dm-interpose/origin.rs",
+        [("let drained = self.original.drain(DRAIN_MS);", "let drained = Ok(());"),
+         ("        self.original.drain(DRAIN_MS)\n", "        Ok(())\n")],
+        "test_snapshot.py::test_snapshot_has_what_the_original_was_given",
+    ),
+    "no second hook": Fault(
+        "rust/dm/interpose/hook.rs",
+        [("may_have(device) && flags & PASSED == 0 {", "may_have(device) && flags & PASSED == 1 {")],
+        "test_snapshot.py::test_snapshot_below_a_throttle",
+    ),
+    "the second hook goes while a thread has bios to hand on": Fault(
+        "rust/dm/interpose/stragglers.rs",
+        [("threads.retain(|thread| thread.has_bios());", "threads.clear();")],
+        "test_stragglers.py::test_what_waits_in_the_list_of_a_thread",
+    ),
+    "the second hook goes although there is a throttle": Fault(
+        "rust/dm/helpers.c",
+        [("	if (READ_ONCE(bdev_get_queue(bdev)->td))", "	if (false)")],
+        "test_snapshot.py::test_snapshot_below_a_throttle",
+    ),
+    "an atomic write of one block stays one for a top that knows of none": Fault(
+        "rust/dm/interpose/hook.rs",
+        [("            (*bio).bi_opf &= !bindings::REQ_ATOMIC;\n", "")],
+        "test_messages.py::test_an_atomic_write_of_one_block_needs_no_promise",
+    ),
+    "what is led is charged for the original": Fault(
+        "rust/dm/interpose/hook.rs",
+        [("        bindings::bio_associate_blkg(bio);\n", "")],
+        "test_tops.py::test_cgroup_is_charged_for_the_device_that_a_bio_is_led_to",
+    ),
+    "the timer outlives the module": Fault(
+        "drivers/md/dm-interpose/origin.rs",
+        [("        this.originals.queue().cancel_delayed_arc(this);\n", "")],
+        "test_lifecycle.py::test_module_goes_right_after_a_detach",
+    ),
+}

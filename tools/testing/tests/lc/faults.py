@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Faults of `lc`, each of which a test must notice: see all_faults.py."""
+
+from tests.fault import Fault
+
+FAULTS = {
+    "a flush takes a write around the log for done that is on its way": Fault(
+        "drivers/md/dm-lc/target.rs",
+        [("bio.per_bio().around = Some((sector, sectors));\n            return",
+          "cache.backing_written.store(1, Relaxed);\n            return")],
+        "test_flush.py::test_flush_reaches_what_was_on_its_way_around_during_another",
+    ),
+    "a copy that was read during a write around the log is kept": Fault(
+        "drivers/md/dm-lc/target.rs",
+        [("        write::forget_clean(&self.cache, sector, sectors);\n", "        let _ = (sector, sectors);\n")],
+        "test_read_caching.py::test_write_around_during_the_copy",
+    ),
+    "a write leaves a copy that is on its way": Fault(
+        "drivers/md/dm-lc/index.rs",
+        [("if overlap == 0 {", "if overlap == 0 || entry.is_expected() {")],
+        "lc_promote",
+    ),
+    "bypassed though a discard is not durable": Fault(
+        "drivers/md/dm-lc/log.rs",
+        [("if !extent.promoted {", "if extent.is_written() {")],
+        "test_bypass.py::test_discard_that_is_not_durable_forbids_it",
+    ),
+    "promoted extents count when the log is read": Fault(
+        "drivers/md/dm-lc/recovery.rs",
+        [(".filter(|(extent, ..)| !extent.promoted)", ".filter(|(extent, ..)| extent.sectors != 0)")],
+        "lc_promote",
+    ),
+}
