@@ -19,6 +19,7 @@ use super::{
 /// # Invariants
 ///
 /// A bit of `groups` is set if and only if the word of `bits` with its number is not 0.
+#[derive(Default)]
 pub struct BlockSet {
     bits: Array<u64>,
     groups: Array<u64>,

@@ -144,7 +144,8 @@ pub(crate) struct Metadata {
 /// The on-disk side.
 struct OnDisk {
     device: BlockDevice,
-    /// None once closed, or when it could not be opened again after a failure.
+    /// None once closed, when everything is committed, or when it could not be opened again after a
+    /// failure.
     open: Option<Store<MetadataDisk>>,
     loaded: bool,
 }
@@ -362,9 +363,9 @@ impl Metadata {
         if self.committed() == self.geometry.regions() && !self.is_complete() {
             self.complete.set();
             self.regions.retire();
-            if let Some(open) = store.open.as_mut() {
-                open.retire();
-            }
+            let memory = self.uncommitted.lock().retire();
+            drop(memory);
+            store.open = None;
         }
     }
 

@@ -173,11 +173,6 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Frees the memory that transactions need: there will be none.
-    pub fn retire(&mut self) {
-        self.loaded = None;
-    }
-
     /// Blocks in use, and blocks in all.
     pub fn usage(&self) -> (u64, u64) {
         let root = self.space.root();

@@ -87,6 +87,16 @@ impl Uncommitted {
         })
     }
 
+    /// Gives its memory away, to be freed without the lock, when every region is committed: there is
+    /// nothing to mark any more.
+    pub fn retire(&mut self) -> impl Sized {
+        (
+            core::mem::take(&mut self.dirty),
+            core::mem::take(&mut self.taken_blocks),
+            core::mem::take(&mut self.new),
+        )
+    }
+
     /// Takes over the values of a block that was read from disk, where they are committed already.
     pub fn load(&mut self, map: &RegionMap, block: usize, values: &[u8]) {
         let words = values.chunks_exact(WORD_SIZE).map(|bytes| {
