@@ -28,6 +28,8 @@ const ROW_OVERHEAD: usize = 128;
 const ROW: usize = 48;
 /// Of a list that is longer than this the size is not foretold.
 const LONGEST_LIST: usize = 4 << 20;
+/// Nor of the counters of a region: these are of 200,000 areas, which is more than a file has.
+const LONGEST_PRINT: usize = 16 << 20;
 /// From so many on, deletes are made cheap first; see [`Device::delete_all`].
 const MANY: usize = 500;
 
@@ -140,11 +142,12 @@ impl<'a, T: Transport> Device<'a, T> {
 
     /// The kernel's own rows of a region.
     pub fn print(&self, region: &Region, clear: bool) -> Result<Vec<u8>> {
+        // The kernel begins anew if there is no room for its answer, and each row takes it thousands of instructions.
         let row = 80 + 8 * region.bins();
         let expect = usize::try_from(region.areas())
             .unwrap_or(1)
             .saturating_mul(row)
-            .clamp(256, 1 << 20);
+            .clamp(256, LONGEST_PRINT);
         self.send(&message::print(region.id, clear), expect)
             .map_err(|error| missing(error, region.id))
     }

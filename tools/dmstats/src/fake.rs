@@ -53,6 +53,7 @@ pub struct Fake {
     devices: RefCell<BTreeMap<u32, FakeDevice>>,
     limit: Cell<u64>,
     log: RefCell<Vec<String>>,
+    unexpected: Cell<usize>,
     fail: RefCell<Option<(String, usize, Errno)>>,
 }
 
@@ -62,6 +63,7 @@ impl Default for Fake {
             devices: RefCell::default(),
             limit: Cell::new(1 << 30),
             log: RefCell::default(),
+            unexpected: Cell::default(),
             fail: RefCell::default(),
         }
     }
@@ -116,6 +118,11 @@ impl Fake {
     /// The messages so far; they are forgotten.
     pub fn take_log(&self) -> Vec<String> {
         self.log.take()
+    }
+
+    /// How many answers were longer than was expected: the kernel would have had to begin anew.
+    pub fn unexpected(&self) -> usize {
+        self.unexpected.get()
     }
 
     /// A completed request of `sectors`, which took `ns`.
@@ -426,7 +433,7 @@ impl Transport for Fake {
             .ok_or_else(|| Error::NoDevice(devno.to_string()))
     }
 
-    fn message(&self, devno: Devno, text: &[u8], _expect: usize) -> Result<Vec<u8>> {
+    fn message(&self, devno: Devno, text: &[u8], expect: usize) -> Result<Vec<u8>> {
         let said = String::from_utf8_lossy(text).into_owned();
         if let Some((word, left, errno)) = &mut *self.fail.borrow_mut() {
             if said.starts_with(word.as_str()) {
@@ -437,8 +444,13 @@ impl Transport for Fake {
             }
         }
         self.log.borrow_mut().push(said);
-        self.answer(devno.minor, &message::split(text))
-            .map_err(refused)
+        let answer = self
+            .answer(devno.minor, &message::split(text))
+            .map_err(refused)?;
+        if answer.len() > expect {
+            self.unexpected.set(self.unexpected.get() + 1);
+        }
+        Ok(answer)
     }
 
     fn memory(&self) -> Option<Memory> {

@@ -45,6 +45,23 @@ fn a36_what_was_not_listed_and_what_is_not_understood_are_two_errors() {
 }
 
 #[test]
+fn the_kernel_has_room_for_the_counters_of_all_areas_at_once() {
+    let fake = Fake::new(200_000);
+    let fine = RegionSpec {
+        step: Step::Sectors(2),
+        ..RegionSpec::whole()
+    };
+    device(&fake).create(&fine).unwrap();
+    fake.account(D, true, 0, 200_000, 5_000_000);
+    let snapshot = device(&fake).list().unwrap();
+    let sample = device(&fake).sample(&snapshot, false).unwrap();
+    assert_eq!(
+        (sample.regions[&0].areas.len(), fake.unexpected()),
+        (100_000, 0)
+    );
+}
+
+#[test]
 fn a12_no_regions_are_no_error() {
     let fake = Fake::new(100);
     let snapshot = device(&fake).list().unwrap();
