@@ -65,7 +65,7 @@ pub fn memory(len: u64, spec: &RegionSpec, cpus: u64) -> u64 {
 }
 
 /// The bytes that the kernel accounts for a region that there is.
-fn region_memory(region: &Region, cpus: u64) -> u64 {
+pub(crate) fn region_memory(region: &Region, cpus: u64) -> u64 {
     region_with(region.areas(), area_with(region.bins() as u64, cpus))
 }
 

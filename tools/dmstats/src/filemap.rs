@@ -13,7 +13,9 @@ use crate::device::Step;
 use crate::message;
 use crate::projection;
 use crate::projection::Plan;
+use crate::projection::Space;
 use crate::projection::Word;
+use crate::projection::REGIONS;
 use crate::ranges::Ranges;
 use crate::Device;
 use crate::Error;
@@ -25,8 +27,9 @@ use crate::Result;
 use crate::Snapshot;
 use crate::Transport;
 
-/// What the areas of one projected file may take of the kernel's memory, in bytes.
-const MEMORY: u64 = 32 << 20;
+/// What the regions of one projected file may take of the kernel's memory, in bytes: new ones have half of what is
+/// left of it.
+const MEMORY: u64 = 64 << 20;
 
 /// A file's new regions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +164,16 @@ impl<T: Transport> Device<'_, T> {
     ) -> Result<Update> {
         let group = snapshot.group(id)?;
         let leader = snapshot.region(id)?;
+        let like = RegionSpec {
+            range: None,
+            step: Step::Areas(1),
+            precise: leader.precise,
+            bounds: leader.bounds.clone(),
+            aux: leader.user.clone(),
+        };
+        if Word::parse(&leader.user).is_some() {
+            return self.update_projection(snapshot, id, places, &like);
+        }
         if let Some(kept) = unchanged(snapshot, group, leader, places) {
             return Ok(Update {
                 group: Some(id),
@@ -202,17 +215,6 @@ impl<T: Transport> Device<'_, T> {
                     .collect::<Vec<_>>()
             })
             .collect();
-        let like = RegionSpec {
-            range: None,
-            step: Step::Areas(1),
-            precise: leader.precise,
-            bounds: leader.bounds.clone(),
-            aux: leader.user.clone(),
-        };
-        if Word::parse(&leader.user).is_some() {
-            return self.update_projection(snapshot, id, &wanted, &like);
-        }
-
         if wanted.is_empty() {
             // Without a region there is nothing that could be a group.
             self.delete_all(snapshot, &stale, progress)?;
@@ -273,53 +275,42 @@ impl<T: Transport> Device<'_, T> {
         Ok(update)
     }
 
-    /// Makes regions for what a file has outside of those that lie over it. All that there are stay, as they count
-    /// nothing of others for the file.
+    /// Makes regions for what a file has outside of those that lie over it. These stay, as they count nothing of
+    /// others for the file, and it may come back; but if they are many, those go in which it has nothing any more.
     fn update_projection(
         &self,
         snapshot: &Snapshot,
         id: u32,
-        wanted: &RangeSet<u64>,
+        places: &[(u64, u64)],
         like: &RegionSpec,
     ) -> Result<Update> {
-        let group = snapshot.group(id)?;
-        let covered = group.covered(snapshot);
-        let places: Vec<(u64, u64)> = wanted
-            .iter()
-            .flat_map(|range| covered.gaps(range).collect::<Vec<_>>())
-            .map(|gap| (gap.start, gap.end - gap.start))
-            .collect();
-        let mut update = Update {
-            group: Some(id),
-            kept: group.members.len() as usize,
-            ..Update::default()
+        let (group, leader) = (snapshot.group(id)?, snapshot.region(id)?);
+        let shares = projection::shares(group.own(snapshot), &Ranges::of_places(places));
+        // The group is known by the id of its first region.
+        let crowded = shares.len() >= REGIONS / 2;
+        let (kept, stale): (Vec<_>, Vec<_>) = shares
+            .into_iter()
+            .partition(|(region, share)| !crowded || !share.is_empty() || region.id == id);
+        let kept: Vec<&Region> = kept.into_iter().map(|(region, _)| region).collect();
+        let Some(plan) = self.plan_beside(&kept, places, like)? else {
+            return Ok(Update {
+                group: Some(id),
+                kept: kept.len() + stale.len(),
+                ..Update::default()
+            });
         };
-        let Some(plan) = self.plan(&places, like)? else {
-            return Ok(update);
-        };
-        let pieces: Vec<(u64, u64)> = plan
-            .regions
-            .iter()
-            .flat_map(|(start, len)| {
-                covered
-                    .gaps(&(*start..start.saturating_add(*len)))
-                    .collect::<Vec<_>>()
-            })
-            .map(|gap| (gap.start, gap.end - gap.start))
-            .collect();
-        let leader = snapshot.region(id)?;
         let like = RegionSpec {
             step: Step::Sectors(plan.step),
             aux: Vec::new(),
             ..like.clone()
         };
         let maker = Device::new(self.transport, self.devno, &leader.program);
-        let created = maker.create_all(&specs(&pieces, &like), |_| ())?;
+        let created = maker.create_all(&specs(&plan.regions, &like), |_| ())?;
         let described = Group {
             alias: group.alias.clone(),
-            members: group
-                .members
+            members: kept
                 .iter()
+                .map(|region| region.id)
                 .chain(created.iter().copied())
                 .collect(),
         };
@@ -330,19 +321,51 @@ impl<T: Transport> Device<'_, T> {
         if first != id {
             maker.set_aux(id, b"-")?;
         }
-        update.group = Some(first);
-        update.created = created.len();
-        Ok(update)
+        for (region, _) in &stale {
+            maker.transport_delete(region.id)?;
+        }
+        Ok(Update {
+            group: Some(first),
+            kept: kept.len(),
+            created: created.len(),
+            removed: stale.len(),
+        })
     }
 
     /// The regions that lie over a file at these places, with what memory one file may have; none if it has none.
     pub fn plan(&self, places: &[(u64, u64)], like: &RegionSpec) -> Result<Option<Plan>> {
+        self.plan_beside(&[], places, like)
+    }
+
+    /// The regions for what a file has outside of those that it keeps.
+    fn plan_beside(
+        &self,
+        kept: &[&Region],
+        places: &[(u64, u64)],
+        like: &RegionSpec,
+    ) -> Result<Option<Plan>> {
+        let taken: Ranges = kept
+            .iter()
+            .map(|region| (region.start, region.start.saturating_add(region.len)))
+            .collect();
+        if Ranges::of_places(places).without(&taken).is_empty() {
+            return Ok(None);
+        }
         let targets = self.transport.targets(self.devno, 1)?;
         let ends = targets
             .iter()
             .map(|target| target.start.saturating_add(target.len));
-        let areas = MEMORY / cost::area(like, cost::possible_cpus()).max(1);
-        Ok(projection::plan(places, ends.max().unwrap_or(0), areas))
+        let cpus = cost::possible_cpus();
+        let used = kept.iter().fold(0u64, |sum, region| {
+            sum.saturating_add(cost::region_memory(region, cpus))
+        });
+        let space = Space {
+            sectors: ends.max().unwrap_or(0),
+            regions: kept.len(),
+            taken,
+            areas: (MEMORY.saturating_sub(used) / 2) / cost::area(like, cpus).max(1),
+        };
+        Ok(projection::plan(places, &space))
     }
 
     /// Gives a group its old id back, which was that of a region that had to go: the shortest of its regions is

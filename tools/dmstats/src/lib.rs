@@ -48,7 +48,7 @@ mod logged;
 pub mod message;
 pub mod metrics;
 pub mod projection;
-mod ranges;
+pub mod ranges;
 pub mod reply;
 mod sample;
 mod snapshot;

@@ -7,10 +7,17 @@
 //! kernel. An area takes some hundred bytes, and none of the time of others. So files in many pieces are projected.
 //! Where the file goes its areas are already; there is nothing to be changed.
 //!
+//! A file that leaves its regions gets more, beside those that it has. Of [`REGIONS`] all but one lie so, and each
+//! time half of what is left of these is given away. When none is left, the last lies over all of the device, so that
+//! the file cannot leave them again. What it counts for the file is what lies under none of the others: these are
+//! older, and have what was counted there before. So regions overlap only if the longer is the younger, and it is the
+//! shortest that has the counts of a sector; ids do not tell which is older, as the kernel gives them again.
+//!
 //! A request counts in each area that it touches. If areas are as large as what the file's places are multiples of,
 //! each belongs to the file or not at all; if there is no memory for so many, some belong to the file in part. Of
 //! what was counted in these, the part is taken that they have of the file, and the error is told.
 
+use std::iter::successors;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -19,14 +26,17 @@ use std::os::unix::ffi::OsStringExt;
 
 use crate::ffi::Handle;
 use crate::follow::Mode;
+use crate::idmap::IdMap;
 use crate::ranges::Ranges;
 use crate::sample::Count;
 use crate::sample::RegionSample;
 use crate::Region;
 
-/// Regions of one file; more would be in the way of I/O.
-const REGIONS: usize = 8;
-/// Beyond its places, regions have what a file system allots at once, so that a file may grow: 128 MiB.
+/// Regions of one file at most, however it changes; more would be in the way of I/O. Only if the device itself has
+/// become larger since there were so many, and the file has gone there, there is one more.
+pub const REGIONS: usize = 8;
+/// Beyond its places, regions have what a file system allots at once, so that a file may grow: 128 MiB, or as large a
+/// part of it as there is memory for.
 const ROOM: u64 = 262_144;
 /// At most this, in sectors: coarser areas tell nothing.
 const COARSEST: u64 = 1 << 21;
@@ -34,10 +44,24 @@ const COARSEST: u64 = 1 << 21;
 /// What begins a region's word if the group that it leads is a projected file.
 const TAG: &[u8] = b"FILE=";
 
+/// What there is for the regions of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// The sectors of the device.
+    pub sectors: u64,
+    /// How many regions the file has.
+    pub regions: usize,
+    /// What these cover.
+    pub taken: Ranges,
+    /// How many areas new regions may have.
+    pub areas: u64,
+}
+
 /// Regions to be made for a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// First sector and sectors of each.
+    /// First sector and sectors of each. They do not overlap what is taken; or it is one, which is longer than all
+    /// that it overlaps.
     pub regions: Vec<(u64, u64)>,
     /// The sectors of an area.
     pub step: u64,
@@ -103,55 +127,71 @@ fn unescaped(word: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Regions over a file at these places of a device of so many sectors, with so many areas at most in all. None for a
-/// file without places.
-pub fn plan(places: &[(u64, u64)], sectors: u64, areas: u64) -> Option<Plan> {
-    let set = Ranges::of_places(places);
-    let align = set
+/// The regions that are to be made over what a file at these places has outside of its regions; none if there is
+/// nothing.
+pub fn plan(places: &[(u64, u64)], space: &Space) -> Option<Plan> {
+    let set = Ranges::of_places(places).without(&space.taken);
+    let mut gaps: Vec<(u64, u64)> = set
         .iter()
-        .map(|(start, end)| (start | end).trailing_zeros())
-        .min()?;
+        .map(|(start, _)| space.taken.gap(start))
+        .collect();
+    gaps.dedup();
+    // Regions begin at multiples of what the ends are multiples of, or where the gap does that they are in.
+    let ends = set.iter().map(|(start, end)| start | end);
+    let align = ends
+        .chain(gaps.iter().map(|(start, _)| *start))
+        .map(u64::trailing_zeros)
+        .min()
+        .filter(|_| !set.is_empty())?;
     let exact = 1u64 << align.min(COARSEST.trailing_zeros());
-    // The finest step for which there is memory, first with room to grow, then without.
-    for (room, coarsest) in [(ROOM, exact), (exact, COARSEST)] {
-        let mut step = exact;
-        while step <= coarsest {
-            let regions = clusters(&set, room.max(step), sectors);
-            let count: u64 = regions.iter().map(|(_, len)| len.div_ceil(step)).sum();
-            if count <= areas.max(1) || (step == COARSEST && room != ROOM) {
-                let foreign = foreign(&set, &regions, step);
-                return Some(Plan {
-                    regions,
-                    step,
-                    foreign,
-                });
-            }
-            step *= 2;
-        }
-    }
-    None
+    let left = REGIONS.saturating_sub(1 + space.regions);
+    let most = left.div_ceil(2).max(gaps.len());
+    let end = space.sectors.max(set.end()).max(space.taken.end());
+    // As much room to grow as there is memory for; if there is none for the file itself, larger areas.
+    let halved = |room: &u64| (room / 2 > exact).then_some(room / 2);
+    let doubled = |step: &u64| (*step < COARSEST).then_some(step * 2);
+    let rooms = successors(Some(ROOM.max(exact)), halved).map(|room| (room, exact));
+    let steps = successors(Some(exact), doubled).map(|step| (step, step));
+    rooms.chain(steps).find_map(|(room, step)| {
+        let regions = if gaps.len() > left {
+            vec![(0, end)]
+        } else {
+            clusters(&set, room, end, &space.taken, most)
+        };
+        let count: u64 = regions.iter().map(|(_, len)| len.div_ceil(step)).sum();
+        (count <= space.areas.max(1) || step == COARSEST).then(|| Plan {
+            foreign: foreign(&set, &regions, step),
+            regions,
+            step,
+        })
+    })
 }
 
-/// A few ranges over a set, each a multiple of `room`, which are apart by the widest gaps that there are.
-fn clusters(set: &Ranges, room: u64, sectors: u64) -> Vec<(u64, u64)> {
+/// At most so many ranges over a set, each a multiple of `room` within a gap of what is taken, which are apart by what
+/// is taken, and by the widest gaps that there are.
+fn clusters(set: &Ranges, room: u64, end: u64, taken: &Ranges, most: usize) -> Vec<(u64, u64)> {
     let widened: Ranges = set
         .iter()
-        .map(|(start, end)| {
-            let wide = end.div_ceil(room).saturating_mul(room);
-            (start / room * room, wide.min(sectors.max(end)))
+        .map(|(first, last)| {
+            let (from, to) = taken.gap(first);
+            let wide = last.div_ceil(room).saturating_mul(room);
+            ((first / room * room).max(from), wide.min(to).min(end))
         })
         .collect();
     let ranges: Vec<_> = widened.iter().collect();
-    let mut gaps: Vec<(u64, usize)> = ranges
+    let mut gaps: Vec<(bool, u64, usize)> = ranges
         .windows(2)
         .enumerate()
-        .map(|(index, pair)| (pair[1].0 - pair[0].1, index + 1))
+        .map(|(index, pair)| {
+            let (from, to) = (pair[0].1, pair[1].0);
+            (taken.common(from, to) > 0, to - from, index + 1)
+        })
         .collect();
     gaps.sort_unstable_by(|one, other| other.cmp(one));
     let mut cuts: Vec<usize> = gaps
         .iter()
-        .take(REGIONS - 1)
-        .map(|(_, index)| *index)
+        .take(most.saturating_sub(1))
+        .map(|(.., index)| *index)
         .collect();
     cuts.sort_unstable();
     cuts.push(ranges.len());
@@ -194,21 +234,44 @@ pub struct Projection {
     pub error: f64,
 }
 
-/// Attributes what was counted in regions to a file at these places.
+/// Which of a file's places are counted in which of its regions: in the shortest that covers them, which is the
+/// oldest.
+pub fn shares<'a>(
+    regions: impl Iterator<Item = &'a Region>,
+    places: &Ranges,
+) -> Vec<(&'a Region, Ranges)> {
+    let mut order: Vec<&Region> = regions.collect();
+    order.sort_unstable_by_key(|region| (region.len, region.start, region.id));
+    let mut left = places.clone();
+    let share = |region: &'a Region| {
+        let (start, end) = (region.start, region.start.saturating_add(region.len));
+        let share = left.within(start, end).collect();
+        left = left.without(&Ranges::from_iter([(start, end)]));
+        (region, share)
+    };
+    order.into_iter().map(share).collect()
+}
+
+/// Attributes what was counted in regions to a file at these places. What lies under an older region is not the
+/// file's own in a younger: an area of which this is true for a part is estimated, as is one that has other data.
 pub fn project<'a>(
-    regions: impl Iterator<Item = (&'a Region, &'a RegionSample)>,
+    regions: impl Iterator<Item = &'a Region>,
+    samples: &IdMap<RegionSample>,
     places: &[(u64, u64)],
 ) -> Projection {
-    let set = Ranges::of_places(places);
+    let sampled = regions.filter(|region| samples.contains_key(&region.id));
     let mut sum = Count::default();
     let mut estimated = 0u64;
-    for (region, sample) in regions {
+    for (region, share) in shares(sampled, &Ranges::of_places(places)) {
+        let Some(sample) = samples.get(&region.id) else {
+            continue;
+        };
         if sum.bins.len() < sample.total.bins.len() {
             sum.bins.resize(sample.total.bins.len(), 0);
         }
         for (area, count) in (0..).zip(&sample.areas) {
             let (start, len) = (region.area_start(area), region.area_len(area));
-            let own = set.common(start, start.saturating_add(len));
+            let own = share.common(start, start.saturating_add(len));
             if own == 0 {
                 continue;
             }
@@ -238,13 +301,22 @@ mod tests {
 
     const DEVICE: u64 = 1 << 24;
 
+    /// A device with room for so many areas, and no region so far.
+    fn space(sectors: u64, areas: u64) -> Space {
+        Space {
+            sectors,
+            areas,
+            ..Space::default()
+        }
+    }
+
     fn every_second_block(count: u64) -> Vec<(u64, u64)> {
         (0..count).map(|index| (4096 + index * 16, 8)).collect()
     }
 
     #[test]
     fn a_file_in_pieces_takes_one_region_and_no_error() {
-        let plan = plan(&every_second_block(5000), DEVICE, 100_000).unwrap();
+        let plan = plan(&every_second_block(5000), &space(DEVICE, 100_000)).unwrap();
         assert_eq!(
             (plan.regions, plan.step, plan.foreign),
             (vec![(0, ROOM)], 8, 0)
@@ -254,20 +326,61 @@ mod tests {
     #[test]
     fn places_far_apart_have_regions_of_their_own() {
         let far = [(0, 8), (1 << 22, 8), (1 << 23, 8)];
-        let exact = plan(&far, DEVICE, 3 * ROOM / 8).unwrap();
+        let exact = plan(&far, &space(DEVICE, 3 * ROOM / 8)).unwrap();
         assert_eq!((exact.regions.len(), exact.step, exact.foreign), (3, 8, 0));
-        // Without memory for room to grow there is none.
-        let tight = plan(&far, DEVICE, 100).unwrap();
+        // There is as much room to grow as there is memory for.
+        let some = plan(&far, &space(DEVICE, 3 * ROOM / 32)).unwrap();
+        assert!(some.regions.iter().all(|(_, len)| *len == ROOM / 4));
+        let tight = plan(&far, &space(DEVICE, 3)).unwrap();
         assert_eq!((tight.regions, tight.step), (far.to_vec(), 8));
         // Without memory for small areas, these are larger, and that is told.
         let places: Vec<_> = (0..64).map(|index| (index << 17, 8)).collect();
-        let coarse = plan(&places, DEVICE, 100).unwrap();
-        assert!(coarse.step > 8 && coarse.foreign > 0 && coarse.regions.len() <= REGIONS);
+        let coarse = plan(&places, &space(DEVICE, 100)).unwrap();
+        assert!(coarse.step > 8 && coarse.foreign > 0 && coarse.regions.len() <= REGIONS / 2);
+    }
+
+    /// Regions, each of which is taken, with the gaps between them as long.
+    fn taken(regions: usize, len: u64) -> Space {
+        let places: Vec<_> = (0..regions as u64)
+            .map(|index| ((2 * index + 1) * len, len))
+            .collect();
+        Space {
+            regions,
+            taken: Ranges::of_places(&places),
+            ..space(DEVICE, 1 << 20)
+        }
+    }
+
+    #[test]
+    fn new_regions_lie_beside_those_that_there_are_and_leave_some_for_later() {
+        let one = ROOM;
+        // Of six that are left three are given away, and none lies over what is taken.
+        let far: Vec<_> = (8..64).map(|index| (index * one, 8)).collect();
+        let more = plan(&far, &taken(1, one)).unwrap();
+        assert_eq!(more.regions.len(), 3);
+        // What is within regions needs none, and in the gaps they do not reach into these.
+        let plan_in = |places: &[(u64, u64)]| plan(places, &taken(2, 24)).map(|plan| plan.regions);
+        assert_eq!(plan_in(&[(24, 8), (80, 16)]), None);
+        assert_eq!(
+            plan_in(&[(8, 8), (24, 8), (48, 8), (88, 16)]),
+            Some(vec![(0, 24), (48, 24), (96, ROOM - 96)])
+        );
+    }
+
+    #[test]
+    fn the_last_region_lies_over_the_device_and_so_it_is_if_there_are_too_few_for_the_gaps() {
+        let whole = vec![(0, DEVICE)];
+        let last = plan(&[(5, 1)], &taken(REGIONS - 1, 24)).unwrap();
+        assert_eq!(last.regions, whole);
+        assert!(last.step > 1 && last.foreign > 0);
+        let gaps: Vec<_> = (0..4).map(|index| (index * 48, 8)).collect();
+        assert_eq!(plan(&gaps, &taken(4, 24)).unwrap().regions, whole);
+        assert_eq!(plan(&gaps, &taken(3, 24)).unwrap().regions.len(), 4);
     }
 
     #[test]
     fn no_file_has_no_plan() {
-        assert_eq!(plan(&[], DEVICE, 100), None);
+        assert_eq!(plan(&[], &space(DEVICE, 100)), None);
     }
 
     #[test]
@@ -324,7 +437,9 @@ mod tests {
     #[test]
     fn what_is_the_files_own_is_counted_and_the_rest_estimated() {
         let (region, sample) = (region(0, 64, 16), sectors(&[16, 16, 16, 16]));
-        let of = |places: &[(u64, u64)]| project([(&region, &sample)].into_iter(), places);
+        let mut samples = IdMap::new();
+        samples.insert(0, sample);
+        let of = |places: &[(u64, u64)]| project([&region].into_iter(), &samples, places);
         let own = of(&[(16, 32)]);
         assert_eq!(
             (
@@ -343,6 +458,29 @@ mod tests {
         assert_eq!(of(&[]).count.counters, Counters::default());
     }
 
+    #[test]
+    fn what_several_regions_have_counted_is_taken_from_the_shortest() {
+        let regions =
+            [(0, 0, 96, 24), (1, 16, 16, 16), (2, 48, 24, 24)].map(|(id, start, len, step)| {
+                Region {
+                    id,
+                    ..region(start, len, step)
+                }
+            });
+        let mut samples = IdMap::new();
+        samples.insert(0, sectors(&[24, 24, 24, 24]));
+        samples.insert(1, sectors(&[10]));
+        samples.insert(2, sectors(&[7]));
+        let of = |places: &[(u64, u64)]| {
+            let projection = project(regions.iter(), &samples, places);
+            (projection.count.counters.read_sectors, projection.error)
+        };
+        assert_eq!(of(&[(48, 24)]), (7, 0.0));
+        assert_eq!(of(&[(16, 16), (72, 24)]), (34, 0.0));
+        // Of the first two areas of the long one, eight sectors each lie under another.
+        assert_eq!(of(&[(0, 96)]), (16 + 10 + 16 + 7 + 24, 32.0 / 73.0));
+    }
+
     proptest! {
         /// A plan covers the file, within its limits; if it says that nothing is foreign, nothing is.
         #[test]
@@ -351,7 +489,7 @@ mod tests {
             areas in 1u64..5000,
         ) {
             let places: Vec<(u64, u64)> = blocks.iter().map(|block| (block * 8, 8)).collect();
-            let plan = plan(&places, 40_000, areas).unwrap();
+            let plan = plan(&places, &space(40_000, areas)).unwrap();
             prop_assert!(!plan.regions.is_empty() && plan.regions.len() <= REGIONS);
             let covered = Ranges::of_places(&plan.regions);
             prop_assert!(Ranges::of_places(&places).iter().all(|(start, end)| covered.common(start, end) == end - start));

@@ -38,6 +38,44 @@ impl Ranges {
         self.0.iter().copied()
     }
 
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The sector after its last, or 0.
+    pub fn end(&self) -> u64 {
+        self.0.last().map_or(0, |range| range.1)
+    }
+
+    /// What is not in the other.
+    pub fn without(&self, other: &Self) -> Self {
+        let mut left = Vec::with_capacity(self.0.len());
+        for (start, end) in self.iter() {
+            let mut at = start;
+            for (from, to) in other.within(start, end) {
+                if at < from {
+                    left.push((at, from));
+                }
+                at = to;
+            }
+            if at < end {
+                left.push((at, end));
+            }
+        }
+        Ranges(left)
+    }
+
+    /// Around a sector that is not in it: the end of what is before, or 0, and the start of what comes after.
+    pub fn gap(&self, sector: u64) -> (u64, u64) {
+        let after = self.0.partition_point(|range| range.1 <= sector);
+        let before = after.checked_sub(1).and_then(|index| self.0.get(index));
+        (
+            before.map_or(0, |range| range.1),
+            self.0.get(after).map_or(u64::MAX, |range| range.0),
+        )
+    }
+
     /// First sector and sectors of each.
     pub fn places(&self) -> Vec<(u64, u64)> {
         self.iter()
@@ -87,6 +125,27 @@ mod tests {
             prop_assert!(found.0.windows(2).all(|pair| pair[0].1 < pair[1].0));
             let within = sectors.range(start..start + len).count() as u64;
             prop_assert_eq!(found.common(start, start + len), within);
+        }
+
+        #[test]
+        fn what_is_left_and_the_gaps_are_the_other_sectors(
+            ranges in proptest::collection::vec((0u64..60, 0u64..9), 0..20),
+            others in proptest::collection::vec((0u64..60, 0u64..9), 0..9),
+        ) {
+            let sectors = |ranges: &[(u64, u64)]| -> BTreeSet<u64> {
+                ranges.iter().flat_map(|(at, len)| *at..at + len).collect()
+            };
+            let (one, other) = (Ranges::of_places(&ranges), Ranges::of_places(&others));
+            let left: BTreeSet<u64> = &sectors(&ranges) - &sectors(&others);
+            prop_assert_eq!(one.without(&other).places(), Ranges::of_places(&left.iter().map(|at| (*at, 1)).collect::<Vec<_>>()).places());
+            let taken = sectors(&others);
+            prop_assert_eq!(other.end(), taken.last().map_or(0, |last| last + 1));
+            for sector in (0..70).filter(|sector| !taken.contains(sector)) {
+                let (start, end) = other.gap(sector);
+                prop_assert!(start <= sector && sector < end && !taken.iter().any(|at| (start..end).contains(at)));
+                prop_assert!(start == 0 || taken.contains(&(start - 1)));
+                prop_assert!(end == u64::MAX || taken.contains(&end));
+            }
         }
     }
 }

@@ -247,10 +247,7 @@ impl Sample {
         let Some(group) = snapshot.groups.get(&id) else {
             return;
         };
-        let members = group.members.among(&snapshot.regions);
-        let sampled =
-            members.filter_map(|id| Some((snapshot.regions.get(&id)?, self.regions.get(&id)?)));
-        let projection = projection::project(sampled, places);
+        let projection = projection::project(group.own(snapshot), &self.regions, places);
         self.groups.insert(id, projection.count);
         self.errors.insert(id, projection.error);
     }

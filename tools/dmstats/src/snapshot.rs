@@ -73,11 +73,20 @@ pub struct Group {
 }
 
 impl Group {
-    /// The sectors that its regions cover.
-    pub fn covered(&self, snapshot: &Snapshot) -> RangeSet<u64> {
-        let regions = self.members.among(&snapshot.regions);
-        regions
+    /// Its regions that are of its first's program: another may have taken the id of one that was deleted.
+    pub fn own<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a Region> {
+        let mut regions = self
+            .members
+            .among(&snapshot.regions)
             .filter_map(|id| snapshot.regions.get(&id))
+            .peekable();
+        let program = regions.peek().map(|leader| Arc::clone(&leader.program));
+        regions.filter(move |region| program.as_ref() == Some(&region.program))
+    }
+
+    /// The sectors that its own regions cover.
+    pub fn covered(&self, snapshot: &Snapshot) -> RangeSet<u64> {
+        self.own(snapshot)
             .map(|region| region.start..region.start.saturating_add(region.len))
             .collect()
     }

@@ -13,6 +13,7 @@ use dmstats::ffi::Handle;
 use dmstats::follow::Mode;
 use dmstats::projection::Plan;
 use dmstats::projection::Word;
+use dmstats::projection::REGIONS;
 use dmstats::Find;
 use dmstats::RegionSpec;
 use dmstats::Step;
@@ -94,8 +95,9 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Tells what would be made and what it would cost. True if that was all that was asked for.
-    fn plan(&mut self, name: &str, specs: &[RegionSpec]) -> Result<bool> {
+    /// Tells what would be made and what it would cost; `most` is how many regions there will ever be, if that is known.
+    /// True if that was all that was asked for.
+    fn plan(&mut self, name: &str, specs: &[RegionSpec], most: Option<usize>) -> Result<bool> {
         if !self.args.plan {
             return Ok(false);
         }
@@ -120,12 +122,16 @@ impl<'a> Command<'a> {
         };
         let regions = specs.len() as u64;
         let pass = regions.saturating_mul(cost::PASS_INSTRUCTIONS);
+        let later = match most {
+            Some(most) if most > specs.len() => format!(" ({most} at most as the file changes)"),
+            _ => String::new(),
+        };
         let text = format!(
-            "{name}: would create {regions} region(s) with {areas} area(s)\n  kernel memory: {bytes} bytes{limit}\n  \
+            "{name}: would create {regions} region(s){later} with {areas} area(s)\n  kernel memory: {bytes} bytes{limit}\n  \
              each I/O of the device would take some {pass} instructions more to pass them{verdict}",
         );
         let value = json!({
-            "name": name, "regions": regions, "areas": areas, "kernel_bytes": bytes, "fits": fits,
+            "name": name, "regions": regions, "regions_at_most": most, "areas": areas, "kernel_bytes": bytes, "fits": fits,
             "instructions_for_each_io": pass,
             "kernel_bytes_used": account.map(|memory| memory.used), "kernel_bytes_limit": account.map(|memory| memory.limit),
         });
@@ -176,7 +182,7 @@ impl<'a> Command<'a> {
                 ..like.clone()
             }]
         };
-        if self.plan(&name, &specs)? {
+        if self.plan(&name, &specs, Some(specs.len()))? {
             return Ok(());
         }
         let made = subject
@@ -295,7 +301,7 @@ impl<'a> Command<'a> {
                     ..like.clone()
                 })
                 .collect();
-            if self.plan(&path, &specs)? {
+            if self.plan(&path, &specs, plan.as_ref().map(|_| REGIONS))? {
                 continue;
             }
             let alias = match (

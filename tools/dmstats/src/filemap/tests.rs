@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use rustix::io::Errno;
 
@@ -257,6 +260,134 @@ fn a_projected_file_may_be_anywhere_in_its_regions_and_gets_more_beyond() {
     );
 }
 
+/// What a projected group has counted of a file at these places, in sectors, and the error of that.
+fn attributed(fake: &Fake, id: u32, places: &[(u64, u64)]) -> (u64, f64) {
+    let device = device(fake);
+    let snapshot = device.list().unwrap();
+    let mut sample = device.sample(&snapshot, false).unwrap();
+    sample.project(&snapshot, id, places);
+    (sample.groups[&id].counters.sectors(), sample.errors[&id])
+}
+
+/// Where the regions of a group begin.
+fn starts(fake: &Fake, id: u32) -> Vec<u64> {
+    counted(fake, id).iter().map(|place| place.0).collect()
+}
+
+/// As many sectors as a region has at least, if there is memory for it.
+const ROOM: u64 = 1 << 18;
+
+#[test]
+fn a_projected_file_that_grows_and_grows_has_eight_regions_and_loses_no_counts() {
+    let fake = Fake::new(64 * ROOM);
+    let mut places = vec![(0, 4096)];
+    project(&fake, &places);
+    let (mut read, mut most) = (0, 0);
+    for growth in 1..40 {
+        for (start, len) in &places {
+            fake.account(D, false, *start, *len, 1);
+            read += len;
+        }
+        // Always where no region is yet, until one is everywhere.
+        places.push(((growth * 25 % 64) * ROOM, 4096));
+        update(&fake, 0, &places);
+        let regions = starts(&fake, 0);
+        most = most.max(regions.len());
+        assert!(regions.len() <= REGIONS, "{regions:?}");
+        assert_eq!(attributed(&fake, 0, &places), (read, 0.0), "{regions:?}");
+    }
+    assert_eq!(most, REGIONS);
+    // The last lies over all, so that there is nothing to be done any more.
+    fake.take_log();
+    update(&fake, 0, &[(0, 64 * ROOM)]);
+    assert_eq!(fake.take_log(), ["@stats_list"]);
+}
+
+#[test]
+fn a_projected_file_that_moves_on_gives_back_regions_but_the_first() {
+    let fake = Fake::new(64 * ROOM);
+    project(&fake, &[(0, 8)]);
+    for place in [8, 16, 24, 32, 40] {
+        let changed = update(&fake, 0, &[(place * ROOM, 8)]);
+        assert_eq!((changed.group, changed.created), (Some(0), 1));
+    }
+    assert_eq!(starts(&fake, 0), [0, 32 * ROOM, 40 * ROOM]);
+    // They are not members any more before they go.
+    fake.take_log();
+    update(&fake, 0, &[(40 * ROOM, 8), (48 * ROOM, 8)]);
+    update(&fake, 0, &[(56 * ROOM, 8)]);
+    let log = fake.take_log();
+    let kinds: Vec<&str> = log
+        .iter()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    let (list, make, describe, delete) = (
+        "@stats_list",
+        "@stats_create",
+        "@stats_set_aux",
+        "@stats_delete",
+    );
+    assert_eq!(
+        kinds,
+        [list, make, describe, list, make, describe, delete, delete, delete]
+    );
+}
+
+#[test]
+fn another_programs_region_is_none_of_a_projected_file() {
+    let fake = Fake::new(64 * ROOM);
+    let places = [(0, 8), (8 * ROOM, 8)];
+    project(&fake, &places);
+    // Somebody deletes a region, and its id is taken.
+    fake.message(D, b"@stats_delete 1", 0).unwrap();
+    foreign(&fake, 1);
+    fake.account(D, false, 0, 64 * ROOM, 1);
+    assert_eq!(attributed(&fake, 0, &places), (8, 0.0));
+    let changed = update(&fake, 0, &places);
+    assert_eq!((changed.kept, changed.created, changed.removed), (1, 1, 0));
+    fake.account(D, false, 0, 64 * ROOM, 1);
+    assert_eq!(attributed(&fake, 0, &places), (24, 0.0));
+    let snapshot = device(&fake).list().unwrap();
+    assert_eq!(snapshot.groups[&0].members.to_string(), "0,2");
+    assert_eq!(*snapshot.regions[&1].program, *b"other");
+}
+
+#[test]
+fn a_projection_that_cannot_be_changed_stays_as_it_was() {
+    let fake = Fake::new(64 * ROOM);
+    project(&fake, &[(0, 8)]);
+    let before = device(&fake).list().unwrap();
+    for (word, nth) in [("@stats_create", 1), ("@stats_set_aux", 0)] {
+        fake.fail(word, nth, Errno::NOMEM);
+        assert!(device(&fake)
+            .update_file(&before, 0, &[(8 * ROOM, 8), (32 * ROOM, 8)], |_| ())
+            .is_err());
+        fake.fail("nothing", 0, Errno::NOMEM);
+        assert_eq!(device(&fake).list().unwrap(), before);
+    }
+}
+
+#[test]
+fn all_regions_of_a_projected_file_have_a_bounded_part_of_memory() {
+    // A tenth of the device would take it all, in blocks.
+    let fake = Fake::new(1 << 24);
+    let mut places = vec![(4096, 8)];
+    project(&fake, &places);
+    for growth in 1..200u64 {
+        places.push(((growth * 100_003 % (1 << 21)) * 8, 8));
+        update(&fake, 0, &places);
+        let snapshot = device(&fake).list().unwrap();
+        let cpus = cost::possible_cpus();
+        let regions = snapshot.regions.values();
+        let bytes: u64 = regions
+            .map(|region| cost::region_memory(region, cpus))
+            .sum();
+        // What is allotted is of areas only.
+        assert!(bytes <= MEMORY + REGIONS as u64 * cost::REGION_BYTES);
+    }
+    assert_eq!(starts(&fake, 0).len(), REGIONS);
+}
+
 #[test]
 fn a_projected_group_whose_id_changes_still_says_which_file_it_is() {
     let fake = Fake::new(1 << 20);
@@ -437,6 +568,94 @@ proptest! {
             }
             let covered: Vec<(u64, u64)> = set.iter().map(|range| (range.start, range.end - range.start)).collect();
             prop_assert_eq!(covered, places);
+        }
+    }
+}
+
+/// A block, which is an area, of which the device of the test below has so many.
+const BLOCK: u64 = 1 << 13;
+const BLOCKS: u64 = 1024;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// However a projected file changes, and whoever takes and frees ids meanwhile: it has few regions, and its counts
+    /// are what was read and written of its blocks since the oldest region of each was made. Of a block that it has
+    /// had before, that is the one that it was.
+    #[test]
+    fn projections_count_each_block_once_and_from_its_first_region_on(
+        steps in proptest::collection::vec(
+            (
+                // Runs of blocks that come, the part of the others that go, who is where ids are taken and freed.
+                proptest::collection::vec((0..BLOCKS, 1u64..9), 0..5), 0u64..4, 0usize..2, 0u32..12,
+                proptest::collection::vec((any::<bool>(), 0..BLOCKS, 1u64..20), 0..20),
+            ),
+            1..24,
+        ),
+    ) {
+        let fake = Fake::new(BLOCKS * BLOCK);
+        foreign(&fake, 1);
+        let mut file: BTreeSet<u64> = [501].into();
+        let runs = |file: &BTreeSet<u64>| {
+            Ranges::of_places(&file.iter().map(|at| (at * BLOCK, BLOCK)).collect::<Vec<_>>()).places()
+        };
+        project(&fake, &runs(&file));
+        let mut group = 1;
+        // The moments at which blocks were read or written, and at which regions were made.
+        let mut counted: Vec<Vec<usize>> = vec![Vec::new(); BLOCKS as usize];
+        let mut made: BTreeMap<u32, usize> = [(1, 0)].into();
+        let mut since: BTreeMap<u64, usize> = [(501, 0)].into();
+        for (now, (come, part, more, gone, requests)) in (1..).zip(steps) {
+            foreign(&fake, more);
+            let other = Device::new(&fake, D, b"other");
+            let before = other.list().unwrap();
+            if before.regions.get(&gone).is_some_and(|region| *region.program == *b"other") {
+                other.delete(&before, gone).unwrap();
+            }
+            file.retain(|block| part == 0 || (block / 7 + now as u64) % 4 >= part);
+            for (block, len) in come {
+                // Blocks apart from each other, so that all areas will be as small.
+                file.extend((block | 1..(block + 2 * len).min(BLOCKS)).step_by(2));
+            }
+            let places = runs(&file);
+            let before = device(&fake).list().unwrap();
+            let missing = !Ranges::of_places(&places).without(&before.groups[&group].covered(&before)
+                .iter().map(|range| (range.start, range.end)).collect()).is_empty();
+            fake.take_log();
+            group = update(&fake, group, &places).group.unwrap();
+            prop_assert_eq!(fake.take_log().len() > 1, missing);
+
+            let after = device(&fake).list().unwrap();
+            prop_assert_eq!(&after.problems, &Vec::new());
+            prop_assert_eq!(after.clone().of_program(b"other").regions, before.of_program(b"other").regions);
+            let ours = after.of_program(b"dmstats");
+            prop_assert!(ours.regions.len() <= REGIONS);
+            prop_assert_eq!(ours.regions.len() as u64, ours.groups[&group].members.len());
+            made.retain(|id, _| ours.regions.contains_key(id));
+            for id in ours.regions.keys() {
+                made.entry(*id).or_insert(now);
+            }
+            let oldest = |block: &u64| {
+                let over = ours.regions.values().filter(|region| (region.start..region.start + region.len).contains(&(block * BLOCK)));
+                over.map(|region| made[&region.id]).min()
+            };
+            let mut all = 0;
+            let mut from = BTreeMap::new();
+            for block in &file {
+                let Some(start) = oldest(block) else {
+                    return Err(TestCaseError::fail(format!("block {block} is not covered")));
+                };
+                prop_assert!(since.get(block).is_none_or(|since| *since == start));
+                from.insert(*block, start);
+                all += counted[*block as usize].iter().filter(|at| **at >= start).count() as u64 * BLOCK;
+            }
+            since = from;
+            prop_assert_eq!(attributed(&fake, group, &places), (all, 0.0));
+            for (write, block, len) in requests {
+                let end = (block + len).min(BLOCKS);
+                fake.account(D, write, block * BLOCK, (end - block) * BLOCK, 1);
+                (block..end).for_each(|block| counted[block as usize].push(now));
+            }
         }
     }
 }
