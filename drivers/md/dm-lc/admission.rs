@@ -14,12 +14,11 @@ use super::{
         with_room,
         Array,
         NoMemory, //
-    }, //
+    },
+    runs::Runs, //
 };
 use core::mem::size_of;
 
-/// How many runs are followed at a time: those that were continued last.
-const RUNS: usize = 16;
 /// How many reads may wait, at most.
 pub const MAX_CELLS: u32 = 2048;
 
@@ -32,22 +31,9 @@ pub struct Wanted {
     pub sectors: u32,
 }
 
-/// Reads that continue each other.
-#[derive(Clone, Copy, Default)]
-struct Run {
-    /// The sector behind the last one.
-    end: u64,
-    /// How many sectors there were, all in all.
-    sectors: u64,
-    /// When it was continued last.
-    at: u64,
-}
-
 /// What was read lately, and what is to be copied.
 pub struct Admission {
-    runs: [Run; RUNS],
-    /// Counts reads.
-    now: u64,
+    runs: Runs,
     ring: Array<Wanted>,
     first: usize,
     waiting: usize,
@@ -61,8 +47,7 @@ impl Admission {
             let _ = push(&mut ring, Wanted::default());
         }
         Ok(Admission {
-            runs: [Run::default(); RUNS],
-            now: 0,
+            runs: Runs::default(),
             ring,
             first: 0,
             waiting: 0,
@@ -76,28 +61,7 @@ impl Admission {
 
     /// Notes a read. Whether it belongs to a run of more than `blocks` blocks.
     pub fn is_long(&mut self, sector: u64, sectors: u32, blocks: u32) -> bool {
-        self.now += 1;
-        let known = self
-            .runs
-            .iter()
-            .position(|run| run.at != 0 && run.end == sector);
-        let oldest = || {
-            let runs = self.runs.iter().enumerate();
-            runs.min_by_key(|(_, run)| run.at).map(|(number, _)| number)
-        };
-        let Some(run) = known
-            .or_else(oldest)
-            .and_then(|number| self.runs.get_mut(number))
-        else {
-            return true;
-        };
-        let before = if known.is_some() { run.sectors } else { 0 };
-        *run = Run {
-            end: sector.saturating_add(sectors.into()),
-            sectors: before.saturating_add(sectors.into()),
-            at: self.now,
-        };
-        run.sectors > u64::from(blocks) * BLOCK_SECTORS
+        self.runs.note(sector, sectors) > u64::from(blocks) * BLOCK_SECTORS
     }
 
     /// Has sectors copied, unless `cells` reads wait for that already. Whether it is the first that

@@ -20,7 +20,8 @@
 //!   more it is overwritten. The cache device: [`disk`]; whether it is as it was written: [`check`].
 //! - Pure, tested on the host: where the log is, [`space`]; what is on the disk, [`format`](mod@format);
 //!   the buffers, [`log`]; which sectors are where, [`index`]; reading the log, [`recovery`]; what is
-//!   written back and when it is given free, [`batch`]; which reads are copied, [`admission`].
+//!   written back and when it is given free, [`batch`]; which reads are copied, [`admission`]; what continues what was
+//!   read or written before, [`runs`].
 //!
 //! The format, and why what is recovered is right, is in
 //! Documentation/admin-guide/device-mapper/dm-lc-rs-format.rst.
@@ -50,6 +51,7 @@ mod readers;
 pub mod recovery;
 mod registry;
 mod room;
+pub mod runs;
 mod session;
 pub mod space;
 mod status;

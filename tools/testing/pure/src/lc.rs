@@ -20,6 +20,8 @@ pub mod message;
 pub mod platform;
 #[path = "../../../../drivers/md/dm-lc/recovery.rs"]
 pub mod recovery;
+#[path = "../../../../drivers/md/dm-lc/runs.rs"]
+pub mod runs;
 #[path = "../../../../drivers/md/dm-lc/space.rs"]
 pub mod space;
 #[path = "../../../../drivers/md/dm-lc/table_line.rs"]
