@@ -11,7 +11,7 @@
 //! 4. `committer` (sleeps): writing the log, and giving it up; `verifier`, `promoter` (sleep)
 //! 5. a shard of the index; never two
 //! 6. `head`: the buffers, and the bios that wait
-//! 7. `table`, `settings`, `admission`, and the lock of `readers`
+//! 7. `table`, `settings`, `admission`, `written_runs`, and the lock of `readers`
 
 use crate::{
     admission::Admission,
@@ -30,6 +30,7 @@ use crate::{
     promote::Promoter,
     readers::Readers,
     registry::Devices,
+    runs::Runs,
     space::{
         Space,
         BUFFERS,
@@ -39,7 +40,8 @@ use crate::{
         Knob,
         Mode,
         Options,
-        Settings, //
+        Settings,
+        WriteSettings, //
     },
     target::LcTarget,
     throttle::Throttle,
@@ -119,6 +121,7 @@ pub(crate) struct Totals {
     pub(crate) user_sectors: Atomic<u64>,
     pub(crate) promoted: Atomic<u64>,
     pub(crate) seq_bypassed: Atomic<u64>,
+    pub(crate) around_sectors: Atomic<u64>,
     pub(crate) written_back: Atomic<u64>,
     pub(crate) backing_writes: Atomic<u64>,
     pub(crate) discards: Atomic<u64>,
@@ -139,6 +142,7 @@ impl Totals {
             user_sectors: Atomic::new(0),
             promoted: Atomic::new(0),
             seq_bypassed: Atomic::new(0),
+            around_sectors: Atomic::new(0),
             written_back: Atomic::new(0),
             backing_writes: Atomic::new(0),
             discards: Atomic::new(0),
@@ -194,8 +198,8 @@ pub(crate) struct Cache {
     pub(crate) table: IrqLock<Option<Table>>,
     #[pin]
     settings: IrqLock<Settings>,
-    /// [`Settings::mode`], for bios.
-    mode: Atomic<u32>,
+    /// What writes need to know of the settings: see [`WriteSettings`].
+    write_settings: Atomic<u32>,
     /// Nothing is written to the cache device any more.
     pub(crate) failed: OnceFlag,
     /// It has failed, and what it has nothing of goes to the backing device: see [`Cache::fail`].
@@ -266,6 +270,9 @@ pub(crate) struct Cache {
     /// What was read lately.
     #[pin]
     pub(crate) admission: IrqLock<Admission>,
+    /// What was written lately.
+    #[pin]
+    pub(crate) written_runs: IrqLock<Runs>,
     pub(crate) totals: Totals,
 
     pub(crate) queue: OwnedQueue,
@@ -352,7 +359,7 @@ impl Cache {
         let admission = Admission::new().map_err(|e| no_memory(e.into()))?;
         let queue = OwnedQueue::new(c"dm-lc").map_err(no_memory)?;
         let settings = options.settings;
-        let mode = settings.mode;
+        let write_settings = WriteSettings::of(&settings).word();
         let read_settings = ReadSettings::of(&settings);
         let lost_sectors = superblock.lost.sectors();
         let uuid = superblock.uuid;
@@ -364,7 +371,7 @@ impl Cache {
             uuid,
             table <- new_irq_lock!(None, "dm_lc_table"),
             settings <- new_irq_lock!(settings, "dm_lc_settings"),
-            mode: Atomic::new(mode as u32),
+            write_settings: Atomic::new(write_settings),
             failed: OnceFlag::new(),
             bypassed: OnceFlag::new(),
             damage_told <- Ratelimit::new(),
@@ -400,6 +407,7 @@ impl Cache {
             verifier <- new_mutex!(verifier, "dm_lc_verifier"),
             promoter <- new_mutex!(promoter, "dm_lc_promoter"),
             admission <- new_irq_lock!(admission, "dm_lc_admission"),
+            written_runs <- new_irq_lock!(Runs::default(), "dm_lc_written_runs"),
             totals: Totals::new(),
             queue,
             log_work <- new_work!("dm_lc_log"),
@@ -496,7 +504,8 @@ impl Cache {
     /// Replaces the settings, under the lock of `setting`. May sleep.
     pub(crate) fn change_settings(this: &Shared<Self>, settings: Settings) {
         let before = core::mem::replace(&mut *this.settings.lock(), settings);
-        this.mode.store(settings.mode as u32, Relaxed);
+        this.write_settings
+            .store(WriteSettings::of(&settings).word(), Relaxed);
         this.read_settings
             .store(ReadSettings::of(&settings).0, Relaxed);
         if settings.mode == Mode::Passthrough {
@@ -512,7 +521,13 @@ impl Cache {
     /// Whether this is the mode.
     #[inline]
     pub(crate) fn is_in(&self, mode: Mode) -> bool {
-        self.mode.load(Relaxed) == mode as u32
+        self.write_settings().has(mode)
+    }
+
+    /// What writes need to know of the settings. Any context.
+    #[inline]
+    pub(crate) fn write_settings(&self) -> WriteSettings {
+        WriteSettings::from_word(self.write_settings.load(Relaxed))
     }
 
     /// What reads need to know of the settings. Any context.

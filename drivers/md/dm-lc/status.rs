@@ -65,6 +65,7 @@ pub(crate) fn write_info(cache: &Cache, out: &mut StatusWriter<'_>) -> fmt::Resu
         ("user_sectors", totals.user_sectors.load(Relaxed)),
         ("promoted", totals.promoted.load(Relaxed)),
         ("seq_bypassed", totals.seq_bypassed.load(Relaxed)),
+        ("around_sectors", totals.around_sectors.load(Relaxed)),
         ("written_back", totals.written_back.load(Relaxed)),
         ("backing_writes", totals.backing_writes.load(Relaxed)),
         ("discards", totals.discards.load(Relaxed)),

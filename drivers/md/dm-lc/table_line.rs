@@ -95,10 +95,15 @@ pub enum Knob {
     NrReadCacheCells,
     /// 1: go on without a cache device that fails, if no write is lost by that.
     BypassOnError,
+    /// A run of writes that is longer than so many KiB goes around the log; 0: none does.
+    SequentialCutoff,
 }
 
+/// The longest [`Knob::SequentialCutoff`], in KiB.
+const MAX_CUTOFF: u32 = 1 << 20;
+
 /// How many there are.
-const KNOBS: usize = 15;
+const KNOBS: usize = 16;
 
 /// What there is to know of a setting.
 struct About {
@@ -144,6 +149,7 @@ const ABOUT: [About; KNOBS] = [
     About::new("read_cache_threshold", None, 0, 127, 0),
     About::new("nr_read_cache_cells", None, 1, MAX_CELLS, MAX_CELLS),
     About::new("bypass_on_error", None, 0, 1, 0),
+    About::new("sequential_cutoff", None, 0, MAX_CUTOFF, 0),
 ];
 
 impl About {
@@ -182,10 +188,54 @@ impl Knob {
         Knob::ReadCacheThreshold,
         Knob::NrReadCacheCells,
         Knob::BypassOnError,
+        Knob::SequentialCutoff,
     ];
 
     fn about(self) -> &'static About {
         &ABOUT[self as usize]
+    }
+}
+
+/// What a write needs to know of the settings, in one word: it is looked at for each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WriteSettings(u32);
+
+impl WriteSettings {
+    const MODE_BITS: u32 = 3;
+
+    /// Those of a cache.
+    pub fn of(settings: &Settings) -> Self {
+        let cutoff = settings.get(Knob::SequentialCutoff);
+        WriteSettings(settings.mode as u32 | cutoff << Self::MODE_BITS)
+    }
+
+    /// From the word.
+    #[inline]
+    pub fn from_word(word: u32) -> Self {
+        WriteSettings(word)
+    }
+
+    /// The word.
+    pub fn word(self) -> u32 {
+        self.0
+    }
+
+    /// Whether all writes go to the log.
+    #[inline]
+    pub fn are_plain(self) -> bool {
+        self.0 == Mode::Writeback as u32
+    }
+
+    /// Whether this is the mode.
+    #[inline]
+    pub fn has(self, mode: Mode) -> bool {
+        self.0 & ((1 << Self::MODE_BITS) - 1) == mode as u32
+    }
+
+    /// Whether a run of so many sectors goes around the log.
+    pub fn is_long(self, sectors: u64) -> bool {
+        let cutoff = u64::from(self.0 >> Self::MODE_BITS);
+        cutoff != 0 && sectors > cutoff << 1
     }
 }
 
@@ -298,7 +348,8 @@ fn unknown<'a>(word: &Arg<'a>) -> ArgError<'a> {
         "mode, allow_migrate, force_migrate, migrate_threshold, update_interval, \
          nr_max_batched_migration, high_watermark, low_watermark, barrier_deadline_ms, \
          flush_current_buffer_interval, commit_super_block_interval, verify_reads, \
-         prefix_consistent, read_cache_threshold, nr_read_cache_cells, bypass_on_error or format",
+         prefix_consistent, read_cache_threshold, nr_read_cache_cells, bypass_on_error, \
+         sequential_cutoff or format",
     )
 }
 
@@ -370,6 +421,8 @@ impl Settings {
             Err("the mode writeback with prefix_consistent 1")
         } else if self.is_set(Knob::PrefixConsistent) && self.is_set(Knob::BypassOnError) {
             Err("bypass_on_error 0 with prefix_consistent 1")
+        } else if self.is_set(Knob::PrefixConsistent) && self.is_set(Knob::SequentialCutoff) {
+            Err("sequential_cutoff 0 with prefix_consistent 1")
         } else {
             Ok(self)
         }

@@ -350,6 +350,7 @@ impl LcTarget {
         let cache: &Cache = &self.cache;
         let (sector, sectors) = (bio.sector(), bio.sectors());
         if write::may_go_around(cache, &bio) {
+            write::note_around(cache, sectors);
             bio.per_bio().around = Some((sector, sectors));
             return bio.remap(&cache.backing, sector);
         }

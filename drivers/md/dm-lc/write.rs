@@ -26,7 +26,10 @@ use crate::{
         Place, //
     },
     space::DATA_SECTORS,
-    table_line::Mode,
+    table_line::{
+        Mode,
+        WriteSettings, //
+    },
     target::LcTarget, //
 };
 use dm::prelude::*;
@@ -259,11 +262,12 @@ pub(crate) fn wait_for_flush(this: Shared<Cache>, bio: OwnedBio<LcTarget>) {
 
 /// Ends what the log does not take, since the cache has failed; or sends it past it.
 pub(crate) fn refuse(cache: &Cache, mut bio: OwnedBio<LcTarget>) {
-    if bio.per_bio().done != 0 || !cache.is_bypassed() || !may_go_around(cache, &bio) {
+    if bio.per_bio().done != 0 || !cache.is_bypassed() || !is_unknown(cache, &bio) {
         bio.end(EIO);
     } else if bio.op() == Op::Discard {
         pass_down(cache, bio);
     } else {
+        note_around(cache, bio.sectors());
         submit_around(cache, bio);
     }
 }
@@ -375,9 +379,41 @@ pub(crate) fn pass_down(cache: &Cache, bio: OwnedBio<LcTarget>) {
 /// Whether a bio may go to the backing device past the log.
 #[inline]
 pub(crate) fn may_go_around(cache: &Cache, bio: &Bio) -> bool {
-    (!cache.is_in(Mode::Writeback) || cache.is_bypassed())
-        && forget_clean(cache, bio.sector(), bio.sectors())
-        && !cache.may_write_discarded()
+    let settings = cache.write_settings();
+    // Almost always both are false, and that is all there is to look at.
+    (!settings.are_plain() && goes_around(cache, settings, bio) || cache.is_bypassed())
+        && is_unknown(cache, bio)
+}
+
+/// Whether the settings let a bio go past the log.
+#[inline(never)]
+fn goes_around(cache: &Cache, settings: WriteSettings, bio: &Bio) -> bool {
+    if !settings.has(Mode::Writeback) {
+        return true;
+    }
+    if bio.op() != Op::Write {
+        return false;
+    }
+    let run = cache.written_runs.lock().note(bio.sector(), bio.sectors());
+    // Who wants it durable at once is served by the log, which is written once for all who wait: that
+    // takes less than a write and a flush of the backing device. It counts for the run all the same.
+    settings.is_long(run) && !bio.is_fua()
+}
+
+/// Whether neither the log nor what is done with it has anything of the sectors of a bio. Forgets
+/// their clean copies.
+#[inline]
+fn is_unknown(cache: &Cache, bio: &Bio) -> bool {
+    forget_clean(cache, bio.sector(), bio.sectors()) && !cache.may_write_discarded()
+}
+
+/// A write goes past the log.
+#[inline]
+pub(crate) fn note_around(cache: &Cache, sectors: u32) {
+    cache
+        .totals
+        .around_sectors
+        .fetch_add(sectors.into(), Relaxed);
 }
 
 /// Forgets the clean copies of sectors. Whether the cache has no others of any of them. Any context.

@@ -17,7 +17,8 @@ use pure::{
             Knob,
             Mode,
             Options,
-            Settings, //
+            Settings,
+            WriteSettings, //
         }, //
     },
     words::read, //
@@ -30,7 +31,7 @@ fn options(words: &[&str]) -> Result<Options, String> {
 }
 
 /// A setting and a value that it may have.
-const VALUES: [(&str, std::ops::RangeInclusive<u32>); 15] = [
+const VALUES: [(&str, std::ops::RangeInclusive<u32>); 16] = [
     ("allow_migrate", 0..=1),
     ("force_migrate", 0..=1),
     ("migrate_threshold", 0..=100),
@@ -47,6 +48,7 @@ const VALUES: [(&str, std::ops::RangeInclusive<u32>); 15] = [
     ("read_cache_threshold", 0..=127),
     ("nr_read_cache_cells", 1..=2048),
     ("bypass_on_error", 0..=1),
+    ("sequential_cutoff", 0..=1 << 20),
 ];
 
 /// What dm-writeboost calls some of them.
@@ -111,8 +113,8 @@ fn wrong_words_are_named() {
             "number of arguments `2': only 1 words follow",
         ),
         (
-            vec!["36"],
-            "number of arguments `36': expected a number from 0 to 34",
+            vec!["38"],
+            "number of arguments `38': expected a number from 0 to 36",
         ),
         (
             vec!["2", "mode", "fast"],
@@ -155,6 +157,14 @@ fn wrong_words_are_named() {
             "number of arguments `4': expected bypass_on_error 0 with prefix_consistent 1",
         ),
         (
+            vec!["2", "sequential_cutoff", "1048577"],
+            "sequential_cutoff `1048577': expected a number from 0 to 1048576",
+        ),
+        (
+            vec!["4", "sequential_cutoff", "64", "prefix_consistent", "1"],
+            "number of arguments `4': expected sequential_cutoff 0 with prefix_consistent 1",
+        ),
+        (
             vec!["4", "format", "1", "format", "0"],
             "key `format': expected each key once",
         ),
@@ -183,6 +193,29 @@ fn watermarks_may_come_in_either_order() {
         70
     );
     assert!(options(&["2", "low_watermark", "51"]).is_err());
+}
+
+/// In one word: any mode, with any cutoff.
+#[test]
+fn what_writes_need_to_know() {
+    for mode in Mode::ALL {
+        for cutoff in [0u32, 1, 64, 1 << 20] {
+            let words = [
+                "mode",
+                mode.name(),
+                "sequential_cutoff",
+                &cutoff.to_string(),
+            ];
+            let settings = options(&[&["4"], &words[..]].concat()).unwrap().settings;
+            let known = WriteSettings::from_word(WriteSettings::of(&settings).word());
+            for other in Mode::ALL {
+                assert_eq!(known.has(other), other == mode);
+            }
+            assert_eq!(known.are_plain(), mode == Mode::Writeback && cutoff == 0);
+            assert!(!known.is_long(u64::from(cutoff) * 2));
+            assert_eq!(known.is_long(u64::from(cutoff) * 2 + 1), cutoff != 0);
+        }
+    }
 }
 
 #[test]
@@ -225,7 +258,11 @@ fn messages() {
     }
     assert_eq!(parsed(&["cleaner"]), parsed(&["mode", "cleaner"]));
     let ordered = options(&["2", "prefix_consistent", "1"]).unwrap().settings;
-    for words in [&["cleaner"][..], &["mode", "writearound"]] {
+    for words in [
+        &["cleaner"][..],
+        &["mode", "writearound"],
+        &["sequential_cutoff", "64"],
+    ] {
         assert!(read(words, |args| Message::parse(args, &ordered).is_err()));
     }
     for words in [
