@@ -28,6 +28,7 @@ USES = {
     # The log goes round several times.
     "lc-round": (Use(**SMALL_CACHE, operations=2500), 300),
     "lc-ordered": (Use(**SMALL_CACHE, operations=2500, options="--ordered"), 100),
+    "lc-runs": (Use(**SMALL_CACHE, operations=2500, options="--sequential-cutoff 16"), 100),
     "lc-as-it-likes": (Use(**SMALL_CACHE, operations=1000, options="--no-settings"), 100),
 }
 
@@ -89,6 +90,10 @@ FAULTS = {
         "lc", "commit.rs",
         ("cache.backing_written.xchg(0, Full) != 0", "cache.backing_written.xchg(0, Full) > 1"),
     ),
+    "flushes that leave out runs that went around the log": (
+        "lc", "commit.rs",
+        ("cache.backing_written.xchg(0, Full) != 0", "cache.backing_written.xchg(0, Full) > 1"),
+    ),
     "a tail that passes copies whose successors may be lost": (
         "lc", "writeback.rs",
         ("if self.cache.durable.load(Relaxed) >= end {", "if self.cache.durable.load(Relaxed) < u64::MAX.max(end) {"),
@@ -99,7 +104,8 @@ SPOILT = {
     "clone": Use(region=8, sectors=2 * MIB, operations=400, seed=SEED),
     "lc": Use(**SMALL_CACHE, operations=400, seed=SEED),
 }
-ORDERED = dataclasses.replace(SPOILT["lc"], options="--ordered")
+# By a word of a fault's name.
+OPTIONS = {"ordered": "--ordered", "runs": "--sequential-cutoff 16"}
 
 
 @pytest.mark.limit(1200)
@@ -108,5 +114,6 @@ def test_power_cuts_bring_out_faults(request, guest, workshop, fault):
     target, file, *changes = FAULTS[fault]
     module = workshop.spoilt(f"dm_{target}_rs", f"drivers/md/dm-{target}/{file}", *changes)
     cuts = PowerCuts(guest, log_folder(request.node.nodeid))
-    use = ORDERED if "ordered" in fault else SPOILT[target]
+    options = [words for word, words in OPTIONS.items() if word in fault.split()]
+    use = dataclasses.replace(SPOILT[target], options=" ".join(options))
     assert cuts.notice(use, module), f"nobody misses anything, although there is {fault}"

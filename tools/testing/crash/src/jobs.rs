@@ -28,6 +28,8 @@ pub struct Jobs<'a> {
     /// How many operations, of all jobs.
     pub operations: u64,
     pub discards: bool,
+    /// Half of the writes continue the job's last one.
+    pub runs: bool,
     /// The tag of the first write.
     pub first_tag: Content,
     pub begun: AtomicU64,
@@ -54,6 +56,7 @@ impl Jobs<'_> {
         let device = Device::open(&self.path, 0, None, true)?;
         let fua = FuaWriter::open(&self.path)?;
         let mut buffer = Buffer::new();
+        let mut run = 0..0;
         loop {
             let count = self.begun.fetch_add(1, Ordering::Relaxed);
             if count >= self.operations {
@@ -66,7 +69,17 @@ impl Jobs<'_> {
                 74..88 => Operation::Write,
                 _ => Operation::Flush,
             };
-            let range = self.range(&mut random, operation, count);
+            let is_write = matches!(operation, Operation::Write | Operation::FuaWrite);
+            let continues = self.runs && is_write && run.end % self.setup.sectors != 0;
+            let range = if continues && random.random_bool(0.5) {
+                let sectors = random.random_range(1..=48);
+                run.end..(run.end + sectors).min(self.setup.sectors)
+            } else {
+                self.range(&mut random, operation, count)
+            };
+            if is_write {
+                run = range.clone();
+            }
             let _held = self.ranges.hold(range.clone());
             let sectors = range.end - range.start;
             let tag = self.first_tag + count;

@@ -65,6 +65,9 @@ enum Command {
         /// Have a cache written back in the order of flushes
         #[arg(long, conflicts_with = "source")]
         ordered: bool,
+        /// Have a cache's jobs write runs, those longer than so many KiB around the log
+        #[arg(long, value_name = "KIB", conflicts_with_all = ["source", "ordered"])]
+        sequential_cutoff: Option<u32>,
         /// Sizes in sectors: of the target, of a clone's region, of the target's own disk
         #[arg(long, default_value_t = 16384)]
         sectors: u64,
@@ -125,6 +128,7 @@ fn main() -> Result<()> {
             no_discards,
             no_settings,
             ordered,
+            sequential_cutoff,
             sectors,
             region,
             own_sectors,
@@ -143,6 +147,7 @@ fn main() -> Result<()> {
                 jobs,
                 discards: !no_discards,
                 no_settings,
+                sequential_cutoff,
                 source,
             };
             record::record(plan)?.save(&log)

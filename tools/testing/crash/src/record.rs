@@ -34,6 +34,8 @@ pub struct Plan {
     pub discards: bool,
     /// Tables and messages say nothing of settings: all is as the target likes it.
     pub no_settings: bool,
+    /// Writes of a cache that continue one another, some of them around the log: see the table line of `lc`.
+    pub sequential_cutoff: Option<u32>,
     /// A disk of at least the clone's size, for its source.
     pub source: Option<PathBuf>,
 }
@@ -102,6 +104,7 @@ fn run(
         operations,
         first_tag,
         discards: plan.discards,
+        runs: plan.sequential_cutoff.is_some(),
         begun: AtomicU64::new(0),
         ranges: Default::default(),
     };

@@ -18,6 +18,7 @@ pub struct LcControl<'a> {
     recorder: &'a Recorder,
     setup: &'a Setup,
     no_settings: bool,
+    sequential_cutoff: Option<u32>,
     random: StdRng,
 }
 
@@ -28,6 +29,7 @@ impl<'a> LcControl<'a> {
             recorder,
             setup: &plan.setup,
             no_settings: plan.no_settings,
+            sequential_cutoff: plan.sequential_cutoff,
             random: StdRng::seed_from_u64(plan.setup.seed),
         }
     }
@@ -37,9 +39,14 @@ impl<'a> LcControl<'a> {
         self.device.message(message)
     }
 
-    /// Then it has one mode.
     fn is_ordered(&self) -> bool {
         self.setup.target == Target::Lc { ordered: true }
+    }
+
+    /// Else there is one mode: the only one that goes with what is to be judged, or in which nothing else sends
+    /// writes around the log.
+    fn has_modes(&self) -> bool {
+        !self.no_settings && !self.is_ordered() && self.sequential_cutoff.is_none()
     }
 
     fn load(&mut self) -> Result<()> {
@@ -64,6 +71,10 @@ impl Control for LcControl<'_> {
         if self.is_ordered() {
             settings.push("prefix_consistent 1".into());
         }
+        settings.extend(
+            self.sequential_cutoff
+                .map(|cutoff| format!("sequential_cutoff {cutoff}")),
+        );
         let (count, settings) = (2 * settings.len(), settings.join(" "));
         ("lc", format!("{DATA} {OWN} {count} {settings}"))
     }
@@ -87,7 +98,7 @@ impl Control for LcControl<'_> {
                 self.recorder.note("resume with another table");
                 self.device.resume()
             }
-            8..10 if !self.no_settings && !self.is_ordered() => {
+            8..10 if self.has_modes() => {
                 // The log is what there is to be judged.
                 let mode = if self.random.random_bool(0.7) {
                     "writeback"

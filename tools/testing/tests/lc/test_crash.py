@@ -22,6 +22,18 @@ def test_every_power_cut_of_a_record(request, guest):
 
 
 @pytest.mark.limit(240)
+def test_runs_that_went_around_the_log_are_flushed(request, guest):
+    """With sequential_cutoff, after every power cut; and what is flushed there is needed."""
+    cuts = PowerCuts(guest, log_folder(request.node.nodeid))
+    use = Use(**SMALL_CACHE, operations=250, options="--sequential-cutoff 16")
+    record = cuts.record(use)
+    right, said = cuts.check(record)
+    assert right, said
+    right, said = cuts.check(record, "--without", "data")
+    assert not right, "no flush of the disk of data is missed"
+
+
+@pytest.mark.limit(240)
 def test_backing_device_alone_is_as_at_a_flush(request, guest):
     """With prefix_consistent, after every power cut."""
     cuts = PowerCuts(guest, log_folder(request.node.nodeid))
