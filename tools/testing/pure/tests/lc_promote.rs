@@ -202,6 +202,52 @@ fn copy_is_nothing_but_a_copy() {
     assert_eq!(found, [808]);
 }
 
+/// A copy that arrives after a write of its blocks is none of them: not even when the log has gone round so
+/// far that the write has given way, and what came behind it in the log has not.
+#[test]
+fn copy_does_not_outlive_a_write_that_came_before_it() {
+    let mut machine = match Machine::start(disks(), 1) {
+        Ok(machine) => machine,
+        Err(error) => panic!("{:?}", error.0),
+    };
+    assert_eq!(machine.expect(0, 64), 64);
+    let mut bytes = vec![0; 64 * SECTOR];
+    machine.disks.backing.read(0, &mut bytes);
+    // A block, and a part of another.
+    machine.write(8, 8, 1).unwrap();
+    machine.write(35, 3, 1).unwrap();
+    let written = machine.log.end();
+    let sectors = machine.superblock.space.sectors();
+    let mut tag = 1;
+    let mut fill = |machine: &mut Machine| {
+        tag += 1;
+        machine.write(1000 + tag % 10 * 100, 100, tag).unwrap();
+        for sector in 0..64 {
+            let expected = u64::from(matches!(sector, 8..16 | 35..38));
+            assert_eq!(
+                tag_of(sector, &machine.read(sector)),
+                Some(expected),
+                "sector {sector}"
+            );
+        }
+    };
+    while machine.log.end() < written + sectors / 2 {
+        fill(&mut machine);
+    }
+    machine.flush().unwrap();
+    while machine.log.used() > 0 {
+        machine.write_back().unwrap();
+    }
+    machine.arrive(0, &bytes);
+    let arrived = machine.log.end();
+    let mut is_between = 0;
+    while machine.log.start_position() <= arrived {
+        fill(&mut machine);
+        is_between += u32::from((written..arrived - 64).contains(&machine.log.start_position()));
+    }
+    assert!(is_between > 10, "{is_between}");
+}
+
 /// Writes have the last quarter of the log, and half of the buffers, for themselves.
 #[test]
 fn copies_leave_room_for_writes() {
