@@ -6,7 +6,7 @@
 //!
 //! 0. that of [`dm::registry`] (sleeps)
 //! 1. `setting` (sleeps): whoever changes the settings
-//! 2. `clock` (sleeps): how busy the backing device is
+//! 2. `clock` (sleeps): how busy the backing device is; `ageing` (sleeps)
 //! 3. `writer` (sleeps): writing back, and the superblock
 //! 4. `committer` (sleeps): writing the log, and giving it up; `verifier`, `promoter` (sleep)
 //! 5. a shard of the index; never two
@@ -16,7 +16,10 @@
 use crate::{
     admission::Admission,
     adopt,
-    clock::Clock,
+    clock::{
+        Ageing,
+        Clock, //
+    },
     commit::Committer,
     disk::Disk,
     format::Uuid,
@@ -48,6 +51,7 @@ use crate::{
     verify::Verifier,
     work::{
         ADMIT,
+        AGE,
         BARRIER_TIMER,
         CLOCK,
         LOG,
@@ -264,6 +268,8 @@ pub(crate) struct Cache {
     #[pin]
     pub(crate) clock: Mutex<Clock>,
     #[pin]
+    pub(crate) ageing: Mutex<Ageing>,
+    #[pin]
     pub(crate) verifier: Mutex<Verifier>,
     #[pin]
     pub(crate) promoter: Mutex<Promoter>,
@@ -294,6 +300,8 @@ pub(crate) struct Cache {
     pub(crate) barrier_timer: DelayedWork<Cache, BARRIER_TIMER>,
     #[pin]
     pub(crate) clock_work: DelayedWork<Cache, CLOCK>,
+    #[pin]
+    pub(crate) age_timer: DelayedWork<Cache, AGE>,
     #[pin]
     pub(crate) pace_timer: DelayedWork<Cache, PACE>,
 }
@@ -404,6 +412,7 @@ impl Cache {
             committer <- new_mutex!(committer, "dm_lc_committer"),
             writer <- new_mutex!(writer, "dm_lc_writer"),
             clock <- new_mutex!(Clock::default(), "dm_lc_clock"),
+            ageing <- new_mutex!(Ageing::new(), "dm_lc_ageing"),
             verifier <- new_mutex!(verifier, "dm_lc_verifier"),
             promoter <- new_mutex!(promoter, "dm_lc_promoter"),
             admission <- new_irq_lock!(admission, "dm_lc_admission"),
@@ -419,6 +428,7 @@ impl Cache {
             retry_timer <- new_delayed_work!("dm_lc_retry_timer"),
             barrier_timer <- new_delayed_work!("dm_lc_barrier_timer"),
             clock_work <- new_delayed_work!("dm_lc_clock"),
+            age_timer <- new_delayed_work!("dm_lc_age"),
             pace_timer <- new_delayed_work!("dm_lc_pace"),
         }? Error))
         .map_err(no_memory)
@@ -515,6 +525,7 @@ impl Cache {
             this.event();
         }
         Self::start_clock(this);
+        Self::restart_ageing(this);
         Self::kick_writeback(this);
     }
 

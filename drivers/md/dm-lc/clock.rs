@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is done by the clock: writing back while the backing device is idle, and the superblock.
+//! What is done by the clock: writing back while the backing device is idle, and what is too old; and
+//! the superblock.
 //!
 //! Below the watermarks nothing has to be written back. What is, later need not be, when the users
 //! need the backing device. So with a `migrate_threshold` above 0 one batch is written back every
@@ -8,6 +9,7 @@
 //! batches of the writeback take themselves is not counted: only the time between them is.
 
 use crate::{
+    age::Age,
     cache::Cache,
     table_line::{
         Knob,
@@ -97,5 +99,56 @@ pub(crate) fn tick(this: &Shared<Cache>) {
     this.backing_load.store(load, Relaxed);
     if threshold != 0 && load <= threshold && settings.is_set(Knob::AllowMigrate) {
         writeback::run_once(this);
+    }
+}
+
+/// How old what is dirty is.
+pub(crate) struct Ageing {
+    age: Age,
+    /// Times are counted from then on.
+    since: Instant<Monotonic>,
+}
+
+impl Ageing {
+    pub(crate) fn new() -> Self {
+        Ageing {
+            age: Age::default(),
+            since: Instant::now(),
+        }
+    }
+}
+
+/// How old something dirty may be, in milliseconds; None if that does not matter now. Any context.
+pub(crate) fn max_age(cache: &Cache) -> Option<u32> {
+    let settings = cache.settings();
+    let max_age = settings.get(Knob::MaxAgeMs);
+    let matters = max_age != 0
+        && settings.is_set(Knob::AllowMigrate)
+        && !cache.is_suspended()
+        && !cache.has_failed();
+    matters.then_some(max_age)
+}
+
+/// Has written back what is too old. Looks again later if anything is dirty: whoever is the first to
+/// write to a cache that is clean starts it again. Sleeps.
+pub(crate) fn age(this: &Shared<Cache>) {
+    let Some(max_age) = max_age(this) else {
+        return;
+    };
+    let mut ageing = this.ageing.lock();
+    let now = ageing.since.elapsed().as_millis().unsigned_abs();
+    let head = this.head.lock();
+    let (tail, end) = (head.log.tail(), head.log.end());
+    let old = ageing.age.look(now, tail, end, max_age);
+    let is_news = old.is_some_and(|old| old > this.drain_to.load(Relaxed));
+    if let Some(old) = old.filter(|_| is_news) {
+        this.drain_to.store(old, Relaxed);
+    }
+    drop(head);
+    if is_news {
+        Cache::kick_writeback(this);
+    }
+    if tail < end {
+        Cache::start_ageing(this);
     }
 }

@@ -20,8 +20,8 @@
 //!   more it is overwritten. The cache device: [`disk`]; whether it is as it was written: [`check`].
 //! - Pure, tested on the host: where the log is, [`space`]; what is on the disk, [`format`](mod@format);
 //!   the buffers, [`log`]; which sectors are where, [`index`]; reading the log, [`recovery`]; what is
-//!   written back and when it is given free, [`batch`]; which reads are copied, [`admission`]; what continues what was
-//!   read or written before, [`runs`].
+//!   written back and when it is given free, [`batch`]; which reads are copied, [`admission`]; which I/O
+//!   continues which, [`runs`]; how old what is dirty is, [`age`].
 //!
 //! The format, and why what is recovered is right, is in
 //! Documentation/admin-guide/device-mapper/dm-lc-rs-format.rst.
@@ -33,6 +33,7 @@ use kernel::prelude::*;
 
 pub mod admission;
 mod adopt;
+pub mod age;
 pub mod batch;
 mod cache;
 mod check;

@@ -169,6 +169,7 @@ impl Cache {
         this.suspended.store(0, Release);
         this.paused.store(0, Relaxed);
         Self::start_clock(this);
+        Self::start_ageing(this);
         Self::kick_writeback(this);
     }
 

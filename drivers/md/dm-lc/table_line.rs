@@ -97,13 +97,17 @@ pub enum Knob {
     BypassOnError,
     /// A run of writes that is longer than so many KiB goes around the log; 0: none does.
     SequentialCutoff,
+    /// What was written so many milliseconds ago is written back below the watermarks too; 0: it is not.
+    MaxAgeMs,
 }
 
 /// The longest [`Knob::SequentialCutoff`], in KiB.
 const MAX_CUTOFF: u32 = 1 << 20;
+/// The longest [`Knob::MaxAgeMs`]: a day.
+const MAX_AGE_MS: u32 = 24 * 60 * 60 * 1000;
 
 /// How many there are.
-const KNOBS: usize = 16;
+const KNOBS: usize = 17;
 
 /// What there is to know of a setting.
 struct About {
@@ -150,6 +154,7 @@ const ABOUT: [About; KNOBS] = [
     About::new("nr_read_cache_cells", None, 1, MAX_CELLS, MAX_CELLS),
     About::new("bypass_on_error", None, 0, 1, 0),
     About::new("sequential_cutoff", None, 0, MAX_CUTOFF, 0),
+    About::new("max_age_ms", None, 0, MAX_AGE_MS, 0),
 ];
 
 impl About {
@@ -189,6 +194,7 @@ impl Knob {
         Knob::NrReadCacheCells,
         Knob::BypassOnError,
         Knob::SequentialCutoff,
+        Knob::MaxAgeMs,
     ];
 
     fn about(self) -> &'static About {
@@ -349,7 +355,7 @@ fn unknown<'a>(word: &Arg<'a>) -> ArgError<'a> {
          nr_max_batched_migration, high_watermark, low_watermark, barrier_deadline_ms, \
          flush_current_buffer_interval, commit_super_block_interval, verify_reads, \
          prefix_consistent, read_cache_threshold, nr_read_cache_cells, bypass_on_error, \
-         sequential_cutoff or format",
+         sequential_cutoff, max_age_ms or format",
     )
 }
 

@@ -13,9 +13,11 @@
 //! | verify | reads whose checksum is that of more than they ask for, see [`crate::verify`] | `map` |
 //! | promote | copies what was read, see [`crate::promote`] | `end_io` |
 //! | pace | lets in writes that are slowed down, see [`crate::throttle`] | the first that waits |
+//! | age timer | has written back what is too old, see [`crate::age`] | the first write to a buffer, settings; itself while anything is dirty |
 //! | clock | what is to be done every second, see [`crate::clock`] | settings that want it |
 
 use crate::{
+    age::Age,
     cache::Cache,
     clock::{
         self,
@@ -49,6 +51,7 @@ pub(crate) const CLOCK: u64 = 6;
 pub(crate) const VERIFY: u64 = 7;
 pub(crate) const PACE: u64 = 8;
 pub(crate) const PROMOTE: u64 = 9;
+pub(crate) const AGE: u64 = 10;
 
 /// How often writes are let in that are slowed down, in milliseconds.
 const PACE_MS: u32 = 10;
@@ -66,6 +69,7 @@ impl_has_delayed_work! {
     impl HasDelayedWork<Cache, 5> for Cache { self.barrier_timer }
     impl HasDelayedWork<Cache, 6> for Cache { self.clock_work }
     impl HasDelayedWork<Cache, 8> for Cache { self.pace_timer }
+    impl HasDelayedWork<Cache, 10> for Cache { self.age_timer }
 }
 
 /// What each of them runs.
@@ -95,6 +99,7 @@ run! {
     };
     VERIFY => verify::run;
     PROMOTE => promote::run;
+    AGE => clock::age;
     CLOCK => |this| {
         clock::tick(this);
         Cache::start_clock(this);
@@ -165,6 +170,22 @@ impl Cache {
         }
     }
 
+    /// Has it looked at before long how old what is dirty is, if that matters. Any context.
+    pub(crate) fn start_ageing(this: &Shared<Self>) {
+        if let Some(max_age) = clock::max_age(this) {
+            let delay = msecs_to_jiffies(Age::step(max_age));
+            let _ = this.queue.enqueue_delayed::<_, AGE>(this.clone(), delay);
+        }
+    }
+
+    /// The same, when settings have changed: whatever was the time to look before. Any context.
+    pub(crate) fn restart_ageing(this: &Shared<Self>) {
+        if let Some(max_age) = clock::max_age(this) {
+            let delay = msecs_to_jiffies(Age::step(max_age));
+            this.queue.reschedule::<_, AGE>(this, delay);
+        }
+    }
+
     /// Has the writeback try again in so many milliseconds. Any context.
     pub(crate) fn set_retry_timer(this: &Shared<Self>, milliseconds: u32) {
         let delay = msecs_to_jiffies(milliseconds);
@@ -177,6 +198,7 @@ impl Cache {
         this.queue.cancel_delayed::<_, RETRY_TIMER>(this);
         this.queue.cancel_delayed::<_, BARRIER_TIMER>(this);
         this.queue.cancel_delayed::<_, CLOCK>(this);
+        this.queue.cancel_delayed::<_, AGE>(this);
         this.queue.cancel_delayed::<_, PACE>(this);
         this.queue.flush();
     }

@@ -204,6 +204,7 @@ pub(crate) fn finish(cache: &Cache, handle: impl Fn() -> Shared<Cache>, place: &
         let handle = handle();
         if is_first {
             Cache::start_log_timer(&handle);
+            Cache::start_ageing(&handle);
         }
         Cache::kick_log(handle);
     }

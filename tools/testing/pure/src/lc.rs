@@ -4,6 +4,8 @@
 
 #[path = "../../../../drivers/md/dm-lc/admission.rs"]
 pub mod admission;
+#[path = "../../../../drivers/md/dm-lc/age.rs"]
+pub mod age;
 #[path = "../../../../drivers/md/dm-lc/batch.rs"]
 pub mod batch;
 #[path = "../../../../drivers/md/dm-lc/checksum.rs"]

@@ -31,7 +31,7 @@ fn options(words: &[&str]) -> Result<Options, String> {
 }
 
 /// A setting and a value that it may have.
-const VALUES: [(&str, std::ops::RangeInclusive<u32>); 16] = [
+const VALUES: [(&str, std::ops::RangeInclusive<u32>); 17] = [
     ("allow_migrate", 0..=1),
     ("force_migrate", 0..=1),
     ("migrate_threshold", 0..=100),
@@ -49,6 +49,7 @@ const VALUES: [(&str, std::ops::RangeInclusive<u32>); 16] = [
     ("nr_read_cache_cells", 1..=2048),
     ("bypass_on_error", 0..=1),
     ("sequential_cutoff", 0..=1 << 20),
+    ("max_age_ms", 0..=86_400_000),
 ];
 
 /// What dm-writeboost calls some of them.
@@ -113,8 +114,8 @@ fn wrong_words_are_named() {
             "number of arguments `2': only 1 words follow",
         ),
         (
-            vec!["38"],
-            "number of arguments `38': expected a number from 0 to 36",
+            vec!["40"],
+            "number of arguments `40': expected a number from 0 to 38",
         ),
         (
             vec!["2", "mode", "fast"],
@@ -155,6 +156,10 @@ fn wrong_words_are_named() {
         (
             vec!["4", "prefix_consistent", "1", "bypass_on_error", "1"],
             "number of arguments `4': expected bypass_on_error 0 with prefix_consistent 1",
+        ),
+        (
+            vec!["2", "max_age_ms", "86400001"],
+            "max_age_ms `86400001': expected a number from 0 to 86400000",
         ),
         (
             vec!["2", "sequential_cutoff", "1048577"],

@@ -83,10 +83,11 @@ def test_second_user_is_refused(cache, dm, guest):
 
 def test_table_is_what_makes_it_again(cache):
     words = (
-        "32 mode writearound allow_migrate 0 force_migrate 1 migrate_threshold 70 update_interval 2"
+        "34 mode writearound allow_migrate 0 force_migrate 1 migrate_threshold 70 update_interval 2"
         " nr_max_batched_migration 4 high_watermark 70 low_watermark 20 barrier_deadline_ms 3"
         " flush_current_buffer_interval 5 commit_super_block_interval 60 verify_reads 1"
         " read_cache_threshold 8 nr_read_cache_cells 100 bypass_on_error 1 sequential_cutoff 512"
+        " max_age_ms 600000"
     )
     cache.again(words)
     assert cache.device.table()[0].args[2:] == words.split()
@@ -105,12 +106,13 @@ def test_table_is_what_makes_it_again(cache):
 WRONG_WORDS = {
     "1 mode": "number of arguments `1': expected an even number",
     "2 mode": "number of arguments `2': only 1 words follow",
-    "38 mode": "number of arguments `38': expected a number from 0 to 36",
+    "40 mode": "number of arguments `40': expected a number from 0 to 38",
     "2 mode fast": "mode `fast': expected writeback, writethrough, writearound, passthrough or cleaner",
     "2 nr_read_cache_cells 2049": "expected a number from 1 to 2048",
     "4 bypass_on_error 1 prefix_consistent 1": "expected bypass_on_error 0 with prefix_consistent 1",
     "4 sequential_cutoff 4 prefix_consistent 1": "expected sequential_cutoff 0 with prefix_consistent 1",
     "2 sequential_cutoff 1048577": "sequential_cutoff `1048577': expected a number from 0 to 1048576",
+    "2 max_age_ms 86400001": "max_age_ms `86400001': expected a number from 0 to 86400000",
     "2 speed 3": "key `speed': expected mode, ",
     "2 high_watermark 101": "high_watermark `101': expected a number from 0 to 100",
     "4 mode writeback mode cleaner": "key `mode': expected each key once",
