@@ -401,6 +401,11 @@ impl Store for Devices<'_> {
 /// Writes back all that was appended until now, and waits for it. Sleeps; a signal ends it.
 pub(crate) fn flush(this: &Shared<Cache>) -> Result {
     let errors = this.totals.backing_errors.load(Relaxed);
+    if !this.is_suspended() {
+        // What is in memory is in the log then when the first batch is collected, and what went around
+        // the log is durable.
+        crate::commit::commit(this)?;
+    }
     let mut head = this.head.lock();
     let target = head.log.end();
     this.drain_to.store(target, Relaxed);

@@ -129,6 +129,11 @@ def test_flush_reaches_the_backing_device(lc_module, guest, dm, disks):
     before = requests(guest, backing, 15)
     guest.run(f"xfs_io -c fsync {device}")
     assert requests(guest, backing, 15) == before + 1
+    # The message makes it durable there as well, which is what it is for.
+    guest.run(f"dd if=/dev/zero of={device} bs=64k seek=9 count=1 {IO}")
+    device.message("flush")
+    before += 1
+    assert requests(guest, backing, 15) == before + 1
     # Nothing went there since.
     guest.run(f"dd if=/dev/zero of={device} bs=4k seek=900 count=1 {IO} && xfs_io -c fsync {device}")
     assert requests(guest, backing, 15) == before + 1

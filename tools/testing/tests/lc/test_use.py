@@ -312,6 +312,20 @@ def test_flush_of_what_is_in_memory_only(cache):
     cache.guest.run(f"dd if={cache.backing} bs=4k count=4 iflag=direct status=none | cmp - /tmp/data")
 
 
+def test_flush_takes_what_is_in_memory_along(cache):
+    """One batch, of what is in the log and of what is not: each writes the superblock once."""
+    sequence = 32
+    cache.device.message("flush_current_buffer_interval", 0)
+    cache.guest.run("dd if=/dev/urandom of=/tmp/data bs=4k count=8 status=none")
+    for first, flags in ((0, ",fsync"), (4, "")):
+        cache.guest.run(f"dd if=/tmp/data of={cache.device} bs=4k count=4 skip={first} seek={first} oflag=direct"
+                        f" conv=notrunc{flags} status=none")
+    before = cache.superblock(sequence)
+    cache.device.message("flush")
+    assert cache.superblock(sequence) == before + 1
+    cache.guest.run(f"dd if={cache.backing} bs=4k count=8 iflag=direct status=none | cmp - /tmp/data")
+
+
 def test_counters(cache):
     """By number: 1 write, 2 hit, 4 in memory, 8 whole block."""
     cache.device.message("clear_stat")
