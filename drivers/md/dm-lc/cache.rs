@@ -452,8 +452,7 @@ impl Cache {
         let may_bypass = this.settings().is_set(Knob::BypassOnError);
         let (waiting, flushes) = {
             let mut head = this.head.lock();
-            let is_durable = head.log.last_change() <= this.durable.load(Relaxed);
-            if may_bypass && is_durable && !this.may_write_discarded() {
+            if may_bypass && this.has_durable(&head) && !this.may_write_discarded() {
                 this.bypassed.set();
             }
             // Nothing is appended after that.
@@ -568,6 +567,15 @@ impl Cache {
         if self.damage.load(Relaxed) != 0 && self.damage.xchg(0, Full) != 0 {
             self.event();
         }
+    }
+
+    fn has_durable(&self, head: &Head) -> bool {
+        head.log.last_change() <= self.durable.load(Relaxed)
+    }
+
+    /// Whether all that was written to the log, and discarded, is durable there.
+    pub(crate) fn is_all_durable(&self) -> bool {
+        self.has_durable(&self.head.lock())
     }
 
     /// Whether nothing is in the log, nor about to be, and nothing is lost.

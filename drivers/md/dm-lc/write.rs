@@ -390,7 +390,9 @@ pub(crate) fn may_go_around(cache: &Cache, bio: &Bio) -> bool {
 #[inline(never)]
 fn goes_around(cache: &Cache, settings: WriteSettings, bio: &Bio) -> bool {
     if !settings.has(Mode::Writeback) {
-        return true;
+        // What was discarded is found after a crash as long as the log does not say so durably, and would
+        // be put over it: a flush makes both durable, but FUA only the write.
+        return !bio.is_fua() || cache.is_all_durable();
     }
     if bio.op() != Op::Write {
         return false;

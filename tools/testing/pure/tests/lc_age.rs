@@ -45,7 +45,11 @@ fn age_is_that_of_the_oldest() {
         let mut log: Vec<u64> = vec![0];
         let (mut tail, mut drain_to, mut now, mut old_times) = (0, 0, 0, 0);
         for _ in 0..5000 {
-            let late = if random.random_bool(0.1) { random.random_range(0..=step) } else { 0 };
+            let late = if random.random_bool(0.1) {
+                random.random_range(0..=step)
+            } else {
+                0
+            };
             let next = now + step + late;
             for _ in 0..random.random_range(0..3) {
                 log.push(random.random_range(now..=next));
@@ -62,7 +66,10 @@ fn age_is_that_of_the_oldest() {
                 tail = drain_to.max(tail);
             }
             let kept = log.get(drain_to as usize).copied().unwrap_or(now);
-            assert!(now - kept < u64::from(max_age) + 4 * step, "{now} {kept} {max_age}");
+            assert!(
+                now - kept < u64::from(max_age) + 4 * step,
+                "{now} {kept} {max_age}"
+            );
         }
         assert!(old_times > 100, "{old_times}");
     }

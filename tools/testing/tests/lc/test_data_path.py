@@ -3,6 +3,7 @@
 
 import pytest
 
+from tests.lc.breakable import become, fill
 from tests.scripts import run_script
 
 STATE = "/tmp/model"
@@ -130,6 +131,23 @@ def test_data_that_changes_while_it_is_written_is_not_damaged(rig):
     rig.device.message("flush")
     rig.guest.run(f"cmp -n 4M /tmp/before {rig.backing}")
     assert rig.status()["crc_errors"] == 0
+
+
+@pytest.mark.parametrize("mode", ["writearound", "writethrough"])
+def test_fua_write_is_not_overwritten_by_what_was_discarded(parts, mode):
+    """In the log is what was discarded; that it was is not, when the cache device fails."""
+    parts.device.message("allow_migrate", 0)
+    fill(parts)
+    parts.guest.run(f"blkdiscard -f -o {3 * 4096} -l 4096 {parts.device}")
+    parts.device.message("mode", mode)
+    parts.guest.run(f"fio --name=w --filename={parts.device} --ioengine=libaio --direct=1 --sync=dsync --rw=write"
+                    " --bs=4k --offset=12k --size=4k --buffer_pattern=0x55 --output=/dev/null")
+    become(parts.cache, f"0 {parts.sectors} error")
+    parts.device.remove()
+    become(parts.cache, f"0 {parts.sectors} linear DISK 0")
+    parts.create()
+    parts.guest.run("printf 'U%.0s' $(seq 4096) > /tmp/fua")
+    parts.guest.run(f"dd if={parts.device} bs=4k skip=3 count=1 iflag=direct status=none | cmp - /tmp/fua")
 
 
 def test_neighbours_are_written_back_together(rig):
