@@ -250,6 +250,8 @@ pub(crate) struct Cache {
     pub(crate) ordered: Atomic<u32>,
     /// Something damaged was found that user space was not told of.
     damage: Atomic<u32>,
+    /// Something damaged was found, and no check since has found nothing.
+    needs_check: Atomic<u32>,
     /// How many sectors are lost, by the superblock.
     pub(crate) lost_sectors: Atomic<u64>,
     /// How busy the backing device was lately, in percent.
@@ -404,6 +406,7 @@ impl Cache {
             read_settings: Atomic::new(read_settings.0),
             ordered: Atomic::new(0),
             damage: Atomic::new(0),
+            needs_check: Atomic::new(0),
             lost_sectors: Atomic::new(lost_sectors),
             backing_load: Atomic::new(0),
             drain_to: Atomic::new(0),
@@ -546,9 +549,26 @@ impl Cache {
         ReadSettings(self.read_settings.load(Relaxed))
     }
 
+    /// Whether the log on the cache device is perhaps not as it was written: something damaged was found
+    /// or is lost. Any context.
+    pub(crate) fn needs_check(&self) -> bool {
+        self.needs_check.load(Relaxed) != 0 || self.lost_sectors.load(Relaxed) != 0
+    }
+
+    /// The log was checked, and is as it was written.
+    pub(crate) fn note_checked(&self) {
+        self.needs_check.store(0, Relaxed);
+    }
+
+    /// So much on the cache device is not as it was written. Any context.
+    pub(crate) fn count_damage(&self, times: u64) {
+        self.totals.crc_errors.fetch_add(times, Relaxed);
+        self.needs_check.store(1, Relaxed);
+    }
+
     /// Data on the cache device is not as it was written. Any context.
     pub(crate) fn found_damage(&self, sector: u64, sectors: u32, what: &str) {
-        self.totals.crc_errors.fetch_add(1, Relaxed);
+        self.count_damage(1);
         self.damage.store(1, Relaxed);
         if self.damage_told.allows() {
             dm::error!(

@@ -16,10 +16,7 @@ use crate::{
     NAME, //
 };
 use dm::prelude::*;
-use kernel::{
-    prelude::*,
-    sync::atomic::Relaxed, //
-};
+use kernel::prelude::*;
 
 /// Goes through the log. `EINTR`: a signal came. Sleeps.
 pub(crate) fn check(this: &Shared<Cache>) -> Result<Checked> {
@@ -52,11 +49,14 @@ pub(crate) fn check(this: &Shared<Cache>) -> Result<Checked> {
         recovery::Error::Device(errno) => errno,
         recovery::Error::Damaged(id) => {
             dm::error!(NAME, "cache device {}: record {} is damaged", device, id);
-            this.totals.crc_errors.fetch_add(1, Relaxed);
+            this.count_damage(1);
             dm::compat::eilseq()
         }
     })?;
-    this.totals.crc_errors.fetch_add(found.damaged, Relaxed);
+    match found.damaged {
+        0 => this.note_checked(),
+        damaged => this.count_damage(damaged),
+    }
     Ok(found)
 }
 

@@ -33,12 +33,17 @@ pub(crate) fn write_info(cache: &Cache, out: &mut StatusWriter<'_>) -> fmt::Resu
     let id_before = |id: &Atomic<u64>| id.load(Relaxed).saturating_sub(1);
     write!(
         out,
-        "{} {} - {} {} {} {} {} {} {} {} {} {} {} {}",
+        "{} {} {} {} {} {} {} {} {} {} {} {} {} {} {}",
         settings.mode.name(),
         match (cache.has_failed(), cache.is_bypassed()) {
             (false, _) => "rw",
             (true, false) => "ro",
             (true, true) => "bypass",
+        },
+        if cache.needs_check() {
+            "needs_check"
+        } else {
+            "-"
         },
         space.header_sectors(),
         RECORD_SECTORS,

@@ -199,7 +199,7 @@ fn one_batch(this: &Shared<Cache>, writer: &mut Writer) -> bool {
         Err(BatchError::Backing(errno)) => pause(this, writer, errno),
         Err(BatchError::Cache(_)) => Cache::fail(this, "its log cannot be written back"),
         Err(BatchError::Damaged(id)) => {
-            this.totals.crc_errors.fetch_add(1, Relaxed);
+            this.count_damage(1);
             dm::error!(
                 NAME,
                 "cache device {}: record {} is damaged",

@@ -475,11 +475,17 @@ def test_check_finds_a_flipped_bit(parts):
     fill(parts)
     checked = parts.device.message("check").stdout.split(", ")
     assert checked[1:] == ["64 sectors", "0 damaged\n"]
+    assert parts.status().needs_check == "-"
     flip(parts, 3)
     where = parts.guest.console_size()
     assert parts.device.message("check").stdout.endswith(" 1 damaged\n")
     assert parts.guest.wait_for_console("record 1: data of sectors 0 to 7 is damaged", where, 5)
     assert parts.status()["crc_errors"] == 1
+    assert parts.status().needs_check == "needs_check"
+    # It was wrong for a while only.
+    flip(parts, 3)
+    assert parts.device.message("check").stdout.endswith(" 0 damaged\n")
+    assert parts.status().needs_check == "-"
 
 
 def fails(rig, *words):
@@ -497,12 +503,14 @@ def test_flipped_bit_is_lost_and_nothing_else(parts):
     status = parts.status()
     assert status.state == "rw"
     assert (status["log_used"], status["crc_errors"], status["lost_sectors"]) == (0, 1, 8)
+    assert parts.device.message("check").stdout.endswith(" 0 damaged\n")
+    assert parts.status().needs_check == "needs_check"
     parts.guest.run(
         f"dd if={parts.backing} bs=4k count=8 iflag=direct status=none > /tmp/back; cmp -n 4096 /tmp/back /tmp/data"
         " && cmp -i 8192 /tmp/back /tmp/data && ! cmp -s /tmp/back /tmp/data"
     )
     parts.again()
-    assert parts.status()["lost_sectors"] == 8
+    assert (parts.status()["lost_sectors"], parts.status().needs_check) == (8, "needs_check")
     for block in range(8):
         assert fails(parts, block) == (block == 1)
     # Half of it is written, whichever way writes go.
@@ -515,7 +523,7 @@ def test_flipped_bit_is_lost_and_nothing_else(parts):
     parts.device.message("mode", "writeback")
     fill(parts)
     parts.device.message("flush")
-    assert parts.status()["lost_sectors"] == 0
+    assert (parts.status()["lost_sectors"], parts.status().needs_check) == (0, "-")
     for block in range(8):
         read(parts, block)
 
