@@ -190,6 +190,14 @@ impl<T: Target> DoneBio<T> {
         ManuallyDrop::new(self).bio
     }
 
+    /// The target's data of this bio.
+    pub fn per_bio(&mut self) -> &mut T::PerBio {
+        // SAFETY: By the type invariants, the bio is a clone for `T`.
+        let slot = unsafe { Slot::<T>::of(self.bio) };
+        // SAFETY: By the type invariants, the slot is initialised; `self` is borrowed mutably.
+        unsafe { &mut (*slot).data }
+    }
+
     /// Ends the bio. Any context. The target's `end_io` is not called again.
     pub fn end(self, status: impl Into<Status>) {
         // SAFETY: A bio that is done may be ended like one that was never submitted.

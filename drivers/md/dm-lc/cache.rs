@@ -113,6 +113,8 @@ pub(crate) struct Head {
     pub(crate) admitting: bool,
     /// Reads that are to be compared with a checksum of more than they ask for.
     pub(crate) to_verify: BioList<OwnedBio<LcTarget>>,
+    /// What went around the log, is done, and ends when no batch is under way.
+    pub(crate) overlaps: BioList<DoneBio<LcTarget>>,
     /// Flushes, and FUA writes that are in the log but not durable.
     pub(crate) flushes: BioList<OwnedBio<LcTarget>>,
 }
@@ -360,6 +362,7 @@ impl Cache {
             waiting: BioList::new(),
             admitting: false,
             to_verify: BioList::new(),
+            overlaps: BioList::new(),
             flushes: BioList::new(),
         };
         let committer = Committer::new(&superblock).map_err(no_memory)?;

@@ -712,6 +712,19 @@ impl Shard {
         rest == 0
     }
 
+    /// Something that went around the log, when there was nothing of these sectors in it, has changed them on
+    /// the backing device; what is in the log of them came meanwhile. Forgets as
+    /// [`forget_clean`](Self::forget_clean) does; of other clean copies nobody knows whether the backing
+    /// device has them still: they are dirty again, and what they are of is written back in its turn.
+    pub fn disturb(&mut self, part: &Part, tail: u64) {
+        self.forget_clean(part, tail);
+        self.visit(part.block, |entry| {
+            if entry.mask() & part.mask != 0 {
+                entry.key &= !CLEAN;
+            }
+        });
+    }
+
     /// Forgets the sectors of a part that are in the log before `position`, and their clean copies.
     pub fn forget(&mut self, part: &Part, position: u64) {
         self.visit(part.block, |entry| {

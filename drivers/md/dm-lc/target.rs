@@ -70,6 +70,17 @@ pub(crate) struct LcTarget {
     in_force: OnceFlag,
 }
 
+/// What a bio changes on the backing device.
+#[derive(Clone, Copy)]
+pub(crate) struct Around {
+    /// The first sector.
+    pub(crate) sector: Sector,
+    /// How many.
+    pub(crate) sectors: u32,
+    /// The log has the same: else it went around it.
+    pub(crate) is_logged: bool,
+}
+
 /// What is noted on a bio.
 #[derive(Default)]
 pub(crate) struct PerBio {
@@ -81,8 +92,8 @@ pub(crate) struct PerBio {
     pub(crate) done: u32,
     /// What the data of a read is compared with.
     pub(crate) check: Option<Check>,
-    /// It changes so many sectors of the backing device, from the first one on.
-    pub(crate) around: Option<(Sector, u32)>,
+    /// It changes sectors of the backing device by itself.
+    pub(crate) around: Option<Around>,
     /// What is to be copied to the cache when it has ended.
     pub(crate) wanted: Option<Wanted>,
 }
@@ -165,8 +176,8 @@ impl Target for LcTarget {
             wanted,
             ..
         } = *bio.per_bio();
-        if let Some((sector, sectors)) = around {
-            self.went_around(&bio, sector, sectors);
+        if let Some(around) = around {
+            return self.went_around(bio, around);
         }
         let Some(turn) = reads else {
             if let Some(wanted) = wanted.filter(|_| bio.outcome() == Status::OK) {
@@ -336,13 +347,19 @@ impl LcTarget {
 
     /// A bio has changed the backing device.
     #[inline(never)]
-    fn went_around(&self, bio: &Bio, sector: Sector, sectors: u32) {
+    fn went_around<'a>(&self, bio: EndBio<'a, Self>, around: Around) -> Ended<'a> {
         // Now, and not when it was sent: a flush that came in between has not reached it, and took
         // the mark away; and what was copied in between may be older.
         if bio.op() == Op::Write {
             self.cache.backing_written.store(1, Relaxed);
         }
-        write::forget_clean(&self.cache, sector, sectors);
+        let is_alone = write::forget_clean(&self.cache, around.sector, around.sectors);
+        if is_alone || around.is_logged {
+            return bio.done();
+        }
+        let (ended, bio) = bio.keep();
+        write::overlaps(&self.cache.share(), bio);
+        ended
     }
 
     #[inline]
@@ -351,7 +368,11 @@ impl LcTarget {
         let (sector, sectors) = (bio.sector(), bio.sectors());
         if write::may_go_around(cache, &bio) {
             write::note_around(cache, sectors);
-            bio.per_bio().around = Some((sector, sectors));
+            bio.per_bio().around = Some(Around {
+                sector,
+                sectors,
+                is_logged: false,
+            });
             return bio.remap(&cache.backing, sector);
         }
         let mut done = 0;
@@ -362,7 +383,11 @@ impl LcTarget {
                 mapped
             }
             Outcome::Done if cache.is_in(Mode::Writethrough) => {
-                bio.per_bio().around = Some((sector, sectors));
+                bio.per_bio().around = Some(Around {
+                    sector,
+                    sectors,
+                    is_logged: true,
+                });
                 bio.remap(&cache.backing, sector)
             }
             Outcome::Done => bio.end(Status::OK),

@@ -30,7 +30,10 @@ use crate::{
         Mode,
         WriteSettings, //
     },
-    target::LcTarget, //
+    target::{
+        Around,
+        LcTarget, //
+    }, //
 };
 use dm::prelude::*;
 use kernel::{
@@ -269,7 +272,7 @@ pub(crate) fn refuse(cache: &Cache, mut bio: OwnedBio<LcTarget>) {
         pass_down(cache, bio);
     } else {
         note_around(cache, bio.sectors());
-        submit_around(cache, bio);
+        submit_around(cache, bio, false);
     }
 }
 
@@ -284,7 +287,7 @@ pub(crate) fn flushed(this: &Shared<Cache>, bio: OwnedBio<LcTarget>, result: Res
     if result.is_err() && this.is_bypassed() {
         bio.submit(&this.backing, 0);
     } else if bio.op() == Op::Write && result.is_ok() && this.is_in(Mode::Writethrough) {
-        submit_around(this, bio);
+        submit_around(this, bio, true);
     } else {
         bio.end(result);
     }
@@ -292,10 +295,40 @@ pub(crate) fn flushed(this: &Shared<Cache>, bio: OwnedBio<LcTarget>, result: Res
 
 /// Sends a bio to the backing device that changes what is there: one that goes past the log, or is in it
 /// and goes there as well.
-fn submit_around(cache: &Cache, mut bio: OwnedBio<LcTarget>) {
+fn submit_around(cache: &Cache, mut bio: OwnedBio<LcTarget>, is_logged: bool) {
     let (sector, sectors) = (bio.sector(), bio.sectors());
-    bio.per_bio().around = Some((sector, sectors));
+    bio.per_bio().around = Some(Around {
+        sector,
+        sectors,
+        is_logged,
+    });
     bio.submit(&cache.backing, sector);
+}
+
+/// A bio went around the log, and while it was on its way a write of some of its sectors came into the
+/// log. Nobody may tell which of the two is the later one; but it has to be the same one from now on,
+/// and a batch may have written it back just before the bio reached the device, or just after. So the bio
+/// does not end before that batch does.
+pub(crate) fn overlaps(this: &Shared<Cache>, bio: DoneBio<LcTarget>) {
+    this.head.lock().overlaps.push(bio);
+    Cache::kick_writeback(this);
+}
+
+/// Ends the bios that wait for the end of a batch. What the log has of their sectors holds from now on: it
+/// is dirty, also if it was written back before its turn. With the lock of the writer.
+pub(crate) fn end_overlaps(this: &Shared<Cache>) {
+    let bios = this.head.lock().overlaps.take_all();
+    for mut bio in bios {
+        if let Some(around) = bio.per_bio().around {
+            let tail = this.tail.load(Acquire);
+            for part in parts(around.sector, around.sectors) {
+                let mut shard = this.shards[shard_of(part.block)].lock();
+                shard.disturb(&part, tail);
+            }
+        }
+        // It ends as the device did it.
+        drop(bio);
+    }
 }
 
 /// Gives those that wait their room, in their order, as far as there is some.
@@ -361,7 +394,7 @@ fn accept(this: &Shared<Cache>, bio: OwnedBio<LcTarget>) {
     } else if bio.is_fua() {
         wait_for_flush(this.clone(), bio);
     } else if this.is_in(Mode::Writethrough) {
-        submit_around(this, bio);
+        submit_around(this, bio, true);
     } else {
         bio.end(Status::OK);
     }
@@ -373,7 +406,7 @@ pub(crate) fn pass_down(cache: &Cache, bio: OwnedBio<LcTarget>) {
     if cache.is_ordered() || cache.backing.max_discard_sectors() == 0 {
         bio.end(Status::OK);
     } else {
-        submit_around(cache, bio);
+        submit_around(cache, bio, false);
     }
 }
 

@@ -151,10 +151,12 @@ fn is_wanted(cache: &Cache, busy: &mut bool) -> bool {
 pub(crate) fn run(this: &Shared<Cache>) {
     this.tell_of_damage();
     let mut writer = this.writer.lock();
+    crate::write::end_overlaps(this);
     while writer.loaded && is_wanted(this, &mut writer.busy) {
         if !one_batch(this, &mut writer) {
             return;
         }
+        crate::write::end_overlaps(this);
     }
 }
 

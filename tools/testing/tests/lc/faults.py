@@ -6,13 +6,14 @@ from tests.fault import Fault
 FAULTS = {
     "a flush takes a write around the log for done that is on its way": Fault(
         "drivers/md/dm-lc/target.rs",
-        [("bio.per_bio().around = Some((sector, sectors));\n            return",
-          "cache.backing_written.store(1, Relaxed);\n            return")],
+        [("            self.cache.backing_written.store(1, Relaxed);\n", ""),
+         ("            write::note_around(cache, sectors);\n",
+          "            write::note_around(cache, sectors);\n            cache.backing_written.store(1, Relaxed);\n")],
         "test_flush.py::test_flush_reaches_what_was_on_its_way_around_during_another",
     ),
     "a copy that was read during a write around the log is kept": Fault(
         "drivers/md/dm-lc/target.rs",
-        [("        write::forget_clean(&self.cache, sector, sectors);\n", "        let _ = (sector, sectors);\n")],
+        [("let is_alone = write::forget_clean(&self.cache, around.sector, around.sectors);", "let is_alone = true;")],
         "test_read_caching.py::test_write_around_during_the_copy",
     ),
     "a write leaves a copy that is on its way": Fault(

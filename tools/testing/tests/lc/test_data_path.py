@@ -133,6 +133,27 @@ def test_data_that_changes_while_it_is_written_is_not_damaged(rig):
     assert rig.status()["crc_errors"] == 0
 
 
+def test_write_around_ends_though_the_log_has_its_sectors_now(lc_module, guest, dm, disks):
+    """While it is on its way a write of the same block is acknowledged, which is in the log."""
+    disk, cache = disks.ram(48, 2)
+    backing = dm.create("slow", f"0 98304 delay {disk} 0 0 {disk} 0 4000 {disk} 0 0")
+    device = dm.create("lc", f"0 98304 lc {backing} {cache} 2 mode writearound")
+    write = "dd if=/dev/urandom of=/tmp/{0} bs=4k count=1 status=none && dd if=/tmp/{0} of={1} bs=4k seek=9 count=1" \
+            " oflag=direct conv=notrunc status=none"
+    writer = guest.start(write.format("around", device))
+    guest.run("until [ $(dmsetup status slow | cut -d' ' -f5) = 1 ]; do sleep 0.01; done")
+    device.message("mode", "writeback")
+    guest.run(write.format("logged", device))
+    assert writer.poll() is None
+    same = "dd if={} bs=4k skip=9 count=1 iflag=direct status=none | cmp -n 4096 - /tmp/logged"
+    guest.run(same.format(device))
+    assert writer.wait() == 0
+    guest.run(same.format(device))
+    device.message("flush")
+    for path in (device, disk):
+        guest.run(same.format(path))
+
+
 @pytest.mark.parametrize("mode", ["writearound", "writethrough"])
 def test_fua_write_is_not_overwritten_by_what_was_discarded(parts, mode):
     """In the log is what was discarded; that it was is not, when the cache device fails."""

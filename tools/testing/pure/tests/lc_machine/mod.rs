@@ -464,8 +464,13 @@ impl Machine {
     /// It has ended.
     pub fn end_around(&mut self, sector: u64, sectors: u32) {
         self.backing_written = true;
-        if !self.break_copies {
-            self.forget_clean(sector, sectors);
+        if self.break_copies || self.forget_clean(sector, sectors) {
+            return;
+        }
+        // Something came into the log meanwhile. No batch is under way.
+        let tail = self.log.tail();
+        for part in parts(sector, sectors) {
+            self.shards[shard_of(part.block)].disturb(&part, tail);
         }
     }
 
