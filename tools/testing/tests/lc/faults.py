@@ -21,6 +21,16 @@ FAULTS = {
         [("if overlap == 0 {", "if overlap == 0 || entry.is_expected() {")],
         "lc_promote",
     ),
+    "a FUA write goes around a discard that is not durable": Fault(
+        "drivers/md/dm-lc/write.rs",
+        [("!bio.is_fua() || cache.is_all_durable();", "!bio.is_fua() || cache.is_all_durable() || true;")],
+        "test_data_path.py::test_fua_write_is_not_overwritten_by_what_was_discarded",
+    ),
+    "what a late write around has overwritten stays clean": Fault(
+        "drivers/md/dm-lc/index.rs",
+        [("entry.key &= !CLEAN;", "entry.key &= !0;")],
+        "lc_around",
+    ),
     "bypassed though a discard is not durable": Fault(
         "drivers/md/dm-lc/log.rs",
         [("if !extent.promoted {", "if extent.is_written() {")],
