@@ -141,6 +141,11 @@ class Rig:
         hydrated, _, regions = args[3].partition("/")
         return Progress(int(hydrated), int(regions), int(args[4]), args[-1])
 
+    def stats(self):
+        """What the message `stats` tells: {key: value}."""
+        lines = self.clone.message("stats").stdout.splitlines()
+        return {key: value if value == "unknown" else int(value) for key, value in (line.split() for line in lines)}
+
     def wait(self, condition, seconds=DEADLINE):
         """Looks at the progress, without causing a commit, until condition(progress) is true."""
         end = time.monotonic() + patience.seconds(seconds)

@@ -101,7 +101,7 @@ def test_dead_source_is_not_asked_for_everything(rig):
     rig.guest.run("sleep 4")
     assert rig.progress().hydrated == 0
     # To find out that each of the 128 regions fails takes some 250.
-    assert stats(clone)["errors"] <= 100
+    assert rig.stats()["errors"] <= 100
     rig.source.become()
     clone.wait_until(lambda status: status.args[3] == f"{rig.regions}/{rig.regions}")
     rig.guest.run(f"cmp {rig.dest.disk} {rig.source.disk}")
@@ -139,12 +139,6 @@ def test_long_write_goes_around_copies_in_flight(guest, dm, disks):
     rig.holds(0, 1024, 3)
     rig.holds(1024, 1024, SOURCE_TAG)
     assert rig.progress().hydrated == 64
-
-
-def stats(clone):
-    """What the message `stats` tells: {key: value}."""
-    lines = clone.message("stats").stdout.splitlines()
-    return {key: value if value == "unknown" else int(value) for key, value in (line.split() for line in lines)}
 
 
 @pytest.mark.limit(180)
@@ -197,7 +191,7 @@ def test_keeps_a_share_and_all_data(rig, guest, share):
 def test_stats(rig):
     clone = rig.create("1 no_hydration")
     region = rig.region * 512
-    first = stats(clone)
+    first = rig.stats()
     assert first == {
         "committed_regions": 0, "hydrated_regions": 0, "total_regions": rig.regions, "in_flight_regions": 0,
         "copied_bytes": 0, "copied_for_writes_bytes": 0,
@@ -209,7 +203,7 @@ def test_stats(rig):
     # A part of a region is copied for, a whole one is not; both are flushed.
     rig.write(8, 8, 2)
     rig.write(rig.region, rig.region, 2)
-    now = stats(clone)
+    now = rig.stats()
     assert (now["hydrated_regions"], now["copied_bytes"], now["copied_for_writes_bytes"]) == (2, 0, region)
     assert 1 <= now["commits"] <= 2
     assert now["commit_groups"] >= 1
@@ -219,13 +213,13 @@ def test_stats(rig):
     clone.message("set_min_share", 70)
     clone.message("enable_hydration")
     rig.wait(lambda now: now.hydrated == rig.regions - 1)
-    now = stats(clone)
+    now = rig.stats()
     assert now["failed_regions"] == 1
     assert now["errors"] >= 2
     assert now["min_share_percent"] == 70
     rig.source.become()
     clone.wait_until(lambda status: status.args[3] == f"{rig.regions}/{rig.regions}")
-    now = stats(clone)
+    now = rig.stats()
     assert now["committed_regions"] == now["hydrated_regions"] == rig.regions
     assert now["copied_bytes"] >= (rig.regions - 2) * region
     assert now["mean_rate_bytes_per_second"] > 0
@@ -240,4 +234,4 @@ def test_refuses_shares(rig, guest, percent):
     where = guest.console_size()
     assert clone.message("set_min_share", percent, check=False).returncode
     assert guest.wait_for_console("set_min_share", where, 10)
-    assert stats(clone)["min_share_percent"] == 50
+    assert rig.stats()["min_share_percent"] == 50
