@@ -3,6 +3,8 @@
 
 import pytest
 
+from tests.scripts import run_script
+
 SIZE = 32
 
 
@@ -88,38 +90,21 @@ def test_suspend_and_messages_at_the_same_time(interpose, mounted, guest):
     interpose.check_fs(mounted.disk)
 
 
-def test_module_goes_right_after_a_detach(interpose, mounted, guest):
+def test_module_goes_right_after_a_detach(interpose, disks, guest):
     """Nothing of it is left to run, whatever there was to be looked at."""
-    guest.run(f"""set -e
-        for round in 1 2 3; do
-            [ -e /dev/mapper/low ] || dmsetup create low --table '0 {mounted.sectors} interpose {mounted.disk}'
-            dmsetup create top --table "0 {mounted.sectors} linear /dev/mapper/low 0"
-            dmsetup message low 0 attach /dev/mapper/top
-            dmsetup message low 0 detach
-            dmsetup remove --retry top
-            dmsetup remove --retry low
-            rmmod dm_interpose_rs
-            # What is left would run within a tenth of a second.
-            sleep 0.3
-            /lab/load /lab/dm_interpose_rs.ko
-        done""")
-    # The last top leaves by itself, and is asked for again at the same moment.
-    low = interpose.low(mounted.disk)
-    guest.run("umount /mnt/x")
-    top = low.top("top")
-    low.attach(top)
-    top.suspend("--nolockfs", "--noflush")
-    reader = guest.start(f"dd if={low.disk} of=/dev/null bs=4k count=1 iflag=direct")
-    guest.run("until dmsetup status low | grep -q 'in_flight 1 '; do sleep 0.01; done")
-    assert low.refuse("detach")[0] == "Connection timed out"
-    guest.run("""set -e
-        dmsetup resume top
-        dmsetup message low 0 detach 2> /dev/null || dmsetup status low | grep -q ' idle '
-        dmsetup remove --retry top
-        dmsetup remove --retry low
-        rmmod dm_interpose_rs
-        sleep 0.3""")
-    assert reader.wait() == 0
+    (disk,) = disks.ram(SIZE)
+    for _ in range(3):
+        # The last top leaves by itself, and is asked for again at the same moment.
+        low = interpose.low(disk)
+        top = low.top("top")
+        low.attach(top)
+        top.suspend("--nolockfs", "--noflush")
+        reader = guest.start(f"dd if={low.disk} of=/dev/null bs=4k count=1 iflag=direct")
+        guest.run("until dmsetup status low | grep -q 'in_flight 1 '; do sleep 0.01; done")
+        assert low.refuse("detach")[0] == "Connection timed out"
+        run_script(guest, "interpose/leave_at_once.py", "top", "low", "dm_interpose_rs")
+        assert reader.wait() == 0
+        guest.run("/lab/load /lab/dm_interpose_rs.ko")
 
 
 def test_disk_is_pulled_out_of_a_file_system_in_use(interpose, guest, nvme):
