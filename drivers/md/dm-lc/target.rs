@@ -156,11 +156,14 @@ impl Target for LcTarget {
 
     #[inline]
     fn map<'a>(&self, bio: MapBio<'a, Self>) -> Mapped<'a> {
+        // Nothing else has so little to spare.
+        if bio.op() == Op::Read {
+            return read::map(&self.cache, || self.cache.share(), bio);
+        }
         if bio.is_flush() {
             return self.map_flush(bio);
         }
         match bio.op() {
-            Op::Read => read::map(&self.cache, || self.cache.share(), bio),
             Op::Write => self.map_write(bio),
             Op::Discard => self.map_discard(bio),
             _ => bio.end(Status::NOTSUPP),
