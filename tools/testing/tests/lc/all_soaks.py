@@ -6,11 +6,10 @@ import os
 import pytest
 
 from tests.file_systems import KINDS
-from tests.lc.rig import Rig
+from tests.lc.rig import STATE, Rig
 from tests.scripts import run_script
 
 SEED = int(os.environ.get("DM_SEED") or 1)
-STATE = "/tmp/model"
 OPERATIONS = 5000
 
 

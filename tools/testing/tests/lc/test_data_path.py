@@ -4,9 +4,8 @@
 import pytest
 
 from tests.lc.breakable import become, fill
+from tests.lc.rig import STATE
 from tests.scripts import run_script
-
-STATE = "/tmp/model"
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 """prefix_consistent: the log is written back flush by flush. That it is so after every power cut: test_crash.py."""
 
 from tests.lc.breakable import fill, flip
+from tests.lc.rig import STATE
 
-STATE = "/tmp/model"
 ORDERED = "4 allow_migrate 0 prefix_consistent 1"
 SEQUENCE = 32
 REFUSED = "prefix_consistent `1': expected a cache of which all is written back"

@@ -6,7 +6,6 @@ import pytest
 from tests.lc.breakable import become, flip
 from tests.lc.rig import Rig
 
-STATE = "/tmp/model"
 KEYS = "4 flush_current_buffer_interval 0 read_cache_threshold 16"
 
 
@@ -239,21 +238,5 @@ def test_copies_leave_the_flush_alone(cache):
     "mode writeback", "mode writearound", "mode writethrough", "prefix_consistent 1", "verify_reads 1",
 ])
 def test_is_as_modelled(lc_module, guest, dm, disks, words):
-    """Threads that read, write and discard the same sectors of a disk that is larger than the cache."""
-    rig = Rig(guest, dm, disks)
-    rig.cache = dm.create("small", f"0 {20 * 2048} linear {rig.cache} 0")
-    guest.run(f"rm -f {STATE} && iomodel stamp {rig.backing} 1")
     words = f"8 {words} read_cache_threshold 127 high_watermark 20 low_watermark 10"
-    rig.create(words)
-    for seed in range(3):
-        rig.iomodel(f"run --source 1 --state {STATE} --seed {seed} --overlap --threads 4 --discards 3 --flushes 3"
-                    " --ops 1000")
-        if seed == 1:
-            rig.again(words)
-            rig.iomodel(f"verify --source 1 --state {STATE}")
-    status = rig.status()
-    assert status["promoted"] > 0
-    assert status["crc_errors"] == status["read_errors"] == status["lost_sectors"] == 0
-    rig.device.message("flush")
-    rig.device.remove()
-    guest.run(f"iomodel verify {rig.backing} --source 1 --state {STATE}")
+    assert Rig(guest, dm, disks).is_as_modelled(words)["promoted"] > 0

@@ -6,7 +6,6 @@ import pytest
 from tests.lc.rig import Rig
 from tests.lc.test_flush import requests
 
-STATE = "/tmp/model"
 WORDS = "4 flush_current_buffer_interval 0 sequential_cutoff 64"
 IO = "oflag=direct conv=notrunc status=none"
 
@@ -171,21 +170,6 @@ def test_is_changed_by_messages_and_tables(cache):
 @pytest.mark.parametrize("words", ["high_watermark 20 low_watermark 10", "read_cache_threshold 127 force_migrate 1"])
 def test_is_as_modelled(lc_module, guest, dm, disks, words):
     """Whatever is longer than a block goes around, if it may; what is around it is logged, and written back."""
-    rig = Rig(guest, dm, disks)
-    rig.cache = dm.create("small", f"0 {20 * 2048} linear {rig.cache} 0")
-    guest.run(f"rm -f {STATE} && iomodel stamp {rig.backing} 1")
-    words = f"6 {words} sequential_cutoff 4"
-    rig.create(words)
-    for seed in range(3):
-        rig.iomodel(f"run --source 1 --state {STATE} --seed {seed} --overlap --threads 4 --discards 3 --flushes 3"
-                    " --ops 1000")
-        if seed == 1:
-            rig.again(words)
-            rig.iomodel(f"verify --source 1 --state {STATE}")
-    status = rig.status()
+    status = Rig(guest, dm, disks).is_as_modelled(f"6 {words} sequential_cutoff 4")
     assert status["around_sectors"] > 0
     assert status["user_sectors"] > 0
-    assert status["crc_errors"] == status["read_errors"] == status["lost_sectors"] == 0
-    rig.device.message("flush")
-    rig.device.remove()
-    guest.run(f"iomodel verify {rig.backing} --source 1 --state {STATE}")

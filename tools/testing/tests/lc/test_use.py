@@ -5,10 +5,8 @@ import pytest
 
 from lab import patience, places
 from tests.lc.breakable import become, fill, flip, read
-from tests.lc.rig import Rig, Status
+from tests.lc.rig import STATE, Rig, Status
 from tests.scripts import run_script
-
-STATE = "/tmp/model"
 
 
 @pytest.fixture
