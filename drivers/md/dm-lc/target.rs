@@ -81,6 +81,17 @@ pub(crate) struct Around {
     pub(crate) is_logged: bool,
 }
 
+impl Around {
+    /// What a bio that is about to be sent there changes.
+    pub(crate) fn of(bio: &Bio, is_logged: bool) -> Self {
+        Around {
+            sector: bio.sector(),
+            sectors: bio.sectors(),
+            is_logged,
+        }
+    }
+}
+
 /// What is noted on a bio.
 #[derive(Default)]
 pub(crate) struct PerBio {
@@ -368,14 +379,11 @@ impl LcTarget {
     #[inline]
     fn map_write<'a>(&self, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
         let cache: &Cache = &self.cache;
-        let (sector, sectors) = (bio.sector(), bio.sectors());
+        let sector = bio.sector();
         if write::may_go_around(cache, &bio) {
-            write::note_around(cache, sectors);
-            bio.per_bio().around = Some(Around {
-                sector,
-                sectors,
-                is_logged: false,
-            });
+            write::note_around(cache, bio.sectors());
+            let around = Around::of(&bio, false);
+            bio.per_bio().around = Some(around);
             return bio.remap(&cache.backing, sector);
         }
         let mut done = 0;
@@ -386,11 +394,8 @@ impl LcTarget {
                 mapped
             }
             Outcome::Done if cache.is_in(Mode::Writethrough) => {
-                bio.per_bio().around = Some(Around {
-                    sector,
-                    sectors,
-                    is_logged: true,
-                });
+                let around = Around::of(&bio, true);
+                bio.per_bio().around = Some(around);
                 bio.remap(&cache.backing, sector)
             }
             Outcome::Done => bio.end(Status::OK),

@@ -296,13 +296,9 @@ pub(crate) fn flushed(this: &Shared<Cache>, bio: OwnedBio<LcTarget>, result: Res
 /// Sends a bio to the backing device that changes what is there: one that goes past the log, or is in it
 /// and goes there as well.
 fn submit_around(cache: &Cache, mut bio: OwnedBio<LcTarget>, is_logged: bool) {
-    let (sector, sectors) = (bio.sector(), bio.sectors());
-    bio.per_bio().around = Some(Around {
-        sector,
-        sectors,
-        is_logged,
-    });
-    bio.submit(&cache.backing, sector);
+    let around = Around::of(&bio, is_logged);
+    bio.per_bio().around = Some(around);
+    bio.submit(&cache.backing, around.sector);
 }
 
 /// A bio went around the log, and while it was on its way a write of some of its sectors came into the

@@ -7,8 +7,9 @@ FAULTS = {
     "a flush takes a write around the log for done that is on its way": Fault(
         "drivers/md/dm-lc/target.rs",
         [("            self.cache.backing_written.store(1, Relaxed);\n", ""),
-         ("            write::note_around(cache, sectors);\n",
-          "            write::note_around(cache, sectors);\n            cache.backing_written.store(1, Relaxed);\n")],
+         ("            write::note_around(cache, bio.sectors());\n",
+          "            write::note_around(cache, bio.sectors());\n"
+          "            cache.backing_written.store(1, Relaxed);\n")],
         "test_flush.py::test_flush_reaches_what_was_on_its_way_around_during_another",
     ),
     "a copy that was read during a write around the log is kept": Fault(
