@@ -17,10 +17,7 @@ fn on_backing(machine: &Machine, sector: u64) -> Option<u64> {
 #[test]
 fn what_is_read_of_two_at_the_same_time_stays() {
     for parts in 1..4 {
-        let mut machine = match Machine::start(disks(), 1) {
-            Ok(machine) => machine,
-            Err(error) => panic!("{:?}", error.0),
-        };
+        let mut machine = Machine::start(disks(), 1).map_err(|error| error.0).unwrap();
         machine.window_sectors = 1032;
         machine.write(0, 8, 1).unwrap();
         machine.write(2000, 1500, 2).unwrap();

@@ -165,10 +165,7 @@ fn copy_of_what_is_written_around_is_noticed() {
 /// the log is read, and is not lost when it is damaged.
 #[test]
 fn copy_is_nothing_but_a_copy() {
-    let mut machine = match Machine::start(disks(), 1) {
-        Ok(machine) => machine,
-        Err(error) => panic!("{:?}", error.0),
-    };
+    let mut machine = Machine::start(disks(), 1).map_err(|error| error.0).unwrap();
     assert_eq!(machine.expect(0, 64), 64);
     machine.arrive(0, &content(0, 64, 5));
     machine.write(800, 8, 6).unwrap();
@@ -206,10 +203,7 @@ fn copy_is_nothing_but_a_copy() {
 /// far that the write has given way, and what came behind it in the log has not.
 #[test]
 fn copy_does_not_outlive_a_write_that_came_before_it() {
-    let mut machine = match Machine::start(disks(), 1) {
-        Ok(machine) => machine,
-        Err(error) => panic!("{:?}", error.0),
-    };
+    let mut machine = Machine::start(disks(), 1).map_err(|error| error.0).unwrap();
     assert_eq!(machine.expect(0, 64), 64);
     let mut bytes = vec![0; 64 * SECTOR];
     machine.disks.backing.read(0, &mut bytes);
@@ -251,10 +245,7 @@ fn copy_does_not_outlive_a_write_that_came_before_it() {
 /// Writes have the last quarter of the log, and half of the buffers, for themselves.
 #[test]
 fn copies_leave_room_for_writes() {
-    let mut machine = match Machine::start(disks(), 1) {
-        Ok(machine) => machine,
-        Err(error) => panic!("{:?}", error.0),
-    };
+    let mut machine = Machine::start(disks(), 1).map_err(|error| error.0).unwrap();
     let sectors = machine.superblock.space.sectors();
     let mut refused = 0;
     for number in 0..2000 {

@@ -25,18 +25,13 @@ def four_processors(guest):
 def test_lc_is_as_modelled(rig, seed, verified):
     """100,000 operations in all: threads that write the same sectors, over tables that come and go."""
     words = f"6 verify_reads {verified} high_watermark 30 low_watermark 20"
-    rig.guest.run(f"rm -f {STATE} && iomodel stamp {rig.backing} 1")
-    rig.create(words)
+    rig.begin_model(words)
     for part in range(2):
         load = f"--overlap --threads 8 --discards 3 --flushes 3 --ops {OPERATIONS // 2}"
         rig.iomodel(f"run --source 1 --state {STATE} --seed {2 * seed + part} {load}")
         rig.again(words)
         rig.iomodel(f"verify --source 1 --state {STATE}")
-    status = rig.status()
-    assert status["crc_errors"] == status["read_errors"] == status["lost_sectors"] == 0
-    rig.device.message("flush")
-    rig.device.remove()
-    rig.guest.run(f"iomodel verify {rig.backing} --source 1 --state {STATE}")
+    rig.end_model()
 
 
 @pytest.mark.limit(600)

@@ -89,21 +89,29 @@ class Rig:
         command, _, rest = words.partition(" ")
         return self.guest.run(f"iomodel {command} {self.device} {rest}")
 
-    def is_as_modelled(self, words):
-        """Threads read, write and discard the same sectors, of a disk that is larger than a cache with these words.
-        Returns its status at the end; then it is gone."""
-        self.cache = self.dm.create("small", f"0 {20 * MIB} linear {self.cache} 0")
+    def begin_model(self, words=""):
+        """Makes the cache over a stamped disk, for runs of iomodel with STATE."""
         self.guest.run(f"rm -f {STATE} && iomodel stamp {self.backing} 1")
-        self.create(words)
-        for seed in range(3):
-            self.iomodel(f"run --source 1 --state {STATE} --seed {seed} --overlap --threads 4 --discards 3 --flushes 3"
-                         " --ops 1000")
-            if seed == 1:
-                self.again(words)
-                self.iomodel(f"verify --source 1 --state {STATE}")
+        return self.create(words)
+
+    def end_model(self):
+        """Nothing was damaged, and the backing device alone has everything. Returns the last status."""
         status = self.status()
         assert status["crc_errors"] == status["read_errors"] == status["lost_sectors"] == 0
         self.device.message("flush")
         self.device.remove()
         self.guest.run(f"iomodel verify {self.backing} --source 1 --state {STATE}")
         return status
+
+    def is_as_modelled(self, words):
+        """Threads read, write and discard the same sectors, of a disk that is larger than a cache with these words.
+        Returns its status at the end; then it is gone."""
+        self.cache = self.dm.create("small", f"0 {20 * MIB} linear {self.cache} 0")
+        self.begin_model(words)
+        for seed in range(3):
+            self.iomodel(f"run --source 1 --state {STATE} --seed {seed} --overlap --threads 4 --discards 3 --flushes 3"
+                         " --ops 1000")
+            if seed == 1:
+                self.again(words)
+                self.iomodel(f"verify --source 1 --state {STATE}")
+        return self.end_model()

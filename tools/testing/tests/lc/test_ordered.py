@@ -122,8 +122,7 @@ def test_damaged_copy_that_was_overwritten(parts):
 
 
 def test_is_as_modelled(rig):
-    rig.guest.run(f"rm -f {STATE} && iomodel stamp {rig.backing} 1")
-    rig.create("2 prefix_consistent 1")
+    rig.begin_model("2 prefix_consistent 1")
     for seed in range(2):
         rig.iomodel(f"run --source 1 --state {STATE} --seed {seed} --overlap --discards 4 --flushes 3 --ops 1000")
         rig.again("2 prefix_consistent 1")

@@ -12,8 +12,7 @@ from tests.scripts import run_script
 @pytest.fixture
 def cache(rig):
     """A cache over a stamped disk."""
-    rig.guest.run(f"rm -f {STATE} && iomodel stamp {rig.backing} 1")
-    rig.create()
+    rig.begin_model()
     return rig
 
 
