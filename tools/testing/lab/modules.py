@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Loading of the modules under test, and building of modules for tests alone."""
 
+import contextlib
 import os
 import subprocess
 
@@ -25,14 +26,31 @@ def load(guest, name, *parameters):
     guest.run(f"/lab/load /lab/{name}.ko {' '.join(parameters)}")
 
 
+@contextlib.contextmanager
+def stock_clone(guest, implementation):
+    """The stock kernel's `clone` in place of the one that is loaded; no device of it may be left."""
+    if implementation == "rs":
+        guest.run("rmmod dm_clone_rs")
+        load_clone(guest, "c")
+    yield
+    if implementation == "rs":
+        guest.run("rmmod dm_clone")
+        load_clone(guest, implementation)
+
+
 def build(guest, source):
     """Builds the module of a folder with a Kbuild, and brings it to the guest: its path there."""
-    out = guest.folder / source.name
+    module = compile(source, guest.folder / source.name)
+    guest.put(module, f"/tmp/{module.name}")
+    return f"/tmp/{module.name}"
+
+
+def compile(source, out):
+    """Builds the module of a folder with a Kbuild, into a folder: its path."""
     built = subprocess.run(
         [places.TOP / "tools/setup/build"], env=os.environ | {"SOURCE": str(source), "OUT": str(out)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )
     assert built.returncode == 0, built.stdout
     (module,) = out.glob("*.ko")
-    guest.put(module, f"/tmp/{module.name}")
-    return f"/tmp/{module.name}"
+    return module

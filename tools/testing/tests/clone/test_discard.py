@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0
 """Discards: what they hydrate, what they pass down, and that they lose no write."""
 
+import pathlib
+
 import pytest
 
+from lab import modules
+from lab.counted import CountedGuest
 from tests.clone.rig import SOURCE_TAG, Rig, sysfs
 
 pytestmark = pytest.mark.limit(60)
 
 OURS = pytest.mark.parametrize("clone_module", ["rs"], indirect=True)
+HERE = pathlib.Path(__file__).parent
+IRQS_OFF = HERE / "modules/irqs_off"
+JOB = HERE / "irqs_off_job/main"
 PASSDOWN = pytest.mark.parametrize("features", ["1 no_hydration", "2 no_hydration no_discard_passdown"])
 
 
@@ -137,6 +144,20 @@ def test_long_discard_loses_no_region_where_it_is_divided(dm, disks, guest):
     clone = dm.create("clone", line)
     guest.run(f"blkdiscard -f {clone}")
     assert clone.status()[0].args[3] == f"{sectors // 128}/{sectors // 128}"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("clone_module", ["c", "rs"])
+@pytest.mark.c_fails("has interrupts off while it marks each region of a discard")
+def test_long_discard_lets_interrupts_through(clone_module, tmp_path):
+    """Less than a thousandth of a second, on a machine that takes a nanosecond for each instruction."""
+    counted = CountedGuest(f"irqs-off-{clone_module}", [JOB, modules.compile(IRQS_OFF, tmp_path)])
+    try:
+        longest, status = counted.lines()
+    finally:
+        counted.close()
+    assert " 1048575/1048576 " in status
+    assert 0 < int(longest) < 1_000_000
 
 
 @pytest.mark.c_fails("passes whole regions down only")

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
 """Suspending, resuming and removing a clone that is busy."""
 
+import pathlib
+
 import pytest
 
-from lab import patience
+from lab import modules, patience
 from tests.clone.rig import MODEL, SOURCE_TAG
 
 pytestmark = pytest.mark.limit(60)
 
+LATE_WAKE_UP = pathlib.Path(__file__).parent / "modules/late_wake_up"
 CONTENT = f"--source {SOURCE_TAG} --state {MODEL}"
 
 
@@ -87,3 +90,20 @@ def test_remove_while_hydrating(rig, guest, dm):
     guest.run(f"cmp {rig.dest.disk} {rig.source.disk}")
     guest.run("dmsetup remove source dest metadata")
     assert dm.names() == []
+
+
+@pytest.mark.c_fails("may free the clone while the last write wakes whoever waits for it")
+def test_table_lives_until_the_last_write_has_ended(rig, guest):
+    """A write has hydrated a region, and stops where it tells of that; a new table takes the place of its own."""
+    clone = rig.create("1 no_hydration")
+    clone.load(f"0 {rig.sectors} linear {rig.dest} 0")
+    guest.run(f"insmod {modules.build(guest, LATE_WAKE_UP)} comm=dd")
+    late = "/sys/module/lab_late_wake_up/parameters"
+    try:
+        guest.run(f"""
+            dd if=/dev/zero of={clone} bs={rig.region * 512} count=1 oflag=direct conv=notrunc status=none & writer=$!
+            until [ $(cat {late}/late) = Y ]; do kill -0 $writer || exit 1; done
+            dmsetup suspend --nolockfs clone && dmsetup resume clone && wait $writer""")
+        assert guest.output(f"cat {late}/gone") == "N"
+    finally:
+        guest.run("rmmod lab_late_wake_up")
