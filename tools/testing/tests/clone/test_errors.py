@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Devices that fail: what goes on, what stops, and what comes back."""
 
+import contextlib
+
 import pytest
 
 from lab import modules
@@ -178,12 +180,8 @@ def test_full_metadata(clone_module, guest, dm, disks):
     paths = [disks.null("tiny", 1), *disks.ram(8, 2)]
     rig = Rig(guest, dm, paths, 16384, 128)
     rig.metadata.become("0 72 linear DISK 0")
-    if clone_module != "c":
-        guest.run("rmmod dm_clone_rs")
-        modules.load_clone(guest, "c")
+    with modules.stock_clone(guest, clone_module):
         rig.create("1 no_hydration").remove()
-        guest.run("rmmod dm_clone")
-        modules.load_clone(guest, clone_module)
     clone = rig.create("1 no_hydration")
     where, events = guest.console_size(), clone.events()
     result = rig.write(0, rig.region, 2, check=False)
@@ -194,15 +192,20 @@ def test_full_metadata(clone_module, guest, dm, disks):
     rig.holds(2 * rig.region, rig.region, SOURCE_TAG)
 
 
-def test_fail_mode(rig, guest):
-    """The metadata cannot even be read again."""
+def in_fail_mode(rig):
+    """A clone whose metadata cannot even be read again."""
     clone = rig.create("1 no_hydration")
     rig.write(0, rig.region, 2)
     rig.metadata.break_all()
-    where, events = guest.console_size(), clone.events()
+    where, events = rig.guest.console_size(), clone.events()
     assert rig.write(rig.region, rig.region, 3, check=False).returncode
     says(rig, "Switching to fail mode", where)
     assert clone.events() > events
+    return clone
+
+
+def test_fail_mode(rig, guest):
+    clone = in_fail_mode(rig)
     assert clone.status_text("--noflush").split()[2:] == ["clone", "Fail"]
     for command in (
         f"dd if={rig.clone} of=/dev/null bs=4k count=1 iflag=direct",
@@ -211,6 +214,42 @@ def test_fail_mode(rig, guest):
     ):
         assert "Input/output error" in guest.run(command, check=False).stderr
     clone.remove()
+
+
+@contextlib.contextmanager
+def counts_seen(guest):
+    """Gives a function: what the stock module counts as in flight whenever a bio comes in, since it was asked first.
+
+    Nothing shows that: it is read at its place in struct clone, to which struct dm_target points.
+    """
+    def run(*lines):
+        # A command that fails would be taken for the failure of the stock module that is expected.
+        return guest.run("\n".join(["cd /sys/kernel/tracing", *lines]), check=False).stdout
+
+    run("echo 'p:lab dm_clone:clone_map count=+96(+56(%di)):s32' > kprobe_events", "echo > trace",
+        "echo 1 > events/kprobes/lab/enable")
+    yield lambda: [int(count) for count in run("grep -o 'count=.*' trace | cut -d= -f2").split()]
+    run("echo 0 > events/kprobes/lab/enable", "echo > kprobe_events", "echo > trace")
+
+
+@pytest.mark.c_fails("counts it as in flight for ever")
+def test_io_in_fail_mode_is_not_in_flight(rig, guest, clone_module):
+    def write_each():
+        for region in range(2, 6):
+            write = f"dd if=/dev/zero of={clone} bs={rig.region * 512} seek={region} count=1 oflag=direct"
+            assert "Input/output error" in guest.run(write, check=False).stderr
+
+    clone = in_fail_mode(rig)
+    if clone_module == "c":
+        with counts_seen(guest) as counts:
+            write_each()
+            seen = counts()
+        if len(seen) != 4:
+            raise RuntimeError(f"four bios came in, and were seen as {seen}")
+        assert seen == [0, 0, 0, 0]
+    else:
+        write_each()
+        assert rig.stats()["in_flight_regions"] == 0
 
 
 @pytest.mark.usefixtures("clone_module")
