@@ -31,11 +31,11 @@ TOGGLES = """
     echo > kprobe_events; echo > set_ftrace_filter; echo > trace"""
 
 
-def attach_and_detach(guest, low, top):
+def attach_and_detach(guest, low, top, rounds=ROUNDS):
     """So many times, with a freeze each second time; each time some of the load goes through the top."""
     guest.run(f"""set -e
         redirected() {{ dmsetup status {low.device.name} | cut -d' ' -f7; }}
-        for i in $(seq {ROUNDS}); do
+        for i in $(seq {rounds}); do
             before=$(redirected)
             dmsetup message {low.device.name} 0 attach {top} $([ $((i % 2)) = 0 ] || echo nofreeze)
             until [ $(redirected) -gt $before ]; do sleep 0.01; done
@@ -45,14 +45,14 @@ def attach_and_detach(guest, low, top):
 
 @LIMIT
 def test_under_load(interpose, disks, guest):
-    """Of a file system and of a raw disk at once."""
+    """Of a file system and of a raw disk at once; half of the rounds with each."""
     disk, raw = disks.ram(SIZE, 2)
     interpose.make_fs(disk)
     low, other = interpose.low(disk), interpose.low(raw, "raw")
     tops = low.top("top"), other.top("other")
     with interpose.load("/mnt/x/file") as passes, interpose.load(raw, name="raw") as raws:
-        attach_and_detach(guest, low, tops[0])
-        attach_and_detach(guest, other, tops[1])
+        attach_and_detach(guest, low, tops[0], -(-ROUNDS // 2))
+        attach_and_detach(guest, other, tops[1], -(-ROUNDS // 2))
         passes()
         raws()
     for status in (low.status(), other.status()):
