@@ -9,6 +9,9 @@
 //! The blocks of the last commit are never written: a transaction puts everything that it changes
 //! into free blocks, the bitmaps and the index too. A block that it releases stays as it is, and
 //! becomes free with the transaction.
+//!
+//! Blocks are taken from one bitmap as long as it has any: each bitmap that a transaction changes
+//! is one more block to write.
 
 use super::{
     block::{
@@ -97,6 +100,8 @@ pub struct SpaceMap {
     end: u64,
     index: Array<u8>,
     bitmaps: Array<Bitmap>,
+    /// Blocks are taken from this bitmap.
+    current: usize,
     /// Blocks of the last commit that the transaction does not need any more.
     released: Array<u64>,
     /// Blocks that were claimed, a bit each, while there is something to claim.
@@ -156,6 +161,7 @@ impl SpaceMap {
             end: root.blocks.min(device_blocks),
             index: with_room(0)?,
             bitmaps: with_room(bitmap_count(root.blocks) as usize)?,
+            current: 0,
             released: with_room(0)?,
             claimed: array(word_count(root.blocks), 0)?,
         };
@@ -189,6 +195,7 @@ impl SpaceMap {
         }
         map.root.allocated = allocated;
         map.index = index;
+        map.current = map.roomiest();
 
         map.claim(0, Kind::Index)?;
         map.claim(root.index, Kind::Index)?;
@@ -241,23 +248,37 @@ impl SpaceMap {
 
     /// Takes a block that is free, and was so before the transaction.
     pub fn allocate(&mut self) -> Option<u64> {
-        for (number, bitmap) in self.bitmaps.iter_mut().enumerate() {
-            if bitmap.free == 0 {
-                continue;
-            }
-            let first = number as u64 * BITMAP_BLOCKS;
-            let end = self.end.saturating_sub(first).min(BITMAP_BLOCKS);
-            let Some(entry) = find_free(&bitmap.image, u64::from(bitmap.first_free), end) else {
-                continue;
-            };
-            set_entry(&mut bitmap.image, entry, IN_USE);
-            bitmap.free -= 1;
-            bitmap.first_free = entry as u32 + 1;
-            bitmap.changed = true;
-            self.root.allocated += 1;
-            return Some(first + entry);
+        if self.room_in(self.current) == 0 {
+            self.current = self.roomiest();
         }
-        None
+        let end = self.entries_in(self.current);
+        let bitmap = &mut self.bitmaps[self.current];
+        let entry = find_free(&bitmap.image, u64::from(bitmap.first_free), end)?;
+        set_entry(&mut bitmap.image, entry, IN_USE);
+        bitmap.free -= 1;
+        bitmap.first_free = entry as u32 + 1;
+        bitmap.changed = true;
+        self.root.allocated += 1;
+        Some(self.current as u64 * BITMAP_BLOCKS + entry)
+    }
+
+    /// How many entries of a bitmap are for blocks that the device has.
+    fn entries_in(&self, bitmap: usize) -> u64 {
+        let first = bitmap as u64 * BITMAP_BLOCKS;
+        self.end.saturating_sub(first).min(BITMAP_BLOCKS)
+    }
+
+    /// How many blocks can be taken from a bitmap.
+    fn room_in(&self, bitmap: usize) -> u64 {
+        let beyond = BITMAP_BLOCKS - self.entries_in(bitmap);
+        u64::from(self.bitmaps[bitmap].free).saturating_sub(beyond)
+    }
+
+    /// The bitmap that most blocks can be taken from.
+    fn roomiest(&self) -> usize {
+        (0..self.bitmaps.len())
+            .max_by_key(|&bitmap| self.room_in(bitmap))
+            .unwrap_or(0)
     }
 
     /// Gives back a block of the last commit.

@@ -741,3 +741,25 @@ fn one_change_writes_one_block_of_each_kind() {
         assert_eq!(model.writes.borrow().len(), 3 + nodes + 1);
     }
 }
+
+/// However many bitmaps there are, a change is in two at most: that of the old array block, and that
+/// of everything new.
+#[test]
+fn one_change_writes_few_bitmaps() {
+    let arrays = 2 * BITMAP_BLOCKS + 1000;
+    let regions = arrays * 32576;
+    let model = Model::new(format_image(regions, arrays + 3000, 252));
+    let (mut store, _) = open(&model, regions).unwrap_or_else(|_| panic!("opened"));
+    for turn in 0..200 {
+        let block = turn * 7919 % arrays;
+        model.writes.borrow_mut().clear();
+        store
+            .commit(&mut Edit::new([(block as usize, turn)]))
+            .unwrap();
+        // Array block, two levels of nodes, bitmaps, index, superblock. At first the space map itself
+        // leaves the places that the format has given it.
+        let most = if turn < 8 { 8 } else { 7 };
+        assert!(model.writes.borrow().len() <= most, "in turn {turn}");
+    }
+    audit(&model.image.borrow(), regions);
+}
