@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from lab import modules
+from lab import modules, places
 from lab.counted import CountedGuest
 from tests.clone.rig import SOURCE_TAG, Rig, sysfs
 
@@ -147,6 +147,7 @@ def test_long_discard_loses_no_region_where_it_is_divided(dm, disks, guest):
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.skipif(places.is_debug(), reason="counts the instructions of a stock kernel")
 @pytest.mark.parametrize("clone_module", ["c", "rs"])
 @pytest.mark.c_fails("has interrupts off while it marks each region of a discard")
 def test_long_discard_lets_interrupts_through(clone_module, tmp_path):

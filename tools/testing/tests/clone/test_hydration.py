@@ -62,7 +62,7 @@ def test_large_batch_needs_no_memory(guest, dm, disks):
     guest.run(f"insmod {modules.build(guest, NO_MEMORY)}")
     try:
         clone.message("enable_hydration")
-        rig.wait(lambda now: now.hydrated == rig.regions, 20)
+        rig.wait(lambda now: now.hydrated == rig.regions, 10)
         assert int(guest.output("cat /sys/module/lab_no_memory/parameters/refused")) > 0
     finally:
         guest.run("rmmod lab_no_memory")
