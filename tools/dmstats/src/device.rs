@@ -246,7 +246,7 @@ impl<'a, T: Transport> Device<'a, T> {
         ids: &IdSet,
         mut progress: impl FnMut(usize),
     ) -> Result<()> {
-        if let Some(missing) = ids.iter().find(|id| !snapshot.regions.contains_key(id)) {
+        if let Some(missing) = ids.first_not_among(&snapshot.regions) {
             return Err(Error::NoRegion(missing));
         }
         for (leader, group) in &snapshot.groups {
@@ -268,11 +268,9 @@ impl<'a, T: Transport> Device<'a, T> {
             }
         }
         // A leader goes before its group: then there is never a descriptor of what does not exist.
-        let mut order: Vec<u32> = ids
-            .iter()
-            .filter(|id| snapshot.groups.contains_key(id))
-            .collect();
-        order.extend(ids.iter().filter(|id| !snapshot.groups.contains_key(id)));
+        let (mut order, others): (Vec<u32>, Vec<u32>) =
+            ids.iter().partition(|id| snapshot.groups.contains_key(id));
+        order.extend(others);
         let mut helper = None;
         if order.len() >= MANY && (ids.contains(0) || !snapshot.regions.contains_key(&0)) {
             if ids.contains(0) {

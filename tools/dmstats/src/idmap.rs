@@ -20,6 +20,11 @@ impl<V> IdMap<V> {
         Self::default()
     }
 
+    /// The empty map, with room for so many.
+    pub fn with_capacity(count: usize) -> Self {
+        IdMap(Vec::with_capacity(count))
+    }
+
     /// Where an id is, or would be.
     fn position(&self, id: u32) -> Result<usize, usize> {
         let index = id as usize;
@@ -95,6 +100,15 @@ impl<V> IdMap<V> {
             .iter()
             .take_while(move |(id, _)| id <= ids.end())
             .map(|(id, value)| (id, value))
+    }
+
+    /// Those of these ids, ascending.
+    pub fn range_mut(&mut self, ids: RangeInclusive<u32>) -> impl Iterator<Item = (&u32, &mut V)> {
+        let first = self.position(*ids.start()).unwrap_or_else(|at| at);
+        self.0[first..]
+            .iter_mut()
+            .take_while(move |(id, _)| id <= ids.end())
+            .map(|(id, value)| (&*id, value))
     }
 
     /// Leaves only what is wanted.

@@ -73,6 +73,14 @@ impl IdSet {
             .flat_map(|(first, last)| known.range(first..=last).map(|(id, _)| *id))
     }
 
+    /// The lowest id that is not in `known`.
+    pub fn first_not_among(&self, known: &crate::idmap::IdMap<crate::Region>) -> Option<u32> {
+        self.ranges().find_map(|(first, last)| {
+            let mut present = known.range(first..=last).map(|(id, _)| *id);
+            (first..=last).find(|id| present.next() != Some(*id))
+        })
+    }
+
     /// Writes it as a list such as `0-3,7`.
     pub fn write(&self, out: &mut Vec<u8>) {
         for (index, (first, last)) in self.ranges().enumerate() {
@@ -113,19 +121,25 @@ fn number(text: &[u8]) -> Option<u32> {
 impl FromIterator<u32> for IdSet {
     fn from_iter<I: IntoIterator<Item = u32>>(ids: I) -> Self {
         let mut set = Self::new();
+        set.extend(ids);
+        set
+    }
+}
+
+impl Extend<u32> for IdSet {
+    fn extend<I: IntoIterator<Item = u32>>(&mut self, ids: I) {
         // Ids mostly come in a row, and the set takes a row as easily as one.
         let mut row: Option<(u32, u32)> = None;
         for id in ids {
             row = match row {
                 Some((first, last)) if last.checked_add(1) == Some(id) => Some((first, id)),
                 ended => {
-                    set.0.extend(ended.map(|(first, last)| first..=last));
+                    self.0.extend(ended.map(|(first, last)| first..=last));
                     Some((id, id))
                 }
             };
         }
-        set.0.extend(row.map(|(first, last)| first..=last));
-        set
+        self.0.extend(row.map(|(first, last)| first..=last));
     }
 }
 

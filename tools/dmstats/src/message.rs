@@ -122,22 +122,8 @@ fn about(command: &[u8], id: u32) -> Vec<u8> {
 }
 
 /// Writes a number in decimal. The standard library takes four times as long, and there may be a million numbers.
-pub fn digits(mut number: u64, out: &mut Vec<u8>) {
-    if number < 10 {
-        out.push(b'0' + number as u8);
-        return;
-    }
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
+pub fn digits(number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// The kernel's way to take a message apart, for the fake kernel and to prove [`quoted`].

@@ -2,6 +2,8 @@
 
 //! The kernel's answers. Much in them was written by other programs, so that nothing is taken for granted.
 
+use memchr::memchr;
+
 use crate::sample::Counters;
 
 /// A row of `@stats_list`, as the kernel has it: times are in its own unit.
@@ -26,6 +28,7 @@ pub struct ListRow<'a> {
 }
 
 /// A number in decimal at the beginning, and what comes after it.
+#[inline]
 fn leading(text: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0u64;
     let mut rest = text;
@@ -45,7 +48,7 @@ pub fn number(text: &[u8]) -> Option<u64> {
 }
 
 fn cut(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
-    let position = text.iter().position(|byte| *byte == at)?;
+    let position = memchr(at, text)?;
     Some((&text[..position], &text[position + 1..]))
 }
 
@@ -65,6 +68,7 @@ impl<'a> ListRow<'a> {
     ///
     /// Neither the program's name nor its word are escaped, and both may have spaces. What the kernel adds
     /// is at the end, so rows are read from there; `program` is a name that is tried first.
+    #[inline]
     pub fn parse(line: &'a [u8], program: Option<&[u8]>) -> Option<Self> {
         let (id, rest) = leading(line)?;
         let (start, len, rest) = range(rest.strip_prefix(b": ")?)?;
@@ -163,8 +167,14 @@ impl PrintRow {
 
 /// The lines of an answer, without their ends.
 pub fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let all = (!rest.is_empty()).then_some(rest)?;
+        let (line, after) = cut(all, b'\n').unwrap_or((all, &[]));
+        rest = after;
+        Some(line)
+    })
+    .filter(|line| !line.is_empty())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use memchr::memchr_iter;
 use rangemap::RangeSet;
 
 use crate::aux::Aux;
@@ -157,7 +158,10 @@ pub struct Snapshot {
 impl Snapshot {
     /// Reads the answer to `@stats_list`; `program` is a name that regions may have.
     pub fn parse(text: &[u8], program: Option<&[u8]>) -> Result<Self> {
-        let mut snapshot = Self::default();
+        let mut snapshot = Snapshot {
+            regions: IdMap::with_capacity(memchr_iter(b'\n', text).count()),
+            ..Self::default()
+        };
         let mut described = Vec::new();
         let mut maker: Arc<[u8]> = Arc::default();
         for line in reply::lines(text) {
@@ -207,28 +211,26 @@ impl Snapshot {
     }
 
     fn add_group(&mut self, leader: u32, described: crate::aux::Descriptor) {
-        let members: Vec<u32> = described.members.among(&self.regions).collect();
         if described.members.first() != Some(leader) {
             self.problems.push(Problem::WrongLeader(leader));
             return;
         }
-        if described.members.len() != members.len() as u64 {
-            let missing = first_missing(&described.members, &members);
+        if let Some(missing) = described.members.first_not_among(&self.regions) {
             self.problems.push(Problem::MissingMember(leader, missing));
         }
-        let mut free = Vec::with_capacity(members.len());
-        for id in members {
-            let Some(region) = self.regions.get_mut(&id) else {
-                continue;
-            };
-            if region.group.is_some() {
-                self.problems.push(Problem::SharedMember(leader, id));
-            } else {
+        let problems = &mut self.problems;
+        let mut free = IdSet::new();
+        for (first, last) in described.members.ranges() {
+            let members = self.regions.range_mut(first..=last);
+            free.extend(members.filter_map(|(id, region)| {
+                if region.group.is_some() {
+                    problems.push(Problem::SharedMember(leader, *id));
+                    return None;
+                }
                 region.group = Some(leader);
-                free.push(id);
-            }
+                Some(*id)
+            }));
         }
-        let free: IdSet = free.into_iter().collect();
         if free.first() == Some(leader) {
             let group = Group {
                 alias: described.alias,
@@ -291,6 +293,13 @@ impl Snapshot {
 
     /// Without the regions of other programs, and without their groups.
     pub fn of_program(mut self, program: &[u8]) -> Self {
+        if self
+            .regions
+            .values()
+            .all(|region| *region.program == *program)
+        {
+            return self;
+        }
         self.regions.retain(|_, region| *region.program == *program);
         self.groups.retain(|leader, group| {
             let members: IdSet = group.members.among(&self.regions).collect();
@@ -302,13 +311,6 @@ impl Snapshot {
         }
         self
     }
-}
-
-fn first_missing(all: &IdSet, present: &[u32]) -> u32 {
-    let mut present = present.iter().copied().peekable();
-    all.iter()
-        .find(|id| present.next_if_eq(id).is_none())
-        .unwrap_or_default()
 }
 
 #[cfg(test)]
