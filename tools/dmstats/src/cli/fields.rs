@@ -4,9 +4,12 @@
 //! values are those of LVM2's `dmstats`, whose reports scripts read.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
+use std::ops::Deref;
 
 use dmstats::bounds::bins;
 use dmstats::bounds::time;
+use dmstats::idmap::IdMap;
 use dmstats::message::digits;
 use dmstats::metrics::Metrics;
 use dmstats::Count;
@@ -261,13 +264,34 @@ pub enum Object<'a> {
     Group(u32, &'a Group),
 }
 
+/// A device, and what was found on it.
+pub struct View<'a> {
+    pub subject: Subject<'a>,
+    pub snapshot: Snapshot,
+    /// What its groups are called: each of their rows says it.
+    names: IdMap<Vec<u8>>,
+}
+
+impl<'a> View<'a> {
+    pub fn new(subject: Subject<'a>, snapshot: Snapshot) -> Self {
+        let mut names = IdMap::new();
+        for (id, group) in &snapshot.groups {
+            names.insert(*id, group.name().into_owned());
+        }
+        View {
+            subject,
+            snapshot,
+            names,
+        }
+    }
+}
+
 /// A row of a report.
 #[derive(Clone, Copy)]
 pub struct Row<'a> {
     /// The part of its counts that is estimated, if it is a file that lies under a group.
     pub error: Option<f64>,
-    pub subject: &'a Subject<'a>,
-    pub snapshot: &'a Snapshot,
+    pub view: &'a View<'a>,
     pub object: Object<'a>,
     pub count: &'a Count,
     pub interval_ns: u64,
@@ -289,31 +313,65 @@ pub struct Cell {
     pub number: Option<f64>,
 }
 
-fn text(words: &[u8], out: &mut Vec<u8>) -> Option<f64> {
-    out.extend_from_slice(words);
-    None
+/// What stands in a field.
+#[derive(Clone, Debug)]
+pub enum Value<'a> {
+    Number(u64),
+    /// A number with two decimals.
+    Rate(f64),
+    /// A number of seconds.
+    Seconds(f64),
+    /// A number of bytes.
+    Size(f64),
+    Text(Cow<'a, [u8]>),
+    /// Words where a number would be; they come after all numbers.
+    Beyond(Cow<'a, [u8]>),
 }
 
-fn number(value: u64, out: &mut Vec<u8>) -> Option<f64> {
-    digits(value, out);
-    Some(value as f64)
+impl Value<'_> {
+    /// Whether both are written alike.
+    #[inline]
+    pub fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Value::Number(one), Value::Number(other)) => one == other,
+            (Value::Rate(one), Value::Rate(other))
+            | (Value::Seconds(one), Value::Seconds(other))
+            | (Value::Size(one), Value::Size(other)) => one.to_bits() == other.to_bits(),
+            // Most words are those of the row above, wherever they are.
+            (Value::Text(one), Value::Text(other)) | (Value::Beyond(one), Value::Beyond(other)) => {
+                std::ptr::eq(&**one, &**other) || one == other
+            }
+            _ => false,
+        }
+    }
+
+    pub fn write(&self, style: &Style, out: &mut Vec<u8>) {
+        match self {
+            Value::Number(number) => digits(*number, out),
+            Value::Rate(number) => two_decimals(*number, out),
+            Value::Seconds(seconds) => out.extend(format!("{seconds:.6}").bytes()),
+            Value::Size(bytes) => style.units.show(*bytes, out),
+            Value::Text(words) | Value::Beyond(words) => out.extend_from_slice(words),
+        }
+    }
+
+    /// What it is compared and sorted by, if not by its text.
+    pub fn number(&self) -> Option<f64> {
+        match self {
+            Value::Number(number) => Some(*number as f64),
+            Value::Rate(number) | Value::Seconds(number) | Value::Size(number) => Some(*number),
+            Value::Text(_) => None,
+            Value::Beyond(_) => Some(f64::INFINITY),
+        }
+    }
 }
 
-fn rate(value: f64, out: &mut Vec<u8>) -> Option<f64> {
-    two_decimals(value, out);
-    Some(value)
+fn text<'a>(words: impl Into<Cow<'a, [u8]>>) -> Value<'a> {
+    Value::Text(words.into())
 }
 
-fn size(sectors: f64, style: &Style, out: &mut Vec<u8>) -> Option<f64> {
-    let bytes = sectors * 512.0;
-    style.units.show(bytes, out);
-    Some(bytes)
-}
-
-/// Words where a number would be; they come after all numbers.
-fn beyond(words: &[u8], out: &mut Vec<u8>) -> Option<f64> {
-    out.extend_from_slice(words);
-    Some(f64::INFINITY)
+fn size<'a>(sectors: f64) -> Value<'a> {
+    Value::Size(sectors * 512.0)
 }
 
 impl<'a> Row<'a> {
@@ -321,17 +379,15 @@ impl<'a> Row<'a> {
     pub fn region(&self) -> Option<&'a Region> {
         match self.object {
             Object::Area(region, _) | Object::Region(region) => Some(region),
-            Object::Group(id, _) => self.snapshot.regions.get(&id),
+            Object::Group(id, _) => self.view.snapshot.regions.get(&id),
         }
     }
 
-    fn group(&self) -> Option<(u32, &'a Group)> {
+    /// The id of the group that it is, or is in.
+    pub fn group(&self) -> Option<u32> {
         match self.object {
-            Object::Group(id, group) => Some((id, group)),
-            Object::Area(region, _) | Object::Region(region) => {
-                let id = region.group?;
-                self.snapshot.groups.get(&id).map(|group| (id, group))
-            }
+            Object::Group(id, _) => Some(id),
+            Object::Area(region, _) | Object::Region(region) => region.group,
         }
     }
 
@@ -339,7 +395,7 @@ impl<'a> Row<'a> {
     pub fn bounds(&self) -> &'a [u64] {
         match self.object {
             Object::Area(region, _) | Object::Region(region) => &region.bounds,
-            Object::Group(_, group) => self.snapshot.group_bounds(group).unwrap_or_default(),
+            Object::Group(_, group) => self.view.snapshot.group_bounds(group).unwrap_or_default(),
         }
     }
 
@@ -351,8 +407,8 @@ impl<'a> Row<'a> {
             Object::Group(_, group) => {
                 let members = group
                     .members
-                    .among(&self.snapshot.regions)
-                    .filter_map(|id| self.snapshot.regions.get(&id));
+                    .among(&self.view.snapshot.regions)
+                    .filter_map(|id| self.view.snapshot.regions.get(&id));
                 let (mut start, mut sectors) = (None, 0u64);
                 for region in members {
                     start = start.or(Some(region.start));
@@ -365,9 +421,10 @@ impl<'a> Row<'a> {
 
     /// What the row is called.
     pub fn name(&self) -> Cow<'a, [u8]> {
-        self.group().map_or_else(
-            || super::names::shown(&self.subject.name),
-            |(_, group)| group.name(),
+        let name = self.group().and_then(|id| self.view.names.get(&id));
+        name.map_or_else(
+            || super::names::shown(&self.view.subject.name),
+            |name| Cow::Borrowed(&name[..]),
         )
     }
 
@@ -385,143 +442,133 @@ impl<'a> Row<'a> {
         Metrics::new(&self.count.counters, self.interval_ns)
     }
 
-    /// What stands in a field.
+    /// What stands in a field, as it is compared and sorted.
     pub fn cell(&self, field: &Field, style: &Style) -> Cell {
+        let metrics = LazyCell::new(|| self.metrics());
+        let value = self.value(field, &metrics, style);
         let mut text = Vec::new();
-        let number = self.write(field, &self.metrics(), style, &mut text);
-        Cell { text, number }
+        value.write(style, &mut text);
+        Cell {
+            text,
+            number: value.number(),
+        }
     }
 
-    /// Writes what stands in a field, and gives back what it is compared and sorted by; `metrics` are the row's.
-    pub fn write(
+    /// What stands in a field; `metrics` are the row's.
+    #[inline]
+    pub fn value(
         &self,
         field: &Field,
-        metrics: &Metrics,
+        metrics: &impl Deref<Target = Metrics>,
         style: &Style,
-        out: &mut Vec<u8>,
-    ) -> Option<f64> {
+    ) -> Value<'a> {
         match field.section {
-            Section::Stats => self.write_stats(field.id, metrics, style, out),
-            Section::Region => self.write_region(field.id, style, out),
-            Section::Special => number(1, out),
-            _ => {
-                let cell = super::names::cell(self.subject.info()?, field.id);
-                out.extend(cell.text);
-                cell.number
-            }
+            Section::Stats => self.counted(field.id, metrics, style),
+            Section::Region => self.described(field.id, style),
+            Section::Special => Value::Number(1),
+            _ => match self.view.subject.info() {
+                Some(info) => super::names::value(info, field.id),
+                None => text(b""),
+            },
         }
     }
 
-    fn write_stats(
+    fn counted(
         &self,
         field: FieldId,
-        metrics: &Metrics,
+        metrics: &impl Deref<Target = Metrics>,
         style: &Style,
-        out: &mut Vec<u8>,
-    ) -> Option<f64> {
+    ) -> Value<'a> {
         let counters = &self.count.counters;
         match field {
-            FieldId::ReadCount => number(counters.reads, out),
-            FieldId::ReadsMergedCount => number(counters.reads_merged, out),
-            FieldId::ReadSectorCount => number(counters.read_sectors, out),
-            FieldId::ReadTime => number(counters.read_time, out),
-            FieldId::WriteCount => number(counters.writes, out),
-            FieldId::WritesMergedCount => number(counters.writes_merged, out),
-            FieldId::WriteSectorCount => number(counters.write_sectors, out),
-            FieldId::WriteTime => number(counters.write_time, out),
-            FieldId::InProgressCount => number(counters.in_progress, out),
-            FieldId::IoTicks => number(counters.io_ticks, out),
-            FieldId::QueueTicks => number(counters.queue_ticks, out),
-            FieldId::ReadTicks => number(counters.read_ticks, out),
-            FieldId::WriteTicks => number(counters.write_ticks, out),
-            FieldId::ReadsMergedPerSec => rate(metrics.reads_merged_per_sec, out),
-            FieldId::WritesMergedPerSec => rate(metrics.writes_merged_per_sec, out),
-            FieldId::ReadsPerSec => rate(metrics.reads_per_sec, out),
-            FieldId::WritesPerSec => rate(metrics.writes_per_sec, out),
-            FieldId::ReadSizePerSec => size(metrics.read_sectors_per_sec.trunc(), style, out),
-            FieldId::WriteSizePerSec => size(metrics.write_sectors_per_sec.trunc(), style, out),
-            FieldId::AvgRequestSize => size(metrics.average_size.trunc(), style, out),
-            FieldId::QueueSize => rate(metrics.queue_size, out),
-            FieldId::Await => rate(metrics.average_wait / 1e6, out),
-            FieldId::ReadAwait => rate(metrics.read_wait / 1e6, out),
-            FieldId::WriteAwait => rate(metrics.write_wait / 1e6, out),
-            FieldId::Throughput => rate(metrics.throughput, out),
-            FieldId::ServiceTime => rate(metrics.service_time / 1e6, out),
-            FieldId::Util => rate(metrics.utilization * 100.0, out),
-            FieldId::HistCount => self.histogram(style, false, Bins::None, out),
-            FieldId::HistCountBounds => self.histogram(style, false, Bins::Bounds, out),
-            FieldId::HistCountRanges => self.histogram(style, false, Bins::Ranges, out),
-            FieldId::HistPercent => self.histogram(style, true, Bins::None, out),
-            FieldId::HistPercentBounds => self.histogram(style, true, Bins::Bounds, out),
-            FieldId::HistPercentRanges => self.histogram(style, true, Bins::Ranges, out),
-            FieldId::IntervalNs => number(self.interval_ns, out),
-            FieldId::Interval => {
-                let seconds = self.interval_ns as f64 / 1e9;
-                text(format!("{seconds:.6}").as_bytes(), out);
-                Some(seconds)
-            }
-            _ => None,
+            FieldId::ReadCount => Value::Number(counters.reads),
+            FieldId::ReadsMergedCount => Value::Number(counters.reads_merged),
+            FieldId::ReadSectorCount => Value::Number(counters.read_sectors),
+            FieldId::ReadTime => Value::Number(counters.read_time),
+            FieldId::WriteCount => Value::Number(counters.writes),
+            FieldId::WritesMergedCount => Value::Number(counters.writes_merged),
+            FieldId::WriteSectorCount => Value::Number(counters.write_sectors),
+            FieldId::WriteTime => Value::Number(counters.write_time),
+            FieldId::InProgressCount => Value::Number(counters.in_progress),
+            FieldId::IoTicks => Value::Number(counters.io_ticks),
+            FieldId::QueueTicks => Value::Number(counters.queue_ticks),
+            FieldId::ReadTicks => Value::Number(counters.read_ticks),
+            FieldId::WriteTicks => Value::Number(counters.write_ticks),
+            FieldId::ReadsMergedPerSec => Value::Rate(metrics.reads_merged_per_sec),
+            FieldId::WritesMergedPerSec => Value::Rate(metrics.writes_merged_per_sec),
+            FieldId::ReadsPerSec => Value::Rate(metrics.reads_per_sec),
+            FieldId::WritesPerSec => Value::Rate(metrics.writes_per_sec),
+            FieldId::ReadSizePerSec => size(metrics.read_sectors_per_sec.trunc()),
+            FieldId::WriteSizePerSec => size(metrics.write_sectors_per_sec.trunc()),
+            FieldId::AvgRequestSize => size(metrics.average_size.trunc()),
+            FieldId::QueueSize => Value::Rate(metrics.queue_size),
+            FieldId::Await => Value::Rate(metrics.average_wait / 1e6),
+            FieldId::ReadAwait => Value::Rate(metrics.read_wait / 1e6),
+            FieldId::WriteAwait => Value::Rate(metrics.write_wait / 1e6),
+            FieldId::Throughput => Value::Rate(metrics.throughput),
+            FieldId::ServiceTime => Value::Rate(metrics.service_time / 1e6),
+            FieldId::Util => Value::Rate(metrics.utilization * 100.0),
+            FieldId::HistCount => self.histogram(style, false, Bins::None),
+            FieldId::HistCountBounds => self.histogram(style, false, Bins::Bounds),
+            FieldId::HistCountRanges => self.histogram(style, false, Bins::Ranges),
+            FieldId::HistPercent => self.histogram(style, true, Bins::None),
+            FieldId::HistPercentBounds => self.histogram(style, true, Bins::Bounds),
+            FieldId::HistPercentRanges => self.histogram(style, true, Bins::Ranges),
+            FieldId::IntervalNs => Value::Number(self.interval_ns),
+            FieldId::Interval => Value::Seconds(self.interval_ns as f64 / 1e9),
+            _ => text(b""),
         }
     }
 
-    fn write_region(&self, field: FieldId, style: &Style, out: &mut Vec<u8>) -> Option<f64> {
-        let region = self.region()?;
-        let size = |sectors: u64, out| size(sectors as f64, style, out);
-        let is_group = matches!(self.object, Object::Group(..));
-        // Of a group it is a sum, which not all fields need.
-        let (start, len) = (|| self.span().0, || self.span().1);
-        match field {
-            FieldId::RegionId => match self.object {
-                Object::Group(_, group) => {
-                    group.members.write(out);
-                    beyond(b"", out)
+    #[inline]
+    fn described(&self, field: FieldId, style: &Style) -> Value<'a> {
+        let size = |sectors: u64| size(sectors as f64);
+        // A region is as its first area; a group, which is a sum, has fields of its own.
+        let (region, area) = match self.object {
+            Object::Area(region, area) => (region, area),
+            Object::Region(region) => (region, 0),
+            Object::Group(_, group) => match (field, self.region()) {
+                (_, None) | (FieldId::UserData, _) => return text(b""),
+                (FieldId::RegionId, _) => {
+                    return Value::Beyond(group.members.to_string().into_bytes().into())
                 }
-                _ => number(region.id.into(), out),
+                (FieldId::RegionStart | FieldId::AreaStart, _) => return size(self.span().0),
+                (FieldId::RegionLen | FieldId::AreaLen, _) => return size(self.span().1),
+                (FieldId::AreaCount, _) => return Value::Number(1),
+                (_, Some(leader)) => (leader, 0),
             },
-            FieldId::RegionStart => size(if is_group { start() } else { region.start }, out),
-            FieldId::RegionLen => size(if is_group { len() } else { region.len }, out),
-            FieldId::AreaId => match self.object {
-                Object::Area(_, area) => number(area, out),
-                _ => number(0, out),
-            },
-            FieldId::AreaStart => size(start(), out),
-            FieldId::AreaLen => match self.object {
-                Object::Area(..) | Object::Group(..) => size(len(), out),
-                Object::Region(region) => size(region.step.min(region.len), out),
-            },
-            FieldId::AreaOffset => size(start().saturating_sub(region.start), out),
-            FieldId::AreaCount => number(if is_group { 1 } else { region.areas() }, out),
+        };
+        match field {
+            FieldId::RegionId => Value::Number(region.id.into()),
+            FieldId::RegionStart => size(region.start),
+            FieldId::RegionLen => size(region.len),
+            FieldId::AreaId => Value::Number(area),
+            FieldId::AreaStart => size(region.area_start(area)),
+            FieldId::AreaLen => size(region.area_len(area)),
+            FieldId::AreaOffset => size(region.area_start(area) - region.start),
+            FieldId::AreaCount => Value::Number(region.areas()),
             FieldId::GroupId => match self.group() {
-                Some((id, _)) => number(id.into(), out),
-                None => beyond(b"-", out),
+                Some(id) => Value::Number(id.into()),
+                None => Value::Beyond(b"-".into()),
             },
-            FieldId::ProgramId => text(&region.program, out),
-            FieldId::UserData if is_group => None,
-            FieldId::UserData => text(&region.user, out),
-            FieldId::Precise => text(if region.precise { b"1" } else { b"0" }, out),
-            FieldId::HistBins => {
-                digits(bins(self.bounds()) as u64, out);
-                None
-            }
-            FieldId::HistBounds => self.labels(style, Bins::Bounds, out),
-            FieldId::HistRanges => self.labels(style, Bins::Ranges, out),
-            FieldId::StatsName => text(&self.name(), out),
-            FieldId::ObjType => text(self.kind().as_bytes(), out),
-            _ => None,
+            FieldId::ProgramId => text(&region.program[..]),
+            FieldId::UserData => text(&region.user[..]),
+            FieldId::Precise => text(if region.precise { b"1" } else { b"0" }),
+            FieldId::HistBins => text(bins(self.bounds()).to_string().into_bytes()),
+            FieldId::HistBounds => self.labels(style, Bins::Bounds),
+            FieldId::HistRanges => self.labels(style, Bins::Ranges),
+            FieldId::StatsName => text(self.name()),
+            FieldId::ObjType => text(self.kind().as_bytes()),
+            _ => text(b""),
         }
     }
 
-    fn labels(&self, style: &Style, bins: Bins, out: &mut Vec<u8>) -> Option<f64> {
-        text(labels(self.bounds(), style, bins).join(",").as_bytes(), out)
+    fn labels(&self, style: &Style, bins: Bins) -> Value<'a> {
+        let labels = labels(self.bounds(), style, bins);
+        text(labels.join(",").into_bytes())
     }
 
-    fn histogram(
-        &self,
-        style: &Style,
-        percent: bool,
-        bins: Bins,
-        out: &mut Vec<u8>,
-    ) -> Option<f64> {
+    fn histogram(&self, style: &Style, percent: bool, bins: Bins) -> Value<'a> {
         let total: u64 = self
             .count
             .bins
@@ -561,7 +608,7 @@ impl<'a> Row<'a> {
             (true, Bins::None) => "",
             (true, _) => ",",
         };
-        text(words.join(separator).as_bytes(), out)
+        text(words.join(separator).into_bytes())
     }
 }
 

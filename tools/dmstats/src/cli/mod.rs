@@ -14,6 +14,7 @@ mod units;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
+use std::io::BufWriter;
 use std::io::IsTerminal;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -40,6 +41,7 @@ use fields::Object;
 use fields::Row;
 use fields::Section;
 use fields::Style;
+use fields::View;
 use report::Layout;
 use select::Selection;
 use subject::Subject;
@@ -63,6 +65,8 @@ const COMMANDS: [&str; 12] = [
 
 /// From so many operations on, a terminal shows how far they are.
 const LONG: usize = 500;
+/// How many bytes of a report are written at once.
+const OUTPUT: usize = 64 << 10;
 
 const LIST: &str =
     "stats_name,group_id,region_id,obj_type,region_start,region_len,area_count,area_len,program_id";
@@ -641,11 +645,11 @@ impl<'a> Command<'a> {
         self.show(&layout, &views, &BTreeMap::new(), &shown, None, 0)
     }
 
-    fn views(&self, subjects: Vec<Subject<'a>>) -> Result<Vec<(Subject<'a>, Snapshot)>> {
+    fn views(&self, subjects: Vec<Subject<'a>>) -> Result<Vec<View<'a>>> {
         let mut views = Vec::new();
         for subject in subjects {
             match self.snapshot(&subject) {
-                Ok(snapshot) => views.push((subject, snapshot)),
+                Ok(snapshot) => views.push(View::new(subject, snapshot)),
                 Err(Stop::Failed(text))
                     if self.args.names.is_empty() && text.ends_with("not found") => {}
                 Err(stop) => return Err(stop),
@@ -706,11 +710,14 @@ impl<'a> Command<'a> {
     /// What was counted since the last time, by device.
     fn samples(
         &self,
-        views: &[(Subject<'a>, Snapshot)],
+        views: &[View<'a>],
         earlier: &mut BTreeMap<Devno, Sample>,
     ) -> Result<BTreeMap<Devno, Sample>> {
         let mut samples = BTreeMap::new();
-        for (subject, snapshot) in views {
+        for View {
+            subject, snapshot, ..
+        } in views
+        {
             let sample = match subject.device.sample(snapshot, !self.args.keep) {
                 Err(error) if error.is_missing() => continue,
                 other => other?,
@@ -763,26 +770,23 @@ impl<'a> Command<'a> {
     fn show(
         &self,
         layout: &Layout,
-        views: &[(Subject<'a>, Snapshot)],
+        views: &[View<'a>],
         samples: &BTreeMap<Devno, Sample>,
         shown: &Shown,
         report: Option<u64>,
         interval_ns: u64,
     ) -> Result<()> {
         let mut rows = Vec::new();
-        for (subject, snapshot) in views {
-            shown.rows(
-                subject,
-                snapshot,
-                samples.get(&subject.devno()),
-                interval_ns,
-                &mut rows,
-            );
+        for view in views {
+            let sample = samples.get(&view.subject.devno());
+            shown.rows(view, sample, interval_ns, &mut rows);
         }
         if !self.args.json {
-            return print(&layout.text(&rows));
+            let mut out = BufWriter::with_capacity(OUTPUT, io::stdout().lock());
+            layout.write(rows, &mut out)?;
+            return Ok(out.flush()?);
         }
-        let rows_json = layout.json(&rows, report.is_some());
+        let rows_json = layout.json(rows, report.is_some());
         let value = match report {
             Some(number) => {
                 json!({ "report": number, "interval_ns": interval_ns, "rows": rows_json })
@@ -823,22 +827,21 @@ impl Shown {
 
     fn rows<'r>(
         &self,
-        subject: &'r Subject<'r>,
-        snapshot: &'r Snapshot,
+        view: &'r View<'r>,
         sample: Option<&'r Sample>,
         interval_ns: u64,
         rows: &mut Vec<Row<'r>>,
     ) {
         static NOTHING: Count = Count::NOTHING;
+        let snapshot = &view.snapshot;
         let row = |object, count: Option<&'r Count>| Row {
             error: None,
-            subject,
-            snapshot,
+            view,
             object,
             count: count.unwrap_or(&NOTHING),
             interval_ns,
         };
-        let wanted = |region: &&dmstats::Region| {
+        let wanted = |region: &&'r dmstats::Region| {
             self.region.is_none_or(|id| id == region.id)
                 && self.group.is_none_or(|id| region.group == Some(id))
                 && (self.over_files
@@ -846,17 +849,17 @@ impl Shown {
                         .group
                         .is_none_or(|id| snapshot.projected(id).is_none()))
         };
-        let regions: Vec<_> = snapshot.regions.values().filter(wanted).collect();
-        for region in regions.iter().filter(|_| self.areas) {
+        let regions = || snapshot.regions.values().filter(wanted);
+        rows.reserve(snapshot.regions.len());
+        for region in regions().filter(|_| self.areas) {
             let counts = sample.and_then(|sample| sample.regions.get(&region.id));
             rows.extend((0..region.areas()).map(|area| {
                 let count = counts.and_then(|counts| counts.areas.get(usize::try_from(area).ok()?));
                 row(Object::Area(region, area), count)
             }));
         }
-        for region in regions
-            .iter()
-            .filter(|region| self.regions && (!self.skip_single || region.areas() > 1))
+        for region in
+            regions().filter(|region| self.regions && (!self.skip_single || region.areas() > 1))
         {
             let counts = sample.and_then(|sample| sample.regions.get(&region.id));
             rows.push(row(

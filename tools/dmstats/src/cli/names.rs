@@ -7,8 +7,8 @@ use std::fs;
 
 use dmstats::DeviceInfo;
 
-use super::fields::Cell;
 use super::fields::FieldId;
+use super::fields::Value;
 
 /// Whether a byte can stand in a name as it is; others are written as `\x20`, for udev's sake.
 fn plain(byte: u8) -> bool {
@@ -118,7 +118,7 @@ fn split(name: &[u8]) -> [String; 3] {
 }
 
 /// What stands in a field about the device.
-pub fn cell(info: &DeviceInfo, field: FieldId) -> Cell {
+pub fn value(info: &DeviceInfo, field: FieldId) -> Value<'static> {
     let lvm = info.uuid.starts_with(b"LVM-");
     let part = |index: usize| {
         if lvm {
@@ -134,27 +134,25 @@ pub fn cell(info: &DeviceInfo, field: FieldId) -> Cell {
             no.as_bytes().to_vec()
         }
     };
-    let number = |value: u64| (value.to_string().into_bytes(), Some(value as f64));
-    let (text, number) = match field {
-        FieldId::Name | FieldId::UnmangledName => (shown(&info.name).into_owned(), None),
-        FieldId::MangledName => (mangled(&shown(&info.name)), None),
-        FieldId::Uuid | FieldId::UnmangledUuid => (shown(&info.uuid).into_owned(), None),
-        FieldId::MangledUuid => (mangled(&shown(&info.uuid)), None),
-        FieldId::ReadAhead => number(
-            read(&sys(info, "queue/read_ahead_kb"))
-                .parse::<u64>()
-                .unwrap_or_default()
-                * 2,
-        ),
+    let text = match field {
+        FieldId::Name | FieldId::UnmangledName => shown(&info.name).into_owned(),
+        FieldId::MangledName => mangled(&shown(&info.name)),
+        FieldId::Uuid | FieldId::UnmangledUuid => shown(&info.uuid).into_owned(),
+        FieldId::MangledUuid => mangled(&shown(&info.uuid)),
+        FieldId::ReadAhead => {
+            return Value::Number(
+                read(&sys(info, "queue/read_ahead_kb"))
+                    .parse::<u64>()
+                    .unwrap_or_default()
+                    * 2,
+            )
+        }
         FieldId::Blkdevname => {
             let link = fs::read_link(format!("/sys/dev/block/{}", info.devno)).unwrap_or_default();
-            (
-                link.file_name()
-                    .map(|name| name.to_string_lossy().into_owned())
-                    .unwrap_or_default()
-                    .into_bytes(),
-                None,
-            )
+            link.file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default()
+                .into_bytes()
         }
         FieldId::Attr => {
             let attr = [
@@ -163,36 +161,36 @@ pub fn cell(info: &DeviceInfo, field: FieldId) -> Cell {
                 if info.suspended { 's' } else { '-' },
                 if info.read_only { 'r' } else { 'w' },
             ];
-            (attr.iter().collect::<String>().into_bytes(), None)
+            attr.iter().collect::<String>().into_bytes()
         }
         FieldId::TablesLoaded => match (info.live, info.inactive) {
-            (true, true) => (b"Both".to_vec(), None),
-            (true, false) => (b"Live".to_vec(), None),
-            (false, true) => (b"Inactive".to_vec(), None),
-            (false, false) => (b"None".to_vec(), None),
+            (true, true) => b"Both".to_vec(),
+            (true, false) => b"Live".to_vec(),
+            (false, true) => b"Inactive".to_vec(),
+            (false, false) => b"None".to_vec(),
         },
-        FieldId::Suspended => (flag(info.suspended, "Suspended", "Active"), None),
-        FieldId::Readonly => (flag(info.read_only, "Read-only", "Writeable"), None),
-        FieldId::Devno => (info.devno.to_string().into_bytes(), None),
-        FieldId::Major => number(info.devno.major.into()),
-        FieldId::Minor => number(info.devno.minor.into()),
-        FieldId::Open => number(info.open.max(0) as u64),
-        FieldId::Segments => number(info.targets.into()),
-        FieldId::Events => number(info.events.into()),
-        FieldId::DeviceCount => number(others(info, "slaves").len() as u64),
-        FieldId::DevsUsed => (list(others(info, "slaves"), |other| other.mapped), None),
-        FieldId::DevnosUsed => (list(others(info, "slaves"), |other| other.number), None),
-        FieldId::BlkdevsUsed => (list(others(info, "slaves"), |other| other.node), None),
-        FieldId::DeviceRefCount => number(others(info, "holders").len() as u64),
-        FieldId::NamesUsingDev => (list(others(info, "holders"), |other| other.mapped), None),
-        FieldId::DevnosUsingDev => (list(others(info, "holders"), |other| other.number), None),
-        FieldId::Subsystem => (flag(lvm, "LVM", ""), None),
-        FieldId::VgName => (part(0), None),
-        FieldId::LvName => (part(1), None),
-        FieldId::LvLayer => (part(2), None),
-        _ => (Vec::new(), None),
+        FieldId::Suspended => flag(info.suspended, "Suspended", "Active"),
+        FieldId::Readonly => flag(info.read_only, "Read-only", "Writeable"),
+        FieldId::Devno => info.devno.to_string().into_bytes(),
+        FieldId::Major => return Value::Number(info.devno.major.into()),
+        FieldId::Minor => return Value::Number(info.devno.minor.into()),
+        FieldId::Open => return Value::Number(info.open.max(0) as u64),
+        FieldId::Segments => return Value::Number(info.targets.into()),
+        FieldId::Events => return Value::Number(info.events.into()),
+        FieldId::DeviceCount => return Value::Number(others(info, "slaves").len() as u64),
+        FieldId::DevsUsed => list(others(info, "slaves"), |other| other.mapped),
+        FieldId::DevnosUsed => list(others(info, "slaves"), |other| other.number),
+        FieldId::BlkdevsUsed => list(others(info, "slaves"), |other| other.node),
+        FieldId::DeviceRefCount => return Value::Number(others(info, "holders").len() as u64),
+        FieldId::NamesUsingDev => list(others(info, "holders"), |other| other.mapped),
+        FieldId::DevnosUsingDev => list(others(info, "holders"), |other| other.number),
+        FieldId::Subsystem => flag(lvm, "LVM", ""),
+        FieldId::VgName => part(0),
+        FieldId::LvName => part(1),
+        FieldId::LvLayer => part(2),
+        _ => Vec::new(),
     };
-    Cell { text, number }
+    Value::Text(text.into())
 }
 
 #[cfg(test)]

@@ -2,10 +2,13 @@
 
 //! Rows of fields, as text or as JSON.
 
+use std::cell::LazyCell;
 use std::cmp::Ordering;
+use std::io;
+use std::io::Write;
+use std::ops::Range;
 
 use serde_json::json;
-use serde_json::Value;
 
 use super::args::Headings;
 use super::fields;
@@ -15,6 +18,7 @@ use super::fields::Object;
 use super::fields::Row;
 use super::fields::Section;
 use super::fields::Style;
+use super::fields::Value;
 use super::select::Selection;
 
 /// What a report looks like.
@@ -80,92 +84,132 @@ fn order(one: &Cell, other: &Cell) -> Ordering {
     }
 }
 
-/// Cells, line by line, all in one buffer: a report may have a million.
+/// Cells, all in one buffer: a report may have a million. In most columns most cells say the same as the one above
+/// them: these are left out.
 struct Table {
     text: Vec<u8>,
-    /// Where in the text each cell ends.
-    ends: Vec<usize>,
+    /// The column of each cell, and where in the text it ends.
+    cells: Vec<(usize, usize)>,
+    /// How many cells there are up to the end of each line.
+    lines: Vec<usize>,
     /// The widest cell of each column.
     widths: Vec<usize>,
 }
 
 impl Table {
-    fn new(columns: usize, lines: usize) -> Self {
+    fn new(columns: usize) -> Self {
         Table {
             text: Vec::new(),
-            ends: Vec::with_capacity(columns * lines),
+            cells: Vec::new(),
+            lines: Vec::new(),
             widths: vec![0; columns],
         }
     }
 
-    /// Adds the next cell, which is in this column, as it is written.
+    /// Adds a cell to the line, as it is written.
     fn add(&mut self, column: usize, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.text.len();
         write(&mut self.text);
         self.widths[column] = self.widths[column].max(self.text.len() - start);
-        self.ends.push(self.text.len());
+        self.cells.push((column, self.text.len()));
     }
 
-    fn cell(&self, index: usize) -> &[u8] {
-        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.text[start..self.ends[index]]
+    fn end_line(&mut self) {
+        self.lines.push(self.cells.len());
     }
 
-    /// The cells of each line.
-    fn lines(&self) -> impl Iterator<Item = impl Iterator<Item = &[u8]>> {
-        let columns = self.widths.len();
-        (0..self.ends.len() / columns)
-            .map(move |line| (line * columns..(line + 1) * columns).map(|index| self.cell(index)))
+    /// The cells of each line that differ from those above them: their columns, and what they say.
+    fn lines(&self) -> impl Iterator<Item = impl Iterator<Item = (usize, &[u8])>> {
+        let mut cells = 0;
+        let mut start = 0;
+        self.lines.iter().map(move |line_end| {
+            let line = &self.cells[cells..*line_end];
+            cells = *line_end;
+            let mut from = start;
+            start = line.last().map_or(start, |(_, end)| *end);
+            line.iter().map(move |(column, end)| {
+                let text = &self.text[from..*end];
+                from = *end;
+                (*column, text)
+            })
+        })
     }
 
-    /// The cells of each line, with a separator between them.
-    fn joined(&self, separator: &[u8]) -> Vec<u8> {
-        let mut out =
-            Vec::with_capacity(self.text.len() + self.ends.len() * separator.len().max(1));
+    /// Writes the cells of each line, with a separator between them.
+    fn write_joined(&self, separator: &[u8], out: &mut impl Write) -> io::Result<()> {
+        let mut all = vec![&[][..]; self.widths.len()];
         for line in self.lines() {
-            for (column, cell) in line.enumerate() {
-                if column > 0 {
-                    out.extend_from_slice(separator);
-                }
-                out.extend_from_slice(cell);
-            }
-            out.push(b'\n');
+            line.for_each(|(column, text)| all[column] = text);
+            out.write_all(&all.join(separator))?;
+            out.write_all(b"\n")?;
         }
-        out
+        Ok(())
     }
 
-    /// A line for each column.
-    fn transposed(&self, separator: &[u8]) -> Vec<u8> {
-        let columns = self.widths.len();
-        let mut out = Vec::with_capacity(self.text.len());
-        for column in 0..columns {
-            let cells = (column..self.ends.len()).step_by(columns);
-            let words: Vec<&[u8]> = cells.map(|index| self.cell(index)).collect();
-            out.extend(words.join(separator));
-            out.push(b'\n');
+    /// Writes a line for each column.
+    fn write_transposed(&self, separator: &[u8], out: &mut impl Write) -> io::Result<()> {
+        let mut all = vec![&[][..]; self.widths.len()];
+        let mut columns = vec![Vec::with_capacity(self.lines.len()); self.widths.len()];
+        for line in self.lines() {
+            line.for_each(|(column, text)| all[column] = text);
+            for (column, cell) in columns.iter_mut().zip(&all) {
+                column.push(*cell);
+            }
         }
-        out
+        for column in columns {
+            out.write_all(&column.join(separator))?;
+            out.write_all(b"\n")?;
+        }
+        Ok(())
+    }
+
+    /// Writes the lines with each cell at its column's place: from where to where that is, and whether it stands at its
+    /// right. The first line may be a heading, which stands at the left.
+    fn write_columns(
+        &self,
+        places: &[(Range<usize>, bool)],
+        heading: bool,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
+        let mut line = vec![b' '; places.last().map_or(0, |(place, _)| place.end)];
+        line.push(b'\n');
+        for (index, cells) in self.lines().enumerate() {
+            for (column, text) in cells {
+                let (place, right) = &places[column];
+                let cell = &mut line[place.clone()];
+                let blanks = cell.len() - text.len();
+                let start = if *right && (index > 0 || !heading) {
+                    blanks
+                } else {
+                    0
+                };
+                cell.fill(b' ');
+                cell[start..start + text.len()].copy_from_slice(text);
+            }
+            out.write_all(&line)?;
+        }
+        Ok(())
     }
 }
 
 impl Layout {
+    fn selects(&self, row: &Row<'_>) -> bool {
+        self.selection.wants(&|field| row.cell(field, &self.style))
+    }
+
     /// The rows that are wanted, sorted. A report of which rows are selected has all of them.
-    fn wanted<'r, 'a>(&self, rows: &'r [Row<'a>]) -> Vec<(&'r Row<'a>, bool)> {
+    fn wanted<'a>(&self, mut rows: Vec<Row<'a>>) -> Vec<Row<'a>> {
         let told = self
             .fields
             .iter()
             .any(|field| field.section == Section::Special);
-        let mut wanted: Vec<_> = rows
-            .iter()
-            .map(|row| {
-                (
-                    row,
-                    self.selection.wants(&|field| row.cell(field, &self.style)),
-                )
-            })
-            .filter(|(_, selected)| *selected || told)
-            .collect();
-        wanted.sort_by(|(one, _), (other, _)| {
+        if !told && !matches!(self.selection, Selection::All) {
+            rows.retain(|row| self.selects(row));
+        }
+        if self.sort.is_empty() {
+            return rows;
+        }
+        rows.sort_by(|one, other| {
             let orders = self.sort.iter().map(|(field, down)| {
                 let order = order(
                     &one.cell(field, &self.style),
@@ -179,7 +223,7 @@ impl Layout {
             });
             orders.fold(Ordering::Equal, Ordering::then)
         });
-        wanted
+        rows
     }
 
     fn heading(&self, field: &Field) -> &'static str {
@@ -190,86 +234,73 @@ impl Layout {
         }
     }
 
-    /// The report as text; nothing without rows.
-    pub fn text(&self, rows: &[Row<'_>]) -> Vec<u8> {
+    /// Writes the report as text; nothing without rows.
+    pub fn write(&self, rows: Vec<Row<'_>>, out: &mut impl Write) -> io::Result<()> {
         let rows = self.wanted(rows);
         if rows.is_empty() || self.fields.is_empty() {
-            return Vec::new();
+            return Ok(());
         }
-        let mut table = Table::new(self.fields.len(), rows.len() + 1);
-        if self.headings != Headings::None {
+        let mut table = Table::new(self.fields.len());
+        let headed = self.headings != Headings::None;
+        if headed {
             for (column, field) in self.fields.iter().enumerate() {
                 table.add(column, |out| out.extend(self.heading(field).bytes()));
             }
+            table.end_line();
         }
-        for (row, selected) in rows {
-            let metrics = row.metrics();
-            for (column, field) in self.fields.iter().enumerate() {
-                let write = |out: &mut Vec<u8>| {
-                    if field.section == Section::Special {
-                        out.push(b'0' + u8::from(selected));
-                    } else {
-                        row.write(field, &metrics, &self.style, out);
-                    }
+        let mut above: Vec<Option<Value<'_>>> = vec![None; self.fields.len()];
+        for row in &rows {
+            let metrics = LazyCell::new(|| row.metrics());
+            for (column, (field, above)) in self.fields.iter().zip(&mut above).enumerate() {
+                let value = match field.section {
+                    Section::Special => Value::Number(self.selects(row).into()),
+                    _ => row.value(field, &metrics, &self.style),
                 };
-                table.add(column, |out| self.value(field, write, out));
+                if !above.as_ref().is_some_and(|above| above.is_like(&value)) {
+                    table.add(column, |out| self.write_cell(field, &value, out));
+                    *above = Some(value);
+                }
             }
+            table.end_line();
         }
         match (&self.separator, self.transposed) {
-            (Some(separator), true) => table.transposed(separator.as_bytes()),
-            (None, true) => table.transposed(b" "),
-            (Some(separator), false) => table.joined(separator.as_bytes()),
-            (None, false) => self.in_columns(&table),
+            (Some(separator), true) => table.write_transposed(separator.as_bytes(), out),
+            (None, true) => table.write_transposed(b" ", out),
+            (Some(separator), false) => table.write_joined(separator.as_bytes(), out),
+            (None, false) => table.write_columns(&self.places(&table.widths), headed, out),
         }
     }
 
-    /// The lines with each cell at the same place in all of them.
-    fn in_columns(&self, table: &Table) -> Vec<u8> {
-        let mut end = 0;
-        let columns = self.fields.iter().zip(&table.widths);
-        let places: Vec<(usize, usize, bool)> = columns
+    /// Where in a line the columns are, with a blank between them, and whether their cells stand at the right.
+    fn places(&self, widths: &[usize]) -> Vec<(Range<usize>, bool)> {
+        let mut start = 0;
+        let columns = self.fields.iter().zip(widths);
+        columns
             .map(|(field, widest)| {
-                let start = end;
-                end += field.width.max(*widest) + 1;
-                (start, end - 1, field.right)
+                let place = start..start + field.width.max(*widest);
+                start = place.end + 1;
+                (place, field.right)
             })
-            .collect();
-        let lines = table.ends.len() / places.len();
-        let mut out = vec![b' '; lines * end];
-        let all = out.chunks_exact_mut(end).zip(table.lines()).enumerate();
-        for (index, (line, cells)) in all {
-            let heading = index == 0 && self.headings != Headings::None;
-            for (cell, &(start, end, right)) in cells.zip(&places) {
-                let start = if right && !heading {
-                    end - cell.len()
-                } else {
-                    start
-                };
-                line[start..start + cell.len()].copy_from_slice(cell);
-            }
-            line[end - 1] = b'\n';
-        }
-        out
+            .collect()
     }
 
-    /// Writes a cell, which `write` does, with what is before and behind it.
-    #[inline]
-    fn value(&self, field: &Field, write: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
+    /// Writes a cell, with what is before and behind it.
+    fn write_cell(&self, field: &Field, value: &Value<'_>, out: &mut Vec<u8>) {
         if !self.prefixes {
-            write(out);
+            value.write(&self.style, out);
             return;
         }
         let quote = if self.quoted { "'" } else { "" };
         out.extend(format!("DM_{}={quote}", field.name.to_ascii_uppercase()).bytes());
-        write(out);
+        value.write(&self.style, out);
         out.extend(quote.bytes());
     }
 
     /// The rows as JSON: plain numbers of bytes and nanoseconds, whatever fields and units are asked for.
-    pub fn json(&self, rows: &[Row<'_>], counted: bool) -> Value {
+    pub fn json(&self, rows: Vec<Row<'_>>, counted: bool) -> serde_json::Value {
         self.wanted(rows)
             .iter()
-            .map(|(row, _)| json_row(row, counted))
+            .map(|row| json_row(row, counted))
             .collect()
     }
 }
@@ -279,18 +310,14 @@ fn lossy(bytes: &[u8]) -> String {
 }
 
 /// A row: `counted` adds what was counted to what there is.
-fn json_row(row: &Row<'_>, counted: bool) -> Value {
+fn json_row(row: &Row<'_>, counted: bool) -> serde_json::Value {
     let (start, len) = row.span();
-    let group = match row.object {
-        Object::Group(id, _) => Some(id),
-        Object::Area(region, _) | Object::Region(region) => region.group,
-    };
     let mut value = json!({
-        "device": row.subject.shown(),
-        "devno": row.subject.devno().to_string(),
+        "device": row.view.subject.shown(),
+        "devno": row.view.subject.devno().to_string(),
         "object": row.kind(),
         "name": lossy(&row.name()),
-        "group_id": group,
+        "group_id": row.group(),
         "start_bytes": u128::from(start) * 512,
         "length_bytes": u128::from(len) * 512,
     });
