@@ -38,6 +38,8 @@ pub const REGIONS: usize = 8;
 /// Beyond its places, regions have what a file system allots at once, so that a file may grow: 128 MiB, or as large a
 /// part of it as there is memory for.
 const ROOM: u64 = 262_144;
+/// What a file's data is mostly allotted in, in sectors.
+const PAGE: u64 = 8;
 /// At most this, in sectors: coarser areas tell nothing.
 const COARSEST: u64 = 1 << 21;
 
@@ -136,16 +138,24 @@ pub fn plan(places: &[(u64, u64)], space: &Space) -> Option<Plan> {
         .map(|(start, _)| space.taken.gap(start))
         .collect();
     gaps.dedup();
-    // Regions begin at multiples of what the ends are multiples of, or where the gap does that they are in.
-    let ends = set.iter().map(|(start, end)| start | end);
-    let align = ends
-        .chain(gaps.iter().map(|(start, _)| *start))
-        .map(u64::trailing_zeros)
-        .min()
-        .filter(|_| !set.is_empty())?;
-    let exact = 1u64 << align.min(COARSEST.trailing_zeros());
     let left = REGIONS.saturating_sub(1 + space.regions);
     let most = left.div_ceil(2).max(gaps.len());
+    let whole = gaps.len() > left;
+    // Areas are as large as what the ends are multiples of, and so are the starts of the gaps, where regions may begin.
+    // File systems of smaller blocks have pages that are all as far from a multiple of a page: so are regions then.
+    let (first, _) = set.iter().next()?;
+    let starts = gaps.iter().map(|(start, _)| *start);
+    let ends: Vec<u64> = set
+        .iter()
+        .flat_map(|(start, end)| [start, end])
+        .chain(starts.filter(|start| *start > 0))
+        .collect();
+    let common = |origin: u64| {
+        let bits = ends.iter().map(|end| (end ^ origin).trailing_zeros());
+        1u64 << bits.min().unwrap_or(0).min(COARSEST.trailing_zeros())
+    };
+    let exact = common(0).max(if whole { 1 } else { common(first).min(PAGE) });
+    let origin = first % exact;
     let end = space.sectors.max(set.end()).max(space.taken.end());
     // As much room to grow as there is memory for; if there is none for the file itself, larger areas.
     let halved = |room: &u64| (room / 2 > exact).then_some(room / 2);
@@ -153,10 +163,10 @@ pub fn plan(places: &[(u64, u64)], space: &Space) -> Option<Plan> {
     let rooms = successors(Some(ROOM.max(exact)), halved).map(|room| (room, exact));
     let steps = successors(Some(exact), doubled).map(|step| (step, step));
     rooms.chain(steps).find_map(|(room, step)| {
-        let regions = if gaps.len() > left {
+        let regions = if whole {
             vec![(0, end)]
         } else {
-            clusters(&set, room, end, &space.taken, most)
+            clusters(&set, (origin, room), end, &space.taken, most)
         };
         let count: u64 = regions.iter().map(|(_, len)| len.div_ceil(step)).sum();
         (count <= space.areas.max(1) || step == COARSEST).then(|| Plan {
@@ -167,15 +177,23 @@ pub fn plan(places: &[(u64, u64)], space: &Space) -> Option<Plan> {
     })
 }
 
-/// At most so many ranges over a set, each a multiple of `room` within a gap of what is taken, which are apart by what
-/// is taken, and by the widest gaps that there are.
-fn clusters(set: &Ranges, room: u64, end: u64, taken: &Ranges, most: usize) -> Vec<(u64, u64)> {
+/// At most so many ranges over a set, which are apart by what is taken, and by the widest gaps that there are. Each is
+/// a multiple of a room, which the rooms' origin is before, within a gap of what is taken.
+fn clusters(
+    set: &Ranges,
+    (origin, room): (u64, u64),
+    end: u64,
+    taken: &Ranges,
+    most: usize,
+) -> Vec<(u64, u64)> {
     let widened: Ranges = set
         .iter()
         .map(|(first, last)| {
             let (from, to) = taken.gap(first);
-            let wide = last.div_ceil(room).saturating_mul(room);
-            ((first / room * room).max(from), wide.min(to).min(end))
+            let rooms = (last - origin).div_ceil(room);
+            let wide = origin.saturating_add(rooms.saturating_mul(room));
+            let start = origin + (first - origin) / room * room;
+            (start.max(from), wide.min(to).min(end))
         })
         .collect();
     let ranges: Vec<_> = widened.iter().collect();
@@ -379,6 +397,17 @@ mod tests {
     }
 
     #[test]
+    fn pages_that_are_no_multiples_of_one_have_an_area_each() {
+        let odd = plan(&[(2, 8), (26, 16), (1002, 8)], &space(DEVICE, 100_000)).unwrap();
+        assert_eq!(
+            (odd.regions, odd.step, odd.foreign),
+            (vec![(2, ROOM)], PAGE, 0)
+        );
+        let beside = plan(&[(50, 8)], &taken(1, 24)).unwrap();
+        assert_eq!((beside.step, beside.foreign), (2, 0));
+    }
+
+    #[test]
     fn no_file_has_no_plan() {
         assert_eq!(plan(&[], &space(DEVICE, 100)), None);
     }
@@ -486,9 +515,9 @@ mod tests {
         #[test]
         fn plans_are_sound(
             blocks in proptest::collection::btree_set(0u64..4000, 1..60),
-            areas in 1u64..5000,
+            areas in 1u64..5000, origin in 0u64..8,
         ) {
-            let places: Vec<(u64, u64)> = blocks.iter().map(|block| (block * 8, 8)).collect();
+            let places: Vec<(u64, u64)> = blocks.iter().map(|block| (block * 8 + origin, 8)).collect();
             let plan = plan(&places, &space(40_000, areas)).unwrap();
             prop_assert!(!plan.regions.is_empty() && plan.regions.len() <= REGIONS);
             let covered = Ranges::of_places(&plan.regions);
