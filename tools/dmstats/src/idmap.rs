@@ -35,6 +35,7 @@ impl<V> IdMap<V> {
     }
 
     /// Adds what has an id above all others at little cost; anything else at the cost of what is above it.
+    #[inline]
     pub fn insert(&mut self, id: u32, value: V) {
         if self.0.last().is_none_or(|(last, _)| *last < id) {
             self.0.push((id, value));

@@ -185,6 +185,10 @@ impl Snapshot {
                 maker = name.into();
             }
             let unit = if row.precise { 1 } else { 1_000_000 };
+            let mut bounds = row.bounds;
+            for bound in &mut bounds {
+                *bound = bound.saturating_mul(unit);
+            }
             snapshot.regions.insert(
                 row.id,
                 Region {
@@ -195,11 +199,7 @@ impl Snapshot {
                     program: Arc::clone(&maker),
                     user: aux.user,
                     precise: row.precise,
-                    bounds: row
-                        .bounds
-                        .iter()
-                        .map(|bound| bound.saturating_mul(unit))
-                        .collect(),
+                    bounds,
                     group: None,
                 },
             );
