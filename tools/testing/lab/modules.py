@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import pathlib
 import subprocess
 
 from . import places
@@ -43,6 +44,18 @@ def build(guest, source):
     module = compile(source, guest.folder / source.name)
     guest.put(module, f"/tmp/{module.name}")
     return f"/tmp/{module.name}"
+
+
+@contextlib.contextmanager
+def inserted(guest, source, *parameters):
+    """The module of a folder with a Kbuild is in the guest's kernel: gives the folder of its parameters there."""
+    path = build(guest, source)
+    name = pathlib.Path(path).stem
+    guest.run(f"insmod {path} {' '.join(parameters)}")
+    try:
+        yield f"/sys/module/{name}/parameters"
+    finally:
+        guest.run(f"rmmod {name}")
 
 
 def compile(source, out):

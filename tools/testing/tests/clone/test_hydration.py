@@ -59,13 +59,10 @@ def test_large_batch_needs_no_memory(guest, dm, disks):
     """A batch of more regions than any reserve has objects for, while there is no other memory."""
     rig = Rig(guest, dm, disks.ram(8, 3), 16384, 8)
     clone = rig.create("1 no_hydration 4 hydration_threshold 1024 hydration_batch_size 1024")
-    guest.run(f"insmod {modules.build(guest, NO_MEMORY)}")
-    try:
+    with modules.inserted(guest, NO_MEMORY) as parameters:
         clone.message("enable_hydration")
         rig.wait(lambda now: now.hydrated == rig.regions, 10)
-        assert int(guest.output("cat /sys/module/lab_no_memory/parameters/refused")) > 0
-    finally:
-        guest.run("rmmod lab_no_memory")
+        assert int(guest.output(f"cat {parameters}/refused")) > 0
     # Whoever waits looks again after a while.
     rig.wait(lambda now: now.hydrated == rig.regions)
     guest.run(f"cmp {rig.dest.disk} {rig.source.disk}")

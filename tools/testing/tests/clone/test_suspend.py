@@ -97,13 +97,9 @@ def test_table_lives_until_the_last_write_has_ended(rig, guest):
     """A write has hydrated a region, and stops where it tells of that; a new table takes the place of its own."""
     clone = rig.create("1 no_hydration")
     clone.load(f"0 {rig.sectors} linear {rig.dest} 0")
-    guest.run(f"insmod {modules.build(guest, LATE_WAKE_UP)} comm=dd")
-    late = "/sys/module/lab_late_wake_up/parameters"
-    try:
+    with modules.inserted(guest, LATE_WAKE_UP, "comm=dd") as late:
         guest.run(f"""
             dd if=/dev/zero of={clone} bs={rig.region * 512} count=1 oflag=direct conv=notrunc status=none & writer=$!
             until [ $(cat {late}/late) = Y ]; do kill -0 $writer || exit 1; done
             dmsetup suspend --nolockfs clone && dmsetup resume clone && wait $writer""")
         assert guest.output(f"cat {late}/gone") == "N"
-    finally:
-        guest.run("rmmod lab_late_wake_up")
