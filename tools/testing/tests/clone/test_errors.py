@@ -228,8 +228,10 @@ def counts_seen(guest):
 
     run("echo 'p:lab dm_clone:clone_map count=+96(+56(%di)):s32' > kprobe_events", "echo > trace",
         "echo 1 > events/kprobes/lab/enable")
-    yield lambda: [int(count) for count in run("grep -o 'count=.*' trace | cut -d= -f2").split()]
-    run("echo 0 > events/kprobes/lab/enable", "echo > kprobe_events", "echo > trace")
+    try:
+        yield lambda: [int(count) for count in run("grep -o 'count=.*' trace | cut -d= -f2").split()]
+    finally:
+        run("echo 0 > events/kprobes/lab/enable", "echo > kprobe_events", "echo > trace")
 
 
 @pytest.mark.c_fails("counts it as in flight for ever")
