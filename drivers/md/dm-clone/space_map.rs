@@ -100,7 +100,8 @@ pub struct SpaceMap {
     end: u64,
     index: Array<u8>,
     bitmaps: Array<Bitmap>,
-    /// Blocks are taken from this bitmap.
+    /// Blocks are taken from this one of the bitmaps, of which there is always one: what has no
+    /// blocks is not opened.
     current: usize,
     /// Blocks of the last commit that the transaction does not need any more.
     released: Array<u64>,
