@@ -59,6 +59,15 @@ def test_same_guest_but_clean(guest, dm):
     guest.run("[ -e /tmp/mark ]; ! grep /mnt /proc/mounts; ! grep ^brd /proc/modules")
     assert dm.names() == []
 
+def make_group(guest, disk):
+    guest.run(f"pvcreate -q -y {disk} && vgcreate -q -y vg {disk} && lvcreate -q -y -W n -L 4M -n lv vg")
+
+def test_leaves_a_volume_group(guest, disks):
+    make_group(guest, disks.scratch()[0])
+
+def test_can_make_one_of_that_name(guest, disks):
+    make_group(guest, disks.ram(32)[0])
+
 @pytest.mark.c_fails("a control")
 @pytest.mark.parametrize("clone_module", ["c"], indirect=True)
 def test_control_that_fails(clone_module):
@@ -143,6 +152,8 @@ def test_harm_fails_the_test_that_did_it(tmp_path):
         ("test_hang_in_test", "FAILED"),
         ("test_leaves_much", "PASSED"),
         ("test_same_guest_but_clean", "PASSED"),
+        ("test_leaves_a_volume_group", "PASSED"),
+        ("test_can_make_one_of_that_name", "PASSED"),
         ("test_control_that_fails[c]", "XFAIL"),
         ("test_control_that_passes[c]", "FAILED"),
     ):
