@@ -27,6 +27,11 @@ def remove_scratch_files(files):
             os.unlink(path)
 
 
+def sysfs(path):
+    """A shell word for the folder of a block device in /sys."""
+    return f"/sys/dev/block/$(printf '%d:%d' $(stat -Lc '0x%t 0x%T' {path}))"
+
+
 class Disks:
     """The kinds of disk that a test can have."""
 

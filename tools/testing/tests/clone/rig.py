@@ -5,6 +5,7 @@ import collections
 import time
 
 from lab import patience
+from lab.disks import sysfs
 
 Progress = collections.namedtuple("Progress", "hydrated regions in_flight mode")
 
@@ -159,8 +160,3 @@ class Rig:
         self.clone.message("hydration_batch_size", batch)
         self.clone.message("enable_hydration")
         self.clone.wait_until(lambda status: status.args[3] == f"{self.regions}/{self.regions}")
-
-
-def sysfs(path):
-    """A shell word for the folder of a block device in /sys."""
-    return f"/sys/dev/block/$(printf '%d:%d' $(stat -Lc '0x%t 0x%T' {path}))"

@@ -7,7 +7,8 @@ import pytest
 
 from lab import modules, places
 from lab.counted import CountedGuest
-from tests.clone.rig import SOURCE_TAG, Rig, sysfs
+from lab.disks import sysfs
+from tests.clone.rig import SOURCE_TAG, Rig
 
 pytestmark = pytest.mark.limit(60)
 

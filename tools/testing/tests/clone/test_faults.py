@@ -11,7 +11,8 @@ import random
 import pytest
 
 from lab import nbd
-from tests.clone.rig import MODEL, SOURCE_TAG, Rig, sysfs
+from lab.disks import sysfs
+from tests.clone.rig import MODEL, SOURCE_TAG, Rig
 
 pytestmark = pytest.mark.limit(90)
 

@@ -5,8 +5,9 @@ import time
 
 import pytest
 
+from lab.disks import sysfs
 from tests.clone.bio_trace import BioTrace
-from tests.clone.rig import Rig, sysfs
+from tests.clone.rig import Rig
 from tests.scripts import run_script
 
 pytestmark = pytest.mark.limit(90)

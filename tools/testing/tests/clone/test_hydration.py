@@ -6,8 +6,9 @@ import pathlib
 import pytest
 
 from lab import modules, patience
+from lab.disks import sysfs
 from tests.clone.bio_trace import BioTrace
-from tests.clone.rig import MODEL, SOURCE_TAG, Rig, sysfs
+from tests.clone.rig import MODEL, SOURCE_TAG, Rig
 
 pytestmark = pytest.mark.limit(60)
 

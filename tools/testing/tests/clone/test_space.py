@@ -4,7 +4,7 @@
 import pytest
 
 from lab import modules
-from tests.clone.rig import sysfs
+from lab.disks import sysfs
 from tests.clone.tables import try_tables
 
 OURS = pytest.mark.parametrize("clone_module", ["rs"], indirect=True)

@@ -3,6 +3,8 @@
 
 import pytest
 
+from lab.disks import sysfs
+
 INVALID = "Invalid argument"
 BUSY = "Device or resource busy"
 
@@ -174,7 +176,7 @@ def test_an_atomic_write_of_one_block_needs_no_promise(interpose, dm, nvme, gues
     low = interpose.low(disk)
     # Two targets: a device of several has no atomic writes.
     top = dm.create("top", f"0 8 delay {low} 0 1\n8 {sectors - 8} flakey {low} 8 60 0")
-    assert guest.output("cat /sys/block/$(basename $(realpath /dev/mapper/top))/queue/atomic_write_max_bytes") == "0"
+    assert guest.output(f"cat {sysfs(top.path)}/queue/atomic_write_max_bytes") == "0"
 
     def write(size, path=disk):
         return guest.run(f"python3 - {path} {size}", stdin=ATOMIC_WRITE, check=False)
