@@ -3,6 +3,7 @@
 
 import pytest
 
+from lab import patience
 from lab.keeper import log_folder
 from lab.modules import load_clone
 from tests.clone.rig import SOURCE_TAG, Rig
@@ -26,7 +27,7 @@ def test_flushed_writes_survive_power_cuts(guest, dm, disks):
             guest.run("dmsetup remove source dest metadata; rmmod dm_clone_rs")
             load_clone(guest, "c")
             rig = Rig(guest, dm, paths, SECTORS, REGION, stamp=False)
-        rig.source.slow_down(50)
+        rig.source.slow_down(patience.busy(50))
         rig.create("0 2 hydration_threshold 2")
         writer = guest.start(f"iomodel ledger {rig.clone} {AREA} --seed {cut} --after {tag}")
         lines = [writer.stdout.readline() for _ in range(100)]

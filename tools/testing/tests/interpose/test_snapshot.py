@@ -3,6 +3,7 @@
 
 import pytest
 
+from lab import places
 from tests.interpose.snapshots import CHUNK
 
 
@@ -55,7 +56,9 @@ def test_snapshot_of_a_raw_disk_is_a_prefix_of_each_writer(snapshots, interpose,
         assert snapshots.content() == before
         low.detach("nofreeze")
     snapshots.check_prefixes(4)
-    assert low.status().held > 0 and low.status().errors == 0
+    assert low.status().errors == 0
+    # On a slow kernel all writers may be waiting for what is drained.
+    assert low.status().held > 0 or places.is_debug()
 
 
 def test_snapshot_below_a_throttle(snapshots, interpose, guest, disks, cgroup):
