@@ -370,6 +370,11 @@ impl Identity {
 /// The pointer is to a mapped device of which this value has a reference.
 pub(crate) struct MappedDevice(NonNull<bindings::mapped_device>);
 
+// SAFETY: Mapped devices are counted and locked by device-mapper, and used from any thread.
+unsafe impl Send for MappedDevice {}
+// SAFETY: As above.
+unsafe impl Sync for MappedDevice {}
+
 impl MappedDevice {
     /// The mapped device of this number, if there is one that is not about to be removed. Sleeps.
     pub(crate) fn get(number: DevNumber) -> Option<Self> {

@@ -100,6 +100,7 @@ pub mod shared_memory;
 pub mod status;
 pub mod table;
 pub mod target;
+mod wait;
 pub mod workqueue;
 pub mod zeroed;
 

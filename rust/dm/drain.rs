@@ -12,76 +12,143 @@
 //!
 //! What is submitted meanwhile waits, and goes on afterwards. So nobody may be waiting for a bio
 //! whose submitter this stops, and that first has to be submitted through the device.
+//!
+//! A mapped device is suspended by an item of a workqueue. Who suspends it by command waits for its
+//! file system with the device's lock held, and the file system may wait for bios that the drain's
+//! caller holds back: a thread that waits for that lock cannot give up, but one that waits for the
+//! item can. And the caller may be a message, which keeps its own device from being suspended: the
+//! lock is taken by a thread that keeps nobody from anything.
 
 use crate::{
-    bindings::{
-        self,
-        helpers, //
-    },
+    bindings::helpers,
     block_device::{
         Bdev,
         MappedDevice, //
     },
-    compat, //
+    compat,
+    noio::NoIo,
+    wait,
+    workqueue::OwnedQueue, //
 };
 use kernel::{
     prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Release, //
+        },
+        Arc, //
+    },
     time::{
         msecs_to_jiffies,
-        Delta,
-        Instant,
-        Monotonic, //
+        Delta, //
+    },
+    workqueue::{
+        impl_has_work,
+        new_work,
+        Work,
+        WorkItem, //
     }, //
 };
 
-/// How long between two looks at a driver's accounting, in milliseconds.
-const POLL_MS: u32 = 1;
+/// A drain to come, which needs no memory any more.
+pub struct Drain<'a> {
+    device: &'a Bdev,
+    queue: &'a OwnedQueue,
+    /// For a mapped device.
+    suspension: Option<Arc<Suspension>>,
+}
 
-impl Bdev {
-    /// Waits until the device has done what it was given before, at most `limit_ms` milliseconds.
-    /// Sleeps.
-    ///
-    /// Fails with `ETIMEDOUT` if that is over; the device goes on as before. For a mapped device
-    /// there is no limit: what a suspension of it waits for is its own.
-    pub fn drain(&self, limit_ms: u32) -> Result {
-        if let Some(mapped) = MappedDevice::get(self.number()) {
-            // SAFETY: The mapped device is held; it is resumed right away.
-            unsafe {
-                helpers::dm_internal_suspend(mapped.as_ptr());
-                helpers::dm_internal_resume(mapped.as_ptr());
-            }
-            return Ok(());
-        }
-        let began = Instant::<Monotonic>::now();
-        // SAFETY: The device is open, and with it its queue lives; it is unfrozen below.
-        let empty = unsafe {
-            helpers::bdev_freeze_queue_start(self.as_ptr());
-            helpers::bdev_freeze_queue_wait(self.as_ptr(), msecs_to_jiffies(limit_ms))
+impl<'a> Drain<'a> {
+    /// A drain of the device; if that is a mapped device, items of the queue suspend it. Sleeps.
+    pub fn new(device: &'a Bdev, queue: &'a OwnedQueue) -> Result<Self> {
+        let suspension = match MappedDevice::get(device.number()) {
+            Some(mapped) => Some(Suspension::new(mapped)?),
+            None => None,
         };
-        let drained = if empty {
-            self.wait_for_accounting(began, limit_ms)
-        } else {
-            Err(compat::etimedout())
-        };
-        // SAFETY: It was frozen above.
-        unsafe { helpers::bdev_unfreeze_queue(self.as_ptr()) };
-        drained
+        Ok(Drain {
+            device,
+            queue,
+            suspension,
+        })
     }
 
-    /// Waits until the device's statistics show nothing in flight. Of a queue of requests that is
-    /// so when it is empty.
-    fn wait_for_accounting(&self, began: Instant<Monotonic>, limit_ms: u32) -> Result {
-        if self.is_request_based() {
-            return Ok(());
+    /// Waits until the device has done what it was given before, at most `limit_ms` milliseconds for
+    /// its queue and as long again for its driver. A fatal signal may end the wait. Sleeps.
+    ///
+    /// Fails with `ETIMEDOUT` if that is over; the device goes on as before, but for a mapped device,
+    /// which takes nothing new until its suspension has ended.
+    pub fn wait(self, limit_ms: u32) -> Result {
+        let limit = Some(Delta::from_millis(limit_ms.into()));
+        if let Some(suspension) = self.suspension {
+            // It is in no queue yet.
+            let _ = self.queue.enqueue(suspension.clone());
+            return in_time(wait::until(|| suspension.over.load(Acquire) == 1, limit));
         }
-        // SAFETY: The device is open.
-        while unsafe { helpers::bdev_count_inflight(self.as_ptr()) } != 0 {
-            if began.elapsed() > Delta::from_millis(limit_ms.into()) {
-                return Err(compat::etimedout());
-            }
-            // SAFETY: The caller may sleep.
-            unsafe { bindings::msleep(POLL_MS) };
+        let device = self.device.as_ptr();
+        // SAFETY: The device is open, and with it its queue lives; it is unfrozen below.
+        let mut drained = unsafe {
+            helpers::bdev_freeze_queue_start(device);
+            helpers::bdev_freeze_queue_wait(device, msecs_to_jiffies(limit_ms))
+        };
+        // A queue of requests has none in flight when it is empty.
+        if drained && !self.device.is_request_based() {
+            // SAFETY: The device is open.
+            let idle = || unsafe { helpers::bdev_count_inflight(device) } == 0;
+            drained = wait::until(idle, limit);
         }
+        // SAFETY: It was frozen above.
+        unsafe { helpers::bdev_unfreeze_queue(device) };
+        in_time(drained)
+    }
+}
+
+fn in_time(drained: bool) -> Result {
+    if drained {
         Ok(())
+    } else {
+        Err(compat::etimedout())
+    }
+}
+
+/// The suspension of a mapped device, and its end.
+#[pin_data]
+struct Suspension {
+    #[pin]
+    work: Work<Suspension>,
+    device: MappedDevice,
+    /// 1 when it has been.
+    over: Atomic<u32>,
+}
+
+impl_has_work! {
+    impl HasWork<Suspension> for Suspension { self.work }
+}
+
+impl Suspension {
+    fn new(device: MappedDevice) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Suspension {
+                work <- new_work!("dm_drain"),
+                device,
+                over: Atomic::new(0),
+            }),
+            GFP_KERNEL,
+        )
+    }
+}
+
+impl WorkItem for Suspension {
+    type Pointer = Arc<Suspension>;
+
+    fn run(this: Arc<Self>) {
+        let _noio = NoIo::enter();
+        // SAFETY: The mapped device is held; it is resumed right away.
+        unsafe {
+            helpers::dm_internal_suspend(this.device.as_ptr());
+            helpers::dm_internal_resume(this.device.as_ptr());
+        }
+        this.over.store(1, Release);
     }
 }

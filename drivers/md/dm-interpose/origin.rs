@@ -28,9 +28,10 @@
 //! 2. `steps`, `shown`, `listener`: leaves, held for a moment.
 //! 3. those of [`dm::interpose`]; of [`Hold`], which any context takes.
 //!
-//! One step is taken at a time: whoever takes one has the [`Turn`]. That is no lock, since the step
-//! waits for a mapped device to be suspended if the original is one, and device-mapper has such
-//! devices suspended while `presuspend` waits for the step under way.
+//! One step is taken at a time: whoever takes one has the [`Turn`]. That is no lock: it is given up
+//! by the thread that waits, see [`dm::drain`], where a lock of device-mapper's would not be. If the
+//! original is a mapped device somebody may be suspending it, who waits for its file system, which
+//! waits for bios that are held: then the drain ends without success, and the step is undone.
 
 use crate::{
     fit::{
@@ -52,6 +53,7 @@ use core::fmt;
 use dm::{
     block_device::DevNumber,
     compat,
+    drain::Drain,
     freeze::Frozen,
     interpose::{
         Counted,
@@ -335,15 +337,16 @@ impl Origin {
         turn.check(Step::Attach)?;
         let top = self.open(device)?;
         let stragglers = Stragglers::catch(&self.original).map_err(Failure::Open)?;
+        let [first, second] = [self.drain()?, self.drain()?];
         self.show_as(Name::Attaching, Some(top.number()));
 
         let _noio = NoIo::enter();
         let frozen = self.freeze(freeze).inspect_err(|_| turn.show())?;
-        let mut drained = self.lead_and_drain(&turn, &top);
+        let mut drained = self.lead_and_drain(&turn, &top, first);
         drop(frozen);
         if drained.is_ok() {
             self.original.wait_for_submitters();
-            drained = self.drain_held();
+            drained = self.drain_held(second);
         }
         if let Err(error) = drained {
             drop(self.original.unlead());
@@ -452,20 +455,25 @@ impl Origin {
 
     /// From a moment on, all that is submitted goes to `top`, and what was submitted before is
     /// done.
-    fn lead_and_drain(&self, turn: &Turn<'_>, top: &Arc<Top>) -> Result {
+    fn lead_and_drain(&self, turn: &Turn<'_>, top: &Arc<Top>, drain: Drain<'_>) -> Result {
         let began = Instant::<Monotonic>::now();
         let holding = self.hold.begin(&self.original);
         drop(self.original.lead(top.clone()));
         turn.steps().state.lead(top.clone());
-        let drained = self.original.drain(DRAIN_MS);
+        let drained = drain.wait(DRAIN_MS);
         drop(holding);
         self.shown.lock().drain_us = micros(began);
         drained
     }
 
-    fn drain_held(&self) -> Result {
+    fn drain_held(&self, drain: Drain<'_>) -> Result {
         let _holding = self.hold.begin(&self.original);
-        self.original.drain(DRAIN_MS)
+        drain.wait(DRAIN_MS)
+    }
+
+    /// A drain of the original, for when nothing may be allocated.
+    fn drain(&self) -> Result<Drain<'_>, Failure> {
+        Drain::new(&self.original, self.originals.queue()).map_err(Failure::Open)
     }
 
     /// Has the timer look whether a top has left, and whether stragglers may come.

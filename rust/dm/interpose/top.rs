@@ -8,33 +8,21 @@ use super::{
     original::Original, //
 };
 use crate::{
-    bindings::{
-        self,
-        helpers, //
-    },
+    bindings,
     block_device::{
         Bdev,
         Claimed,
         DevNumber, //
     },
-    device::Mode, //
+    device::Mode,
+    wait, //
 };
 use core::ops::Deref;
 use kernel::{
     prelude::*,
     sync::Arc,
-    time::{
-        delay::fsleep,
-        Delta,
-        Instant,
-        Monotonic, //
-    }, //
+    time::Delta, //
 };
-
-/// How long to sleep between two looks at whether bios are under way, in microseconds: at first, as
-/// long as the last one mostly takes, and at most.
-const SHORTEST_PAUSE_US: i64 = 100;
-const LONGEST_PAUSE_US: i64 = 10_000;
 
 /// What the hooks have to know of a top.
 pub(super) struct Lane {
@@ -108,26 +96,7 @@ impl Top {
     ///
     /// Only what is no longer led to becomes idle. Sleeps; a fatal signal ends the wait.
     pub fn wait_idle(&self, limit: Delta) -> bool {
-        let began = Instant::<Monotonic>::now();
-        self.sleep_until_idle(|| {
-            // SAFETY: A question about this thread.
-            began.elapsed() >= limit || unsafe { helpers::fatal_signal_pending() }
-        })
-    }
-
-    /// Sleeps until no bio is under way, then true, or until it shall not any more.
-    fn sleep_until_idle(&self, over: impl Fn() -> bool) -> bool {
-        let mut pause = SHORTEST_PAUSE_US;
-        loop {
-            if self.lane.counts.is_idle() {
-                return true;
-            }
-            if over() {
-                return false;
-            }
-            fsleep(Delta::from_micros(pause));
-            pause = (pause * 2).min(LONGEST_PAUSE_US);
-        }
+        wait::until(|| self.lane.counts.is_idle(), Some(limit))
     }
 }
 
@@ -142,7 +111,7 @@ impl Deref for Top {
 impl Drop for Top {
     fn drop(&mut self) {
         // An original that leads here has a reference to us: there is none.
-        self.sleep_until_idle(|| false);
+        wait::until(|| self.lane.counts.is_idle(), None);
         self.interposer.remove_top(&self.lane);
     }
 }

@@ -3,6 +3,7 @@
 
 import pytest
 
+from lab import patience
 from tests.scripts import run_script
 
 SIZE = 32
@@ -88,6 +89,34 @@ def test_suspend_and_messages_at_the_same_time(interpose, mounted, guest):
         passes()
     assert mounted.status().state == "idle"
     interpose.check_fs(mounted.disk)
+
+
+@pytest.mark.limit(90)
+def test_original_is_suspended_meanwhile(interpose, disks, dm, guest):
+    """Who suspends it waits for its file system, which waits for what is held: the attach gives up."""
+    (disk,) = disks.ram(SIZE)
+    linear = f"0 {SIZE * 2048} linear {disk} 0"
+    slow = dm.create("slow", linear)
+    original = dm.create("original", f"0 {SIZE * 2048} linear {slow} 0")
+    where = interpose.make_fs(original)
+    low = interpose.low(original)
+    top = low.top("top")
+    slow.reload(f"0 {SIZE * 2048} delay {disk} 0 0 {disk} 0 {patience.busy(2000)}")
+    guest.run(f"dd if=/dev/urandom of={where}/file bs=4k count=1 status=none")
+    # First it writes the file, then, while bios are held, its journal.
+    suspender = guest.start("dmsetup suspend original")
+    guest.run("until set -- $(dmsetup status slow) && [ $5 -gt 0 ]; do sleep 0.01; done")
+    errno, reason = low.refuse("attach", top, "nofreeze")
+    assert errno == "Connection timed out" and "does not finish its I/O" in reason
+    assert suspender.wait() == 0
+    assert low.status().state == "idle"
+    slow.reload(linear)
+    original.resume()
+    with interpose.load(f"{where}/file") as passes:
+        low.attach(top)
+        passes()
+        low.detach()
+    interpose.check_fs(original)
 
 
 def test_module_goes_right_after_a_detach(interpose, disks, guest):
