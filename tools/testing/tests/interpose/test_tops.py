@@ -139,6 +139,8 @@ def test_clone_on_the_fly(interpose, guest, dm, disks):
 def test_polled_and_impatient_users(interpose, disks, guest):
     """io_uring that polls, and reads that must not wait, while tops come and go."""
     disk = disks.null("nullb", 32, irqmode=2, completion_nsec=20000, submit_queues=2, poll_queues=1)
+    # Such a disk allocates for what is new where it must not sleep, if it is polled.
+    guest.run(f"dd if=/dev/zero of={disk} bs=1M count=4 oflag=direct status=none")
     low = interpose.low(disk)
     top = low.top("top", "flakey", after="0 60 0")
     with contextlib.ExitStack() as loads:
