@@ -25,7 +25,8 @@
 //! 3. A top stays open until every bio that was led to it has ended, however long that takes.
 //! 4. Nothing is held back while the step waits for a file system, for writers to leave the
 //!    submission path, or for a top.
-//! 5. The original's queue is frozen only while bios are held back above it.
+//! 5. The original's queue is frozen only while bios are held back above it, and neither lasts longer
+//!    than the limit of a drain: what the drain waits for may wait for a bio that is held.
 //! 6. A file system is frozen and thawed within one message, and memory that is allocated between
 //!    does not wait for writes.
 //! 7. A detach is never undone: once bios go to the original directly, no later one goes through
