@@ -158,7 +158,7 @@ def test_file_system_through_each_top(interpose, guest, disks, tops, file_system
 
 def test_root_file_system(interpose, guest):
     """That of the running guest: a partition of an NVMe disk, from which each command is read."""
-    disk = guest.output("realpath /dev/block/$(stat -c %Hd:%Ld /)")
+    disk = guest.output(". /sys/dev/block/$(stat -c %Hd:%Ld /)/uevent; echo /dev/$DEVNAME")
     assert disk.startswith("/dev/nvme")
     guest.run("mkdir -p /var/tmp/x; dd if=/dev/urandom of=/var/tmp/x/before bs=1M count=4 status=none;"
               " cd /var/tmp/x; sha256sum before > sums")
