@@ -69,11 +69,7 @@ fn unchanged(
     leader: &Region,
     places: &[(u64, u64)],
 ) -> Option<usize> {
-    let members: Vec<&Region> = group
-        .members
-        .among(&snapshot.regions)
-        .filter_map(|id| snapshot.regions.get(&id))
-        .collect();
+    let members: Vec<&Region> = group.members.regions(&snapshot.regions).collect();
     let ends = members
         .iter()
         .map(|region| (region.start, region.start.saturating_add(region.len)));
@@ -189,11 +185,7 @@ impl<T: Transport> Device<'_, T> {
 
         let mut covered = RangeSet::new();
         let (mut kept, mut stale) = (IdSet::new(), IdSet::new());
-        for region in group
-            .members
-            .among(&snapshot.regions)
-            .filter_map(|id| snapshot.regions.get(&id))
-        {
+        for region in group.members.regions(&snapshot.regions) {
             if region.program != leader.program {
                 continue;
             }

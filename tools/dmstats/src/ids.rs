@@ -6,7 +6,9 @@ use std::fmt;
 
 use rangemap::RangeInclusiveSet;
 
+use crate::idmap::IdMap;
 use crate::message::digits;
+use crate::Region;
 
 /// The highest id that the kernel gives (its `INT_MAX`).
 pub const MAX_ID: u32 = i32::MAX as u32;
@@ -64,17 +66,22 @@ impl IdSet {
         self.0.iter().map(|range| (*range.start(), *range.end()))
     }
 
-    /// The ids that are in `known`, found without going through ids that are not.
-    pub fn among<'a>(
-        &'a self,
-        known: &'a crate::idmap::IdMap<crate::Region>,
-    ) -> impl Iterator<Item = u32> + 'a {
+    /// The regions of these ids, found without going through ids that are not known.
+    pub fn regions<'s, 'k: 's>(
+        &'s self,
+        known: &'k IdMap<Region>,
+    ) -> impl Iterator<Item = &'k Region> + 's {
         self.ranges()
-            .flat_map(|(first, last)| known.range(first..=last).map(|(id, _)| *id))
+            .flat_map(|(first, last)| known.range(first..=last).map(|(_, region)| region))
+    }
+
+    /// The ids of such.
+    pub fn among<'a>(&'a self, known: &'a IdMap<Region>) -> impl Iterator<Item = u32> + 'a {
+        self.regions(known).map(|region| region.id)
     }
 
     /// The lowest id that is not in `known`.
-    pub fn first_not_among(&self, known: &crate::idmap::IdMap<crate::Region>) -> Option<u32> {
+    pub fn first_not_among(&self, known: &IdMap<Region>) -> Option<u32> {
         self.ranges().find_map(|(first, last)| {
             let mut present = known.range(first..=last).map(|(id, _)| *id);
             (first..=last).find(|id| present.next() != Some(*id))

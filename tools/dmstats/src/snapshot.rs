@@ -76,11 +76,7 @@ pub struct Group {
 impl Group {
     /// Its regions that are of its first's program: another may have taken the id of one that was deleted.
     pub fn own<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a Region> {
-        let mut regions = self
-            .members
-            .among(&snapshot.regions)
-            .filter_map(|id| snapshot.regions.get(&id))
-            .peekable();
+        let mut regions = self.members.regions(&snapshot.regions).peekable();
         let program = regions.peek().map(|leader| Arc::clone(&leader.program));
         regions.filter(move |region| program.as_ref() == Some(&region.program))
     }
@@ -268,8 +264,7 @@ impl Snapshot {
     pub fn group_bounds(&self, group: &Group) -> Option<&[u64]> {
         let mut all = group
             .members
-            .among(&self.regions)
-            .filter_map(|id| self.regions.get(&id))
+            .regions(&self.regions)
             .map(|region| &region.bounds);
         let first = all.next().filter(|bounds| !bounds.is_empty())?;
         all.all(|bounds| bounds == first).then_some(first)

@@ -405,16 +405,10 @@ impl<'a> Row<'a> {
             Object::Area(region, area) => (region.area_start(area), region.area_len(area)),
             Object::Region(region) => (region.start, region.len),
             Object::Group(_, group) => {
-                let members = group
-                    .members
-                    .among(&self.view.snapshot.regions)
-                    .filter_map(|id| self.view.snapshot.regions.get(&id));
-                let (mut start, mut sectors) = (None, 0u64);
-                for region in members {
-                    start = start.or(Some(region.start));
-                    sectors = sectors.saturating_add(region.len);
-                }
-                (start.unwrap_or_default(), sectors)
+                let members = || group.members.regions(&self.view.snapshot.regions);
+                let start = members().next().map_or(0, |region| region.start);
+                let sectors = members().fold(0u64, |sum, region| sum.saturating_add(region.len));
+                (start, sectors)
             }
         }
     }

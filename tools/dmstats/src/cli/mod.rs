@@ -535,13 +535,8 @@ impl<'a> Command<'a> {
                 failed(format!("{error}\nCould not create group on {name}: {text}"))
             })?;
             let precise = members
-                .among(&snapshot.regions)
-                .filter(|id| {
-                    snapshot
-                        .regions
-                        .get(id)
-                        .is_some_and(|region| region.precise)
-                })
+                .regions(&snapshot.regions)
+                .filter(|region| region.precise)
                 .count() as u64;
             if precise > 0 && precise < members.len() {
                 say("WARNING: Grouping regions with different clock resolution: precision may be lost.");
@@ -560,10 +555,7 @@ impl<'a> Command<'a> {
 
     /// Warns if regions share sectors, whose I/O counts twice in their group.
     fn say_overlap(&self, snapshot: &Snapshot, members: &IdSet) {
-        let mut regions: Vec<_> = members
-            .among(&snapshot.regions)
-            .filter_map(|id| snapshot.regions.get(&id))
-            .collect();
+        let mut regions: Vec<_> = members.regions(&snapshot.regions).collect();
         regions.sort_by_key(|region| (region.start, region.id));
         let overlap = regions
             .windows(2)
