@@ -4,7 +4,6 @@
 //! the kernel copies each buffer in and out, whatever is in it.
 
 use std::cell::Cell;
-use std::ffi::CStr;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
@@ -74,7 +73,7 @@ impl Reply {
 }
 
 fn until_zero(bytes: &[u8]) -> &[u8] {
-    CStr::from_bytes_until_nul(bytes).map_or(bytes, CStr::to_bytes)
+    memchr::memchr(0, bytes).map_or(bytes, |end| &bytes[..end])
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {

@@ -27,18 +27,29 @@ pub struct ListRow<'a> {
     pub bounds: Vec<u64>,
 }
 
+/// So many digits are always a number of 64 bits.
+const SAFE_DIGITS: usize = 19;
+
 /// A number in decimal at the beginning, and what comes after it.
-#[inline]
+#[inline(always)]
 fn leading(text: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0u64;
-    let mut rest = text;
-    while let Some((digit @ b'0'..=b'9', after)) = rest.split_first() {
-        value = value
-            .checked_mul(10)?
-            .checked_add(u64::from(digit - b'0'))?;
-        rest = after;
+    let mut len = 0;
+    while let Some(digit @ 0..=9) = text.get(len).map(|byte| byte.wrapping_sub(b'0')) {
+        // Whether there are too many is looked at below, not for each digit: an answer has a million of them.
+        value = value.wrapping_mul(10).wrapping_add(digit.into());
+        len += 1;
     }
-    (rest.len() < text.len()).then_some((value, rest))
+    match len {
+        0 => None,
+        1..=SAFE_DIGITS => Some((value, &text[len..])),
+        _ => long(&text[..len]).map(|value| (value, &text[len..])),
+    }
+}
+
+#[cold]
+fn long(digits: &[u8]) -> Option<u64> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// A number in decimal, and nothing else.
@@ -106,6 +117,10 @@ impl<'a> ListRow<'a> {
 
 /// Takes a histogram off the end of a row.
 fn bounds(row: &[u8]) -> (&[u8], Vec<u64>) {
+    // Most rows have none, and end with a word that is no number.
+    if !row.last().is_some_and(u8::is_ascii_digit) {
+        return (row, Vec::new());
+    }
     let found = row.iter().rposition(|byte| *byte == b' ').and_then(|at| {
         let list = row[at..].strip_prefix(b" histogram:")?;
         Some((&row[..at], numbers(list, b',')?))
@@ -258,6 +273,21 @@ mod tests {
             ("8+100 -1 2 3 4 5 6 7 8 9 10 11 12 13", 0),
         ] {
             assert_eq!(PrintRow::parse(line.as_bytes(), bins), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn numbers_end_where_64_bits_do() {
+        assert_eq!(number(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(number(b"00000000000000000000018"), Some(18));
+        for text in [
+            "18446744073709551616",
+            "99999999999999999999",
+            "",
+            "+1",
+            "1+",
+        ] {
+            assert_eq!(number(text.as_bytes()), None, "{text}");
         }
     }
 

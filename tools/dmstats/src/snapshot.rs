@@ -58,6 +58,15 @@ impl Region {
             .min((self.start + self.len).saturating_sub(self.area_start(area)))
     }
 
+    /// Whether it is as another one in all but its id and its first sector.
+    pub fn is_like(&self, other: &Region) -> bool {
+        (self.len, self.step, self.precise, self.group)
+            == (other.len, other.step, other.precise, other.group)
+            && self.program == other.program
+            && self.user == other.user
+            && self.bounds == other.bounds
+    }
+
     /// How many bins its histogram has.
     pub fn bins(&self) -> usize {
         crate::bounds::bins(&self.bounds)

@@ -75,6 +75,20 @@ pub struct Field {
     pub about: &'static str,
 }
 
+impl Field {
+    /// Whether regions that are alike may differ in it: it tells of their place, or of what was counted in them.
+    pub fn is_of_place(&self) -> bool {
+        match self.section {
+            Section::Region => matches!(
+                self.id,
+                FieldId::RegionId | FieldId::RegionStart | FieldId::AreaStart
+            ),
+            Section::Stats | Section::Special => true,
+            _ => false,
+        }
+    }
+}
+
 macro_rules! fields {
     ($($section:ident $id:ident $name:ident $heading:literal $width:literal $side:ident $kind:ident $about:literal;)*) => {
         /// Which field it is.
@@ -428,6 +442,17 @@ impl<'a> Row<'a> {
             Object::Area(..) => "area",
             Object::Region(_) => "region",
             Object::Group(..) => "group",
+        }
+    }
+
+    /// Whether it is about a region that is like that of the other row but for its place and what was counted in it:
+    /// then they differ in those fields only that [`Field::is_of_place`] tells.
+    pub fn is_like(&self, other: &Row<'_>) -> bool {
+        match (self.object, other.object) {
+            (Object::Region(one), Object::Region(other_one)) => {
+                std::ptr::eq(self.view, other.view) && one.is_like(other_one)
+            }
+            _ => false,
         }
     }
 

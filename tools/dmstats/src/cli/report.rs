@@ -88,8 +88,8 @@ fn order(one: &Cell, other: &Cell) -> Ordering {
 /// them: these are left out.
 struct Table {
     text: Vec<u8>,
-    /// The column of each cell, and where in the text it ends.
-    cells: Vec<(usize, usize)>,
+    /// The column of each cell, and where in the text it is.
+    cells: Vec<(usize, Range<usize>)>,
     /// How many cells there are up to the end of each line.
     lines: Vec<usize>,
     /// The widest cell of each column.
@@ -97,11 +97,11 @@ struct Table {
 }
 
 impl Table {
-    fn new(columns: usize) -> Self {
+    fn new(columns: usize, lines: usize) -> Self {
         Table {
             text: Vec::new(),
             cells: Vec::new(),
-            lines: Vec::new(),
+            lines: Vec::with_capacity(lines),
             widths: vec![0; columns],
         }
     }
@@ -111,27 +111,20 @@ impl Table {
         let start = self.text.len();
         write(&mut self.text);
         self.widths[column] = self.widths[column].max(self.text.len() - start);
-        self.cells.push((column, self.text.len()));
+        self.cells.push((column, start..self.text.len()));
     }
 
     fn end_line(&mut self) {
         self.lines.push(self.cells.len());
     }
 
-    /// The cells of each line that differ from those above them: their columns, and what they say.
-    fn lines(&self) -> impl Iterator<Item = impl Iterator<Item = (usize, &[u8])>> {
-        let mut cells = 0;
+    /// The cells of each line that differ from those above them.
+    fn lines(&self) -> impl Iterator<Item = &[(usize, Range<usize>)]> {
         let mut start = 0;
-        self.lines.iter().map(move |line_end| {
-            let line = &self.cells[cells..*line_end];
-            cells = *line_end;
-            let mut from = start;
-            start = line.last().map_or(start, |(_, end)| *end);
-            line.iter().map(move |(column, end)| {
-                let text = &self.text[from..*end];
-                from = *end;
-                (*column, text)
-            })
+        self.lines.iter().map(move |end| {
+            let line = &self.cells[start..*end];
+            start = *end;
+            line
         })
     }
 
@@ -139,7 +132,9 @@ impl Table {
     fn write_joined(&self, separator: &[u8], out: &mut impl Write) -> io::Result<()> {
         let mut all = vec![&[][..]; self.widths.len()];
         for line in self.lines() {
-            line.for_each(|(column, text)| all[column] = text);
+            for (column, place) in line {
+                all[*column] = &self.text[place.clone()];
+            }
             out.write_all(&all.join(separator))?;
             out.write_all(b"\n")?;
         }
@@ -151,7 +146,9 @@ impl Table {
         let mut all = vec![&[][..]; self.widths.len()];
         let mut columns = vec![Vec::with_capacity(self.lines.len()); self.widths.len()];
         for line in self.lines() {
-            line.for_each(|(column, text)| all[column] = text);
+            for (column, place) in line {
+                all[*column] = &self.text[place.clone()];
+            }
             for (column, cell) in columns.iter_mut().zip(&all) {
                 column.push(*cell);
             }
@@ -173,17 +170,20 @@ impl Table {
     ) -> io::Result<()> {
         let mut line = vec![b' '; places.last().map_or(0, |(place, _)| place.end)];
         line.push(b'\n');
+        // How much of each cell is not blank; all that a heading may have left.
+        let mut written = vec![usize::MAX; places.len()];
         for (index, cells) in self.lines().enumerate() {
             for (column, text) in cells {
+                let (column, text) = (*column, &self.text[text.clone()]);
                 let (place, right) = &places[column];
                 let cell = &mut line[place.clone()];
+                let is_heading = heading && index == 0;
                 let blanks = cell.len() - text.len();
-                let start = if *right && (index > 0 || !heading) {
-                    blanks
-                } else {
-                    0
-                };
-                cell.fill(b' ');
+                let start = if *right && !is_heading { blanks } else { 0 };
+                if text.len() < written[column] {
+                    cell.fill(b' ');
+                }
+                written[column] = if is_heading { usize::MAX } else { text.len() };
                 cell[start..start + text.len()].copy_from_slice(text);
             }
             out.write_all(&line)?;
@@ -240,7 +240,7 @@ impl Layout {
         if rows.is_empty() || self.fields.is_empty() {
             return Ok(());
         }
-        let mut table = Table::new(self.fields.len());
+        let mut table = Table::new(self.fields.len(), rows.len() + 1);
         let headed = self.headings != Headings::None;
         if headed {
             for (column, field) in self.fields.iter().enumerate() {
@@ -248,10 +248,24 @@ impl Layout {
             }
             table.end_line();
         }
+        // Thousands of regions in a row mostly are alike.
+        let all: Vec<usize> = (0..self.fields.len()).collect();
+        let of_place: Vec<usize> = all
+            .iter()
+            .copied()
+            .filter(|column| self.fields[*column].is_of_place())
+            .collect();
         let mut above: Vec<Option<Value<'_>>> = vec![None; self.fields.len()];
+        let mut row_above: Option<&Row<'_>> = None;
         for row in &rows {
             let metrics = LazyCell::new(|| row.metrics());
-            for (column, (field, above)) in self.fields.iter().zip(&mut above).enumerate() {
+            let columns = match row_above {
+                Some(other) if row.is_like(other) => &of_place,
+                _ => &all,
+            };
+            row_above = Some(row);
+            for column in columns.iter().copied() {
+                let (field, above) = (self.fields[column], &mut above[column]);
                 let value = match field.section {
                     Section::Special => Value::Number(self.selects(row).into()),
                     _ => row.value(field, &metrics, &self.style),

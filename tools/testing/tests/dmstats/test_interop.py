@@ -42,9 +42,12 @@ report|-v print|--regionid|0
 def test_reports_are_those_of_lvm2_to_the_byte(guest, device):
     guest.run(f"""set -e
         {LVM2} create --segments d --alias grp --userdata uu >/dev/null
+        {LVM2} create d --start 32768s --length 32768s --userdata uu >/dev/null
         {LVM2} create d --areas 4 --bounds 10ms,100ms >/dev/null
         {LVM2} create d --start 8 --length 8 --precise --bounds 10us,2500us,1s >/dev/null
-        {LVM2} create d --programid other >/dev/null""")
+        {LVM2} create d --programid other >/dev/null
+        {LVM2} create d --programid other --userdata vv >/dev/null
+        {LVM2} create d --programid other --userdata vv --areas 2 >/dev/null""")
     script = ""
     # LVM2 takes a number that is none for the first sector of a region of many areas: here it is "0b" for 0.
     for arguments in (words.split("|") for words in SAME.split()):
