@@ -6,9 +6,14 @@ from tests.fault import Fault
 FAULTS = {
     "the original is not drained": Fault(
         "drivers/md/dm-interpose/origin.rs",
-        [("let drained = self.original.drain(DRAIN_MS);", "let drained = Ok(());"),
-         ("        self.original.drain(DRAIN_MS)\n", "        Ok(())\n")],
+        [("let drained = drain.wait(DRAIN_MS);", "let drained = Ok(drop(drain));"),
+         ("        drain.wait(DRAIN_MS)\n", "        Ok(drop(drain))\n")],
         "test_snapshot.py::test_snapshot_has_what_the_original_was_given",
+    ),
+    "the drain of a mapped device is not given up": Fault(
+        "rust/dm/drain.rs",
+        [("suspension.over.load(Acquire) == 1, limit)", "suspension.over.load(Acquire) == 1, None)")],
+        "test_lifecycle.py::test_original_is_suspended_meanwhile",
     ),
     "no second hook": Fault(
         "rust/dm/interpose/hook.rs",
