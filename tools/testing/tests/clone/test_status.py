@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from lab import modules
+from lab import modules, places
 from tests.clone.tables import try_tables
 from tests.scripts import run_script
 
@@ -128,7 +128,8 @@ def test_noflush_does_not_commit(clone_module, guest, dm, disks):
         done""")
     assert guest.output("dmsetup info -c --noheadings -o minor metadata") == "0"
     rows = [row.split() for row in counts.splitlines()]
-    assert any(noflush == "0" and plain != "0" for noflush, plain, *_ in rows), rows
+    # On a slow kernel a measurement takes more than a second.
+    assert places.is_debug() or any(noflush == "0" and plain != "0" for noflush, plain, *_ in rows), rows
     assert all(expected == hydrated for *_, expected, hydrated in rows), rows
 
 
