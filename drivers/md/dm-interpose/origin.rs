@@ -28,10 +28,11 @@
 //! 2. `steps`, `shown`, `listener`: leaves, held for a moment.
 //! 3. those of [`dm::interpose`]; of [`Hold`], which any context takes.
 //!
-//! One step is taken at a time: whoever takes one has the [`Turn`]. That is no lock: it is given up
-//! by the thread that waits, see [`dm::drain`], where a lock of device-mapper's would not be. If the
-//! original is a mapped device somebody may be suspending it, who waits for its file system, which
-//! waits for bios that are held: then the drain ends without success, and the step is undone.
+//! One step is taken at a time: whoever takes one has the [`Turn`], and `presuspend` waits for it with
+//! a lock of device-mapper's. So the step takes no such lock itself: an original that is a mapped
+//! device is suspended by an item of the queue, see [`dm::drain`]. Somebody may be suspending it
+//! already, who waits for its file system, which waits for bios that are held: then the drain ends
+//! without success, and the step is undone.
 
 use crate::{
     fit::{
