@@ -118,13 +118,14 @@ impl Table {
         self.lines.push(self.cells.len());
     }
 
-    /// The cells of each line that differ from those above them.
-    fn lines(&self) -> impl Iterator<Item = &[(usize, Range<usize>)]> {
+    /// The cells of each line that differ from those above them: their columns, and what they say.
+    fn lines(&self) -> impl Iterator<Item = impl Iterator<Item = (usize, &[u8])>> {
         let mut start = 0;
         self.lines.iter().map(move |end| {
             let line = &self.cells[start..*end];
             start = *end;
-            line
+            line.iter()
+                .map(|(column, place)| (*column, &self.text[place.clone()]))
         })
     }
 
@@ -132,9 +133,7 @@ impl Table {
     fn write_joined(&self, separator: &[u8], out: &mut impl Write) -> io::Result<()> {
         let mut all = vec![&[][..]; self.widths.len()];
         for line in self.lines() {
-            for (column, place) in line {
-                all[*column] = &self.text[place.clone()];
-            }
+            line.for_each(|(column, text)| all[column] = text);
             out.write_all(&all.join(separator))?;
             out.write_all(b"\n")?;
         }
@@ -146,9 +145,7 @@ impl Table {
         let mut all = vec![&[][..]; self.widths.len()];
         let mut columns = vec![Vec::with_capacity(self.lines.len()); self.widths.len()];
         for line in self.lines() {
-            for (column, place) in line {
-                all[*column] = &self.text[place.clone()];
-            }
+            line.for_each(|(column, text)| all[column] = text);
             for (column, cell) in columns.iter_mut().zip(&all) {
                 column.push(*cell);
             }
@@ -174,7 +171,6 @@ impl Table {
         let mut written = vec![usize::MAX; places.len()];
         for (index, cells) in self.lines().enumerate() {
             for (column, text) in cells {
-                let (column, text) = (*column, &self.text[text.clone()]);
                 let (place, right) = &places[column];
                 let cell = &mut line[place.clone()];
                 let is_heading = heading && index == 0;
