@@ -7,6 +7,9 @@ use dmstats::message::digits;
 /// The letters of units, each a thousand (or 1024) of the one before.
 const LETTERS: &[u8; 7] = b"bkmgtpe";
 
+/// Whole numbers below it are exact as floating-point ones.
+const EXACT: i64 = 1 << 53;
+
 /// How sizes are shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Units {
@@ -66,10 +69,17 @@ impl Units {
 
     /// Writes a size of so many bytes.
     pub fn show(&self, size: f64, out: &mut Vec<u8>) {
+        let whole_size = size as i64;
         match *self {
             _ if size == 0.0 => out.push(b'0'),
             Units::Whole(unit) => whole((size / unit).trunc(), out),
             Units::Fixed(unit) => two_decimals(size / unit, out),
+            Units::Human {
+                decimal: false,
+                mark: false,
+            } if (1..EXACT).contains(&whole_size) && whole_size as f64 == size => {
+                binary(whole_size.unsigned_abs(), out)
+            }
             Units::Human { decimal, mark } => {
                 let step = step(decimal);
                 let (mut power, mut unit) = (0, 1.0);
@@ -102,6 +112,23 @@ impl Units {
     }
 }
 
+/// Writes so many bytes, one or more but fewer than [`EXACT`], in the largest power of 1024 that gives 1 or more. A
+/// list has thousands of such sizes, and floating-point numbers would take twice as long.
+fn binary(size: u64, out: &mut Vec<u8>) {
+    let power = size.ilog2() / 10;
+    if power == 0 {
+        digits(size, out);
+    } else {
+        let shift = 10 * power;
+        let product = size * 100;
+        let (below, rest) = (product >> shift, product & ((1 << shift) - 1));
+        let half = 1 << (shift - 1);
+        let up = rest > half || (rest == half && below % 2 == 1);
+        hundredths(below + u64::from(up), out);
+    }
+    out.push(LETTERS[power as usize]);
+}
+
 /// Writes a number without decimals, as `{:.0}` has it.
 fn whole(value: f64, out: &mut Vec<u8>) {
     let integer = value as u32;
@@ -118,17 +145,21 @@ pub fn two_decimals(value: f64, out: &mut Vec<u8>) {
         out.extend_from_slice(b"0.00");
     // Of larger ones the hundredths are not exact.
     } else if value.is_sign_positive() && value < 1e9 {
-        let hundredths = hundredths(value);
-        let digit = |number: u64| b'0' + (number % 10) as u8;
-        digits(hundredths / 100, out);
-        out.extend_from_slice(&[b'.', digit(hundredths / 10), digit(hundredths)]);
+        hundredths(nearest_hundredths(value), out);
     } else {
         out.extend(format!("{value:.2}").bytes());
     }
 }
 
+/// Writes so many hundredths.
+fn hundredths(number: u64, out: &mut Vec<u8>) {
+    let digit = |number: u64| b'0' + (number % 10) as u8;
+    digits(number / 100, out);
+    out.extend_from_slice(&[b'.', digit(number / 10), digit(number)]);
+}
+
 /// The hundredths of a number, of which there are not too many to be exact; a half goes to the even one.
-fn hundredths(value: f64) -> u64 {
+fn nearest_hundredths(value: f64) -> u64 {
     let product = value * 100.0;
     let below = product as u64;
     let rest = product - below as f64;
@@ -197,6 +228,25 @@ mod tests {
             ] {
                 prop_assert_eq!(written(|out| two_decimals(value, out)), format!("{value:.2}"));
                 prop_assert_eq!(written(|out| whole(value, out)), format!("{value:.0}"));
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        /// With the mark, which says only what was rounded up, a size takes the way of all numbers.
+        #[test]
+        fn whole_sizes_are_shown_as_others_are(
+            bits: u64, shift in 11u32..64, halves in 0u64..1 << 20, power in 0u32..4,
+        ) {
+            for size in [bits >> shift, halves << (10 * power) >> 4, (halves << (10 * power)) / 200] {
+                let show = |mark| {
+                    let units = Units::Human { decimal: false, mark };
+                    written(|out| units.show(size as f64, out))
+                };
+                let marked = show(true);
+                prop_assert_eq!(show(false), marked.trim_start_matches('<'));
             }
         }
     }
