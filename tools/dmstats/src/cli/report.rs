@@ -87,11 +87,12 @@ fn order(one: &Cell, other: &Cell) -> Ordering {
 /// Cells, all in one buffer: a report may have a million. In most columns most cells say the same as the one above
 /// them: these are left out.
 struct Table {
+    /// What they say, one after the other.
     text: Vec<u8>,
-    /// The column of each cell, and where in the text it is.
-    cells: Vec<(usize, Range<usize>)>,
-    /// How many cells there are up to the end of each line.
-    lines: Vec<usize>,
+    /// The column of each cell, and how many bytes of the text it has.
+    cells: Vec<(u32, u32)>,
+    /// How many cells there are up to the end of each line, and how many bytes of the text.
+    lines: Vec<(usize, usize)>,
     /// The widest cell of each column.
     widths: Vec<usize>,
 }
@@ -110,22 +111,27 @@ impl Table {
     fn add(&mut self, column: usize, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.text.len();
         write(&mut self.text);
-        self.widths[column] = self.widths[column].max(self.text.len() - start);
-        self.cells.push((column, start..self.text.len()));
+        let len = self.text.len() - start;
+        self.widths[column] = self.widths[column].max(len);
+        self.cells.push((column as u32, len as u32));
     }
 
     fn end_line(&mut self) {
-        self.lines.push(self.cells.len());
+        self.lines.push((self.cells.len(), self.text.len()));
     }
 
     /// The cells of each line that differ from those above them: their columns, and what they say.
     fn lines(&self) -> impl Iterator<Item = impl Iterator<Item = (usize, &[u8])>> {
-        let mut start = 0;
+        let mut start = (0, 0);
         self.lines.iter().map(move |end| {
-            let line = &self.cells[start..*end];
+            let line = &self.cells[start.0..end.0];
+            let mut text = &self.text[start.1..end.1];
             start = *end;
-            line.iter()
-                .map(|(column, place)| (*column, &self.text[place.clone()]))
+            line.iter().map(move |(column, len)| {
+                let cell;
+                (cell, text) = text.split_at(*len as usize);
+                (*column as usize, cell)
+            })
         })
     }
 
