@@ -15,6 +15,7 @@ use dmstats::metrics::Metrics;
 use dmstats::Count;
 use dmstats::Group;
 use dmstats::Region;
+use dmstats::Sample;
 use dmstats::Snapshot;
 
 use super::subject::Subject;
@@ -282,6 +283,9 @@ pub enum Object<'a> {
 pub struct View<'a> {
     pub subject: Subject<'a>,
     pub snapshot: Snapshot,
+    /// What was counted, if it was asked for, and in how many nanoseconds.
+    pub sample: Option<Sample>,
+    pub interval_ns: u64,
     /// What its groups are called: each of their rows says it.
     names: IdMap<Vec<u8>>,
 }
@@ -295,6 +299,8 @@ impl<'a> View<'a> {
         View {
             subject,
             snapshot,
+            sample: None,
+            interval_ns: 0,
             names,
         }
     }
@@ -303,12 +309,9 @@ impl<'a> View<'a> {
 /// A row of a report.
 #[derive(Clone, Copy)]
 pub struct Row<'a> {
-    /// The part of its counts that is estimated, if it is a file that lies under a group.
-    pub error: Option<f64>,
     pub view: &'a View<'a>,
     pub object: Object<'a>,
     pub count: &'a Count,
-    pub interval_ns: u64,
 }
 
 /// How values are shown.
@@ -458,7 +461,15 @@ impl<'a> Row<'a> {
 
     /// What its counters mean.
     pub fn metrics(&self) -> Metrics {
-        Metrics::new(&self.count.counters, self.interval_ns)
+        Metrics::new(&self.count.counters, self.view.interval_ns)
+    }
+
+    /// The part of its counts that is estimated, if it is a file that lies under a group.
+    pub fn error(&self) -> Option<f64> {
+        match (self.object, &self.view.sample) {
+            (Object::Group(id, _), Some(sample)) => sample.errors.get(&id).copied(),
+            _ => None,
+        }
     }
 
     /// What stands in a field, as it is compared and sorted.
@@ -533,8 +544,8 @@ impl<'a> Row<'a> {
             FieldId::HistPercent => self.histogram(style, true, Bins::None),
             FieldId::HistPercentBounds => self.histogram(style, true, Bins::Bounds),
             FieldId::HistPercentRanges => self.histogram(style, true, Bins::Ranges),
-            FieldId::IntervalNs => Value::Number(self.interval_ns),
-            FieldId::Interval => Value::Seconds(self.interval_ns as f64 / 1e9),
+            FieldId::IntervalNs => Value::Number(self.view.interval_ns),
+            FieldId::Interval => Value::Seconds(self.view.interval_ns as f64 / 1e9),
             _ => text(b""),
         }
     }

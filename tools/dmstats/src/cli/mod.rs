@@ -634,7 +634,7 @@ impl<'a> Command<'a> {
         let subjects = self.named_or_all()?;
         let views = self.views(subjects)?;
         let shown = Shown::new(args, args.verbose > 0, true);
-        self.show(&layout, &views, &BTreeMap::new(), &shown, None, 0)
+        self.show(&layout, &views, &shown, None)
     }
 
     fn views(&self, subjects: Vec<Subject<'a>>) -> Result<Vec<View<'a>>> {
@@ -678,18 +678,21 @@ impl<'a> Command<'a> {
         let mut number = 0;
         // Without clearing, the first sample is what the next is compared with.
         if args.keep {
-            self.samples(&self.views(self.named_or_all()?)?, &mut earlier)?;
+            self.count(&mut self.views(self.named_or_all()?)?, &mut earlier)?;
             next += nominal;
             std::thread::sleep(nominal);
         }
         loop {
-            let views = self.views(self.named_or_all()?)?;
-            let samples = self.samples(&views, &mut earlier)?;
+            let mut views = self.views(self.named_or_all()?)?;
+            self.count(&mut views, &mut earlier)?;
             let now = Instant::now();
             let interval = self.last.map_or(nominal, |last| now - last);
             self.last = Some(now);
             let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
-            self.show(&layout, &views, &samples, &shown, Some(number), interval_ns)?;
+            for view in &mut views {
+                view.interval_ns = interval_ns;
+            }
+            self.show(&layout, &views, &shown, Some((number, interval_ns)))?;
             number += 1;
             if number == count {
                 return Ok(());
@@ -699,17 +702,10 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// What was counted since the last time, by device.
-    fn samples(
-        &self,
-        views: &[View<'a>],
-        earlier: &mut BTreeMap<Devno, Sample>,
-    ) -> Result<BTreeMap<Devno, Sample>> {
-        let mut samples = BTreeMap::new();
-        for View {
-            subject, snapshot, ..
-        } in views
-        {
+    /// Tells views what was counted since the last time. A device that has gone since has no counts.
+    fn count(&self, views: &mut [View<'a>], earlier: &mut BTreeMap<Devno, Sample>) -> Result<()> {
+        for view in views {
+            let (subject, snapshot) = (&view.subject, &view.snapshot);
             let sample = match subject.device.sample(snapshot, !self.args.keep) {
                 Err(error) if error.is_missing() => continue,
                 other => other?,
@@ -724,9 +720,9 @@ impl<'a> Command<'a> {
                 sample
             };
             self.project(subject, snapshot, &mut shown);
-            samples.insert(devno, shown);
+            view.sample = Some(shown);
         }
-        Ok(samples)
+        Ok(())
     }
 
     /// Attributes what was counted over files to these. Nothing is attributed to one that cannot be seen any more.
@@ -759,19 +755,17 @@ impl<'a> Command<'a> {
         }
     }
 
+    /// Shows what there is; `report` is the number of one that tells what was counted, and in how many nanoseconds.
     fn show(
         &self,
         layout: &Layout,
         views: &[View<'a>],
-        samples: &BTreeMap<Devno, Sample>,
         shown: &Shown,
-        report: Option<u64>,
-        interval_ns: u64,
+        report: Option<(u64, u64)>,
     ) -> Result<()> {
         let mut rows = Vec::new();
         for view in views {
-            let sample = samples.get(&view.subject.devno());
-            shown.rows(view, sample, interval_ns, &mut rows);
+            shown.rows(view, &mut rows);
         }
         if !self.args.json {
             let mut out = BufWriter::with_capacity(OUTPUT, io::stdout().lock());
@@ -780,7 +774,7 @@ impl<'a> Command<'a> {
         }
         let rows_json = layout.json(rows, report.is_some());
         let value = match report {
-            Some(number) => {
+            Some((number, interval_ns)) => {
                 json!({ "report": number, "interval_ns": interval_ns, "rows": rows_json })
             }
             None => json!({ "rows": rows_json }),
@@ -817,21 +811,13 @@ impl Shown {
         }
     }
 
-    fn rows<'r>(
-        &self,
-        view: &'r View<'r>,
-        sample: Option<&'r Sample>,
-        interval_ns: u64,
-        rows: &mut Vec<Row<'r>>,
-    ) {
+    fn rows<'r>(&self, view: &'r View<'r>, rows: &mut Vec<Row<'r>>) {
         static NOTHING: Count = Count::NOTHING;
-        let snapshot = &view.snapshot;
+        let (snapshot, sample) = (&view.snapshot, view.sample.as_ref());
         let row = |object, count: Option<&'r Count>| Row {
-            error: None,
             view,
             object,
             count: count.unwrap_or(&NOTHING),
-            interval_ns,
         };
         let wanted = |region: &&'r dmstats::Region| {
             self.region.is_none_or(|id| id == region.id)
@@ -866,10 +852,7 @@ impl Shown {
                 .filter(|(id, _)| self.group.is_none_or(|group| group == **id));
             rows.extend(groups.map(|(id, group)| {
                 let count = sample.and_then(|sample| sample.groups.get(id));
-                Row {
-                    error: sample.and_then(|sample| sample.errors.get(id).copied()),
-                    ..row(Object::Group(*id, group), count)
-                }
+                row(Object::Group(*id, group), count)
             }));
         }
     }

@@ -364,7 +364,7 @@ fn json_row(row: &Row<'_>, counted: bool) -> serde_json::Value {
         all.insert("precise".into(), json!(region.precise));
     }
     all.insert("histogram_bounds_ns".into(), json!(row.bounds()));
-    if let Some(error) = row.error {
+    if let Some(error) = row.error() {
         all.insert("attribution_error".into(), json!(error));
     }
     if counted {
