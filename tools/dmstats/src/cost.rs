@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 
 use crate::bounds::bins;
+use crate::reply;
+use crate::reply::ListRow;
 use crate::Device;
 use crate::Region;
 use crate::RegionSpec;
@@ -88,20 +90,21 @@ pub fn holders(transport: &impl Transport) -> Vec<Holder> {
     let cpus = possible_cpus();
     let mut holders = Vec::new();
     for (devno, name) in transport.devices().unwrap_or_default() {
-        let snapshot = Device::new(transport, devno, b"")
-            .list()
-            .unwrap_or_default();
+        let device = Device::new(transport, devno, b"");
+        let list = device.list_text().unwrap_or_default();
         let mut programs: BTreeMap<&[u8], (u64, u64)> = BTreeMap::new();
         // Regions of a program mostly come in a row, and there may be thousands.
-        let all: Vec<_> = snapshot.regions.values().collect();
-        for row in all.chunk_by(|one, other| one.program == other.program) {
-            let sum = row.iter().fold(0u64, |sum, region| {
-                sum.saturating_add(region_memory(region, cpus))
-            });
-            let program = row.first().map_or(&[][..], |region| &region.program);
-            let (regions, bytes) = programs.entry(program).or_default();
-            *regions += row.len() as u64;
-            *bytes = bytes.saturating_add(sum);
+        let mut above = None;
+        for line in reply::lines(&list) {
+            let Some(row) = ListRow::parse(line, above) else {
+                continue;
+            };
+            above = Some(row.program);
+            let (regions, bytes) = programs.entry(row.program).or_default();
+            let areas = row.len.div_ceil(row.step);
+            let area = area_with(bins(&row.bounds) as u64, cpus);
+            *regions += 1;
+            *bytes = bytes.saturating_add(region_with(areas, area));
         }
         holders.extend(
             programs

@@ -95,12 +95,16 @@ impl<'a, T: Transport> Device<'a, T> {
 
     /// What there is, of all programs.
     pub fn list(&self) -> Result<Snapshot> {
+        Snapshot::parse(&self.list_text()?, Some(&self.program))
+    }
+
+    /// The kernel's own list of what there is.
+    pub(crate) fn list_text(&self) -> Result<Vec<u8>> {
         // The kernel begins anew if there is no room for its answer, but tells what all regions have of its memory.
         let memory = self.transport.memory();
         let most = memory.map_or(0, |memory| memory.used / cost::REGION_BYTES);
         let most = usize::try_from(most).unwrap_or(0).saturating_mul(ROW);
-        let text = self.send(b"@stats_list", (16 << 10) + most.min(LONGEST_LIST))?;
-        Snapshot::parse(&text, Some(&self.program))
+        self.send(b"@stats_list", (16 << 10) + most.min(LONGEST_LIST))
     }
 
     /// What was counted in the regions of a snapshot. With `clear` the counters begin anew, for everybody.
