@@ -48,6 +48,8 @@ const DATA_OUT: u32 = 1 << 16;
 pub struct Kernel {
     control: File,
     requests: Cell<u64>,
+    /// The buffer of the last message, if the next can have it: there may be thousands.
+    spare: Cell<Vec<u8>>,
 }
 
 /// A reply: the header is in it, and data from `start` to `end`.
@@ -111,6 +113,7 @@ impl Kernel {
         Ok(Kernel {
             control,
             requests: Cell::new(0),
+            spare: Cell::default(),
         })
     }
 
@@ -124,6 +127,17 @@ impl Kernel {
         let reply = self.request(VERSION, "version ioctl", None, 0, &[], 0)?;
         let part = |index: usize| ioctl::get_u32(&reply.buffer, index * 4);
         Ok((part(0), part(1), part(2)))
+    }
+
+    /// So many zeroes.
+    fn buffer(&self, size: usize) -> Vec<u8> {
+        let mut spare = self.spare.take();
+        if spare.capacity() < size {
+            return vec![0; size];
+        }
+        spare.clear();
+        spare.resize(size, 0);
+        spare
     }
 
     fn request(
@@ -144,7 +158,7 @@ impl Kernel {
         loop {
             let size32 = u32::try_from(size)
                 .map_err(|_| Error::Invalid(format!("{what}: the answer is too long")))?;
-            let mut buffer = vec![0; size];
+            let mut buffer = self.buffer(size);
             ioctl::put(&mut buffer, 0, &4u32.to_ne_bytes());
             ioctl::put(&mut buffer, 12, &size32.to_ne_bytes());
             ioctl::put(&mut buffer, 16, &(HEADER as u32).to_ne_bytes());
@@ -264,6 +278,7 @@ impl Transport for Kernel {
             expect,
         )?;
         if reply.flags & DATA_OUT == 0 {
+            self.spare.set(reply.buffer);
             return Ok(Vec::new());
         }
         let len = until_zero(reply.data()).len();
