@@ -113,8 +113,9 @@ pub trait Store {
     /// was superseded before it.
     fn end(&self) -> u64;
 
-    /// Writes the runs of a batch, which are in `memory`, to the backing device.
-    fn write(&mut self, batch: &Batch, memory: &[u8]) -> Result<(), Self::Error>;
+    /// Writes the groups of a batch, whose runs are in `memory`, to the backing device: those that
+    /// are [needed](Batch::is_needed) when their turn comes. Returns how many sectors those have.
+    fn write(&mut self, batch: &Batch, memory: &[u8]) -> Result<u64, Self::Error>;
 
     /// Makes durable what was written to the backing device.
     fn flush_backing(&mut self) -> Result<(), Self::Error>;
@@ -144,6 +145,8 @@ pub struct Batch {
     aside: Array<(u64, Stored)>,
     /// Parts that are damaged, with the position of their run.
     damaged: Array<(Part, u64)>,
+    /// The position from which on a copy supersedes those of the batch.
+    superseding: u64,
 }
 
 /// How many damaged parts a batch has at most.
@@ -162,6 +165,7 @@ impl Batch {
             newest: with_room(RUNS)?,
             aside: with_room(BLOCKS_ASIDE)?,
             damaged: with_room(DAMAGED)?,
+            superseding: u64::MAX,
         })
     }
 
@@ -180,6 +184,22 @@ impl Batch {
     /// The numbers of runs that follow each other without a gap on the backing device.
     pub fn groups(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         groups(&self.runs)
+    }
+
+    /// Whether a group has to be written: not, if each of its blocks was written again since the batch
+    /// was collected. Then the log has it until the next copy is durable, and that is written back in
+    /// its turn. `newest` finds the newest copy of a block, as [`Store::whole`] does, but wherever
+    /// it is.
+    ///
+    /// A slow device takes seconds for a batch, in which users go on.
+    pub fn is_needed(&self, group: Range<usize>, newest: impl Fn(u64) -> Option<Stored>) -> bool {
+        let superseded =
+            |block| newest(block).is_some_and(|copy| copy.position >= self.superseding);
+        let runs = self.runs.get(group).unwrap_or_default();
+        !runs.iter().all(|run| {
+            let end = run.sector + u64::from(run.sectors);
+            (run.sector >> BLOCK_SHIFT..end.div_ceil(BLOCK_SECTORS)).all(superseded)
+        })
     }
 
     /// Notes which blocks next to the sorted runs may go along; no more than `room`.
@@ -378,8 +398,12 @@ pub fn write_back<S: Store>(
     store.read(tail.position, window).map_err(Error::Cache)?;
 
     let (next, lost) = collect(store, batch, window, written).map_err(Error::Damaged)?;
-    // Whatever is not live was superseded by now. In an ordered log it is written all the same.
-    let superseded_before = store.end();
+    // In an ordered log all is written, superseded or not.
+    batch.superseding = if superblock.ordered {
+        u64::MAX
+    } else {
+        store.end()
+    };
 
     sort(&mut batch.runs);
     if superblock.ordered {
@@ -394,12 +418,14 @@ pub fn write_back<S: Store>(
         store.read_blocks(positions, aside).map_err(Error::Cache)?;
         batch.take_aside(aside, (window_bytes >> 9) as u32);
     }
+    let mut sectors_written = 0;
     if !batch.runs.is_empty() {
-        store.write(batch, memory).map_err(Error::Backing)?;
+        sectors_written = store.write(batch, memory).map_err(Error::Backing)?;
         store.flush_backing().map_err(Error::Backing)?;
     }
     if !superblock.ordered {
-        store.commit_log(superseded_before).map_err(Error::Cache)?;
+        // Whatever was not live, or not needed, was superseded by now.
+        store.commit_log(store.end()).map_err(Error::Cache)?;
     }
     store.write_tail(next, lost).map_err(Error::Cache)?;
     for (part, position) in &batch.damaged {
@@ -423,8 +449,7 @@ pub fn write_back<S: Store>(
         true
     });
     store.release(next.position);
-    let written = batch.runs.iter().map(|run| u64::from(run.sectors)).sum();
-    Ok(Some(written))
+    Ok(Some(sectors_written))
 }
 
 /// Fills a batch with what is live in a window that begins at the tail; in an ordered log with all

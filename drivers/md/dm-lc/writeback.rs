@@ -312,7 +312,7 @@ impl Store for Devices<'_> {
         self.cache.head.lock().log.end()
     }
 
-    fn write(&mut self, batch: &Batch, memory: &[u8]) -> Result {
+    fn write(&mut self, batch: &Batch, memory: &[u8]) -> Result<u64> {
         let bytes = |sectors: u32| (sectors as usize) << SECTOR_SHIFT;
         // First what has to be joined, since what is written is borrowed.
         let mut used = 0;
@@ -324,11 +324,12 @@ impl Store for Devices<'_> {
                 used += len;
             }
         }
+        let cache = self.cache;
         let mut rest = &*self.staging;
-        let mut writes = 0;
-        let mut pieces = batch.groups().map(|group| {
-            writes += 1;
-            let runs = &batch.runs()[group];
+        let (mut writes, mut sectors) = (0, 0);
+        // Each is looked at when the one before was handed to the device, which has room for a few.
+        let mut pieces = batch.groups().filter_map(|group| {
+            let runs = &batch.runs()[group.clone()];
             let len = runs.iter().map(|run| bytes(run.sectors)).sum();
             let data = match runs {
                 [run] => &memory[bytes(run.at)..][..len],
@@ -338,12 +339,17 @@ impl Store for Devices<'_> {
                     joined
                 }
             };
-            (runs.first().map_or(0, |run| run.sector), data)
+            let newest = |block| cache.shards[shard_of(block)].lock().whole(block);
+            if !batch.is_needed(group, newest) {
+                return None;
+            }
+            writes += 1;
+            sectors += (len >> SECTOR_SHIFT) as u64;
+            Some((runs.first()?.sector, data))
         });
-        let cache = self.cache;
         let result = cache.disk.io.write_all(&cache.backing, &mut pieces);
         cache.totals.backing_writes.fetch_add(writes, Relaxed);
-        result
+        result.map(|()| sectors)
     }
 
     fn flush_backing(&mut self) -> Result {

@@ -139,7 +139,7 @@ fn the_loss_of_a_superseded_copy_is_seen() {
 #[test]
 #[should_panic(expected = "expected")]
 fn a_write_around_what_a_recovery_finds_is_seen() {
-    for seed in 0..20 {
+    for seed in 20..40 {
         power_cuts(seed, 100, 1, Break::Around);
     }
 }
@@ -180,4 +180,27 @@ fn neighbours_are_written_back_together() {
         let got = tag_of(block * 8, &machine.read(block * 8));
         assert_eq!(got, Some(written + 1), "block {block}");
     }
+}
+
+/// What users write again while a batch is written is passed over when its turn comes.
+#[test]
+fn what_was_overwritten_meanwhile_is_not_written_back() {
+    let mut machine = Machine::start(disks(), 1).map_err(|error| error.0).unwrap();
+    for block in 0..100 {
+        machine.write(2 * block * 8, 8, 1).unwrap();
+    }
+    machine.flush().unwrap();
+    // The first twenty, before their turn.
+    machine.meanwhile = vec![Some(2); 20];
+    assert_eq!(machine.write_back().unwrap(), Some(80 * 8));
+    assert_eq!(machine.came.len(), 20);
+    for block in 0..100 {
+        let newest = if block < 20 { 2 } else { 1 };
+        let got = tag_of(2 * block * 8, &machine.read(2 * block * 8));
+        assert_eq!(got, Some(newest), "block {block}");
+    }
+    while machine.log.used() != 0 {
+        machine.write_back().unwrap();
+    }
+    assert_eq!(machine.disks.backing.sectors_written, 100 * 8);
 }

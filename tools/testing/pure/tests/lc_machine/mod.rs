@@ -34,6 +34,7 @@ use pure::lc::{
     },
     log::{
         Log,
+        Place,
         Session, //
     },
     platform::crc32c,
@@ -209,6 +210,10 @@ pub struct Machine {
     backing_written: bool,
     /// How many blocks outside of the window went along.
     pub aside: u64,
+    /// What is written while a batch is: for each of its groups, the tag of what comes, or nothing.
+    pub meanwhile: Vec<Option<u64>>,
+    /// The blocks that were written then, and their tags.
+    pub came: Vec<(u64, u64)>,
     /// Skip the rule that what is superseded has to be durable: for a test of the test.
     pub break_superseded: bool,
     /// Discards do nothing.
@@ -251,6 +256,8 @@ impl Machine {
                 window_sectors: 3000,
                 backing_written: false,
                 aside: 0,
+                meanwhile: Vec::new(),
+                came: Vec::new(),
                 break_superseded: false,
                 no_discards: false,
                 break_copies: false,
@@ -343,6 +350,39 @@ impl Machine {
         Ok((superblock, log, shards, due))
     }
 
+    /// While a batch is written, its next block is overwritten, if there is room in memory.
+    fn overwrite_meanwhile(&mut self, sector: u64) {
+        let Some(Some(tag)) = self.meanwhile.pop() else {
+            return;
+        };
+        let shard = shard_of(sector / 8);
+        if !self.shards[shard].reserve() {
+            return;
+        }
+        match self.log.append(sector, 8) {
+            Some(place) if place.sectors == 8 => {
+                self.put(&place, sector, tag);
+                self.came.push((sector, tag));
+            }
+            place => {
+                assert!(place.is_none(), "a block is divided");
+                self.shards[shard].unreserve(1);
+            }
+        }
+    }
+
+    /// Puts sectors with this tag where there is room for them.
+    fn put(&mut self, place: &Place, sector: u64, tag: u64) {
+        let bytes = content(sector, place.sectors, tag);
+        let at = place.offset as usize * SECTOR;
+        self.memory[place.buffer][at..at + bytes.len()].copy_from_slice(&bytes);
+        for part in parts(sector, place.sectors) {
+            let crc = crc32c(part.of(&bytes));
+            self.shards[shard_of(part.block)].insert(&part, place.position, crc, self.written);
+        }
+        self.log.complete(place, checksum(sector, &bytes));
+    }
+
     /// Writes sectors with this tag; may write the log, and write back, when there is no room.
     pub fn write(&mut self, mut sector: u64, mut sectors: u32, tag: u64) -> Result<(), PowerCut> {
         while sectors > 0 {
@@ -371,14 +411,7 @@ impl Machine {
                 }
                 continue;
             };
-            let bytes = content(sector, place.sectors, tag);
-            let at = place.offset as usize * SECTOR;
-            self.memory[place.buffer][at..at + bytes.len()].copy_from_slice(&bytes);
-            for part in parts(sector, place.sectors) {
-                let crc = crc32c(part.of(&bytes));
-                self.shards[shard_of(part.block)].insert(&part, place.position, crc, self.written);
-            }
-            self.log.complete(&place, checksum(sector, &bytes));
+            self.put(&place, sector, tag);
             sector += u64::from(place.sectors);
             sectors -= place.sectors;
         }
@@ -687,10 +720,13 @@ impl Store for Machine {
         self.log.end()
     }
 
-    fn write(&mut self, batch: &Batch, memory: &[u8]) -> Result<(), PowerCut> {
-        let mut after = 0;
+    fn write(&mut self, batch: &Batch, memory: &[u8]) -> Result<u64, PowerCut> {
+        let (mut after, mut sectors) = (0, 0);
         for group in batch.groups() {
-            let runs = &batch.runs()[group];
+            let runs = &batch.runs()[group.clone()];
+            self.overwrite_meanwhile(runs[0].sector / 8 * 8);
+            let newest = |block| self.shards[shard_of(block)].whole(block);
+            let is_needed = batch.is_needed(group, newest);
             assert!(runs[0].sector >= after, "not sorted, or overlapping");
             let mut bytes = Vec::new();
             for run in runs {
@@ -698,9 +734,12 @@ impl Store for Machine {
                 bytes.extend_from_slice(&memory[at..at + run.sectors as usize * SECTOR]);
                 after = run.sector + u64::from(run.sectors);
             }
-            self.disks.write(Disks::backing, runs[0].sector, &bytes)?;
+            if is_needed {
+                sectors += (bytes.len() / SECTOR) as u64;
+                self.disks.write(Disks::backing, runs[0].sector, &bytes)?;
+            }
         }
-        Ok(())
+        Ok(sectors)
     }
 
     fn flush_backing(&mut self) -> Result<(), PowerCut> {
@@ -813,7 +852,20 @@ pub fn step(
             Ok(())
         }
         _ => {
-            machine.write_back()?;
+            // Of each of its groups in turn: whether its first block is overwritten before its turn comes.
+            for _ in 0..random.random_range(0..40) {
+                let tag = random.random_bool(0.5).then(|| {
+                    *tag += 1;
+                    *tag
+                });
+                machine.meanwhile.push(tag);
+            }
+            let result = machine.write_back();
+            machine.meanwhile.clear();
+            for (sector, tag) in std::mem::take(&mut machine.came) {
+                oracle.wrote(sector, 8, tag);
+            }
+            result?;
             oracle.wrote_back(machine);
             Ok(())
         }
