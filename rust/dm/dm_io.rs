@@ -261,20 +261,9 @@ impl IoClient {
         dev: &Bdev,
         pieces: &mut dyn Iterator<Item = (Sector, &[u8])>,
     ) -> Result {
-        stack_pin_init!(let group = Group::new());
-        let group = group.as_ref().get_ref();
-        for (sector, memory) in pieces {
-            // SAFETY: The memory is borrowed until this function returns, before which it waits
-            // for the group.
-            let begun = unsafe {
-                let opf = bindings::req_op_REQ_OP_WRITE;
-                self.begin_piece(opf, dev, sector, memory.as_ptr(), memory.len(), group)
-            };
-            if begun.is_err() {
-                break;
-            }
-        }
-        group.wait()
+        let pieces = pieces.map(|(sector, memory)| Ok((sector, memory.as_ptr(), memory.len())));
+        // SAFETY: The memory is borrowed until this function returns.
+        unsafe { self.transfer_all(bindings::req_op_REQ_OP_WRITE, dev, pieces) }
     }
 
     /// Fills pieces of memory, each from its sector on, all at the same time; as
@@ -284,19 +273,12 @@ impl IoClient {
         dev: &Bdev,
         pieces: &mut dyn Iterator<Item = (Sector, &mut [u8])>,
     ) -> Result {
-        stack_pin_init!(let group = Group::new());
-        let group = group.as_ref().get_ref();
-        for (sector, memory) in pieces {
-            // SAFETY: As in `write_all`; the memory is borrowed mutably.
-            let begun = unsafe {
-                let opf = bindings::req_op_REQ_OP_READ;
-                self.begin_piece(opf, dev, sector, memory.as_mut_ptr(), memory.len(), group)
-            };
-            if begun.is_err() {
-                break;
-            }
-        }
-        group.wait()
+        let pieces = pieces.map(|(sector, memory)| {
+            let start = memory.as_mut_ptr().cast_const();
+            Ok((sector, start, memory.len()))
+        });
+        // SAFETY: As in `write_all`; the memory is borrowed mutably.
+        unsafe { self.transfer_all(bindings::req_op_REQ_OP_READ, dev, pieces) }
     }
 
     /// As [`write_all`](Self::write_all), from shared memory: a piece is a sector, the memory, and
@@ -306,16 +288,33 @@ impl IoClient {
         dev: &Bdev,
         pieces: &mut dyn Iterator<Item = (Sector, &'m SharedMemory, Range<usize>)>,
     ) -> Result {
+        let pieces = pieces.map(|(sector, memory, range)| {
+            let len = range.end.saturating_sub(range.start);
+            let start = memory.part(range.start, len)?;
+            Ok((sector, start.cast_const().cast(), len))
+        });
+        // SAFETY: As in `write_all`; shared memory may be read at any time.
+        unsafe { self.transfer_all(bindings::req_op_REQ_OP_WRITE, dev, pieces) }
+    }
+
+    /// Writes or fills pieces of memory, each from its sector on and of so many bytes, all at the same
+    /// time, until one of them is an error. Sleeps.
+    ///
+    /// # Safety
+    ///
+    /// Until it returns, the memory must be valid, and for a read nobody else's.
+    unsafe fn transfer_all(
+        &self,
+        opf: bindings::blk_opf_t,
+        dev: &Bdev,
+        pieces: impl Iterator<Item = Result<(Sector, *const u8, usize)>>,
+    ) -> Result {
         stack_pin_init!(let group = Group::new());
         let group = group.as_ref().get_ref();
-        for (sector, memory, range) in pieces {
-            let len = range.end.saturating_sub(range.start);
-            let begun = memory.part(range.start, len).and_then(|start| {
-                // SAFETY: As in `write_all`; shared memory may be read at any time.
-                unsafe {
-                    let opf = bindings::req_op_REQ_OP_WRITE;
-                    self.begin_piece(opf, dev, sector, start.cast(), len, group)
-                }
+        for piece in pieces {
+            let begun = piece.and_then(|(sector, start, len)| {
+                // SAFETY: By this function's contract: it waits for the group before it returns.
+                unsafe { self.begin_piece(opf, dev, sector, start, len, group) }
             });
             if let Err(error) = begun {
                 group.error.store(error.to_errno(), Relaxed);
@@ -341,7 +340,6 @@ impl IoClient {
         group: &Group,
     ) -> Result {
         if !is_aligned(start, len) {
-            group.error.store(EINVAL.to_errno(), Relaxed);
             return Err(EINVAL);
         }
         let extent = Extent {
