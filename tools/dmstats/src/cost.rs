@@ -92,19 +92,23 @@ pub fn holders(transport: &impl Transport) -> Vec<Holder> {
     for (devno, name) in transport.devices().unwrap_or_default() {
         let device = Device::new(transport, devno, b"");
         let list = device.list_text().unwrap_or_default();
+        let mut above = None;
+        let rows = reply::lines(&list).filter_map(|line| {
+            let row = ListRow::parse(line, above)?;
+            above = Some(row.program);
+            let area = area_with(bins(&row.bounds) as u64, cpus);
+            Some((row.program, region_with(row.len.div_ceil(row.step), area)))
+        });
+        let rows: Vec<(&[u8], u64)> = rows.collect();
         let mut programs: BTreeMap<&[u8], (u64, u64)> = BTreeMap::new();
         // Regions of a program mostly come in a row, and there may be thousands.
-        let mut above = None;
-        for line in reply::lines(&list) {
-            let Some(row) = ListRow::parse(line, above) else {
-                continue;
-            };
-            above = Some(row.program);
-            let (regions, bytes) = programs.entry(row.program).or_default();
-            let areas = row.len.div_ceil(row.step);
-            let area = area_with(bins(&row.bounds) as u64, cpus);
-            *regions += 1;
-            *bytes = bytes.saturating_add(region_with(areas, area));
+        for run in rows.chunk_by(|one, other| one.0 == other.0) {
+            let program = run.first().map_or(&b""[..], |(program, _)| program);
+            let (regions, bytes) = programs.entry(program).or_default();
+            *regions += run.len() as u64;
+            *bytes = run
+                .iter()
+                .fold(*bytes, |sum, (_, bytes)| sum.saturating_add(*bytes));
         }
         holders.extend(
             programs
