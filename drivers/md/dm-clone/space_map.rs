@@ -196,7 +196,7 @@ impl SpaceMap {
         }
         map.root.allocated = allocated;
         map.index = index;
-        map.current = map.roomiest();
+        map.current = map.next_bitmap();
 
         map.claim(0, Kind::Index)?;
         map.claim(root.index, Kind::Index)?;
@@ -250,7 +250,7 @@ impl SpaceMap {
     /// Takes a block that is free, and was so before the transaction.
     pub fn allocate(&mut self) -> Option<u64> {
         if self.room_in(self.current) == 0 {
-            self.current = self.roomiest();
+            self.current = self.next_bitmap();
         }
         let end = self.entries_in(self.current);
         let bitmap = &mut self.bitmaps[self.current];
@@ -275,10 +275,13 @@ impl SpaceMap {
         u64::from(self.bitmaps[bitmap].free).saturating_sub(beyond)
     }
 
-    /// The bitmap that most blocks can be taken from.
-    fn roomiest(&self) -> usize {
-        (0..self.bitmaps.len())
-            .max_by_key(|&bitmap| self.room_in(bitmap))
+    /// The bitmap to take blocks from: the first that has room for a while, since most of what is
+    /// released is in the first ones; else the one with most room.
+    fn next_bitmap(&self) -> usize {
+        let all = 0..self.bitmaps.len();
+        all.clone()
+            .find(|&bitmap| self.room_in(bitmap) >= BITMAP_BLOCKS / 4)
+            .or_else(|| all.max_by_key(|&bitmap| self.room_in(bitmap)))
             .unwrap_or(0)
     }
 
