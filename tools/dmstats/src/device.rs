@@ -101,8 +101,8 @@ impl<'a, T: Transport> Device<'a, T> {
     /// The kernel's own list of what there is.
     pub(crate) fn list_text(&self) -> Result<Vec<u8>> {
         // The kernel begins anew if there is no room for its answer, but tells what all regions have of its memory.
-        let memory = self.transport.memory();
-        let most = memory.map_or(0, |memory| memory.used / cost::REGION_BYTES);
+        let used = self.transport.memory_used();
+        let most = used.map_or(0, |used| used / cost::REGION_BYTES);
         let most = usize::try_from(most).unwrap_or(0).saturating_mul(ROW);
         self.send(b"@stats_list", (16 << 10) + most.min(LONGEST_LIST))
     }

@@ -20,6 +20,7 @@ use crate::Target;
 use crate::Transport;
 
 const CONTROL: &str = "/dev/mapper/control";
+const ACCOUNT: &str = "/sys/module/dm_mod/parameters/stats_current_allocated_bytes";
 const HEADER: usize = 312;
 /// Where after the header a message begins.
 const MESSAGE: usize = 8;
@@ -289,18 +290,21 @@ impl Transport for Kernel {
     }
 
     fn memory(&self) -> Option<Memory> {
-        let used =
-            std::fs::read_to_string("/sys/module/dm_mod/parameters/stats_current_allocated_bytes")
-                .ok()?;
+        let used = self.memory_used()?;
         let info = std::fs::read_to_string("/proc/meminfo").ok()?;
         let total = info
             .lines()
             .find_map(|line| line.strip_prefix("MemTotal:"))?;
         let kib: u64 = total.trim().strip_suffix("kB")?.trim().parse().ok()?;
         Some(Memory {
-            used: used.trim().parse().ok()?,
+            used,
             limit: kib.checked_mul(1024)? / 4,
         })
+    }
+
+    fn memory_used(&self) -> Option<u64> {
+        let text = std::fs::read_to_string(ACCOUNT).ok()?;
+        text.trim().parse().ok()
     }
 }
 

@@ -55,4 +55,8 @@ impl Transport for Logged<'_> {
     fn memory(&self) -> Option<Memory> {
         self.kernel.memory()
     }
+
+    fn memory_used(&self) -> Option<u64> {
+        self.kernel.memory_used()
+    }
 }

@@ -101,4 +101,9 @@ pub trait Transport {
 
     /// The account of memory, if it can be read.
     fn memory(&self) -> Option<Memory>;
+
+    /// How many bytes of it are in use, which costs less to ask than all of the account.
+    fn memory_used(&self) -> Option<u64> {
+        self.memory().map(|memory| memory.used)
+    }
 }

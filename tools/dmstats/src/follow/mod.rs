@@ -274,7 +274,7 @@ impl<'a, T: Transport> Follower<'a, T> {
         // It may have gone into the background since it took its locks.
         let locks = self.files.values().filter_map(|entry| entry.lock.as_ref());
         locks.for_each(lock::Following::sign);
-        self.account = self.kernel.memory().map(|memory| memory.used);
+        self.account = self.kernel.memory_used();
         let mut looks = 0;
         let mut routine = Instant::now() + self.interval;
         let wait_error = |errno: Errno| Error::Io {
@@ -398,7 +398,7 @@ impl<'a, T: Transport> Follower<'a, T> {
         failed
             .into_iter()
             .for_each(|(number, error)| self.failed(number, now, &error));
-        let account = self.kernel.memory().map(|memory| memory.used);
+        let account = self.kernel.memory_used();
         if looks % GROUPS == 0 || account.is_none() || account != self.account {
             self.account = account;
             let devices: BTreeSet<Devno> =
@@ -525,7 +525,7 @@ impl<'a, T: Transport> Follower<'a, T> {
                 ),
                 Fate::Same => {}
             }
-            self.account = self.kernel.memory().map(|memory| memory.used);
+            self.account = self.kernel.memory_used();
         }
         entry.pace.looked(now, extents.pending > 0);
         self.renamed(number, before);
