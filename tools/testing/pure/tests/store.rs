@@ -742,45 +742,46 @@ fn one_change_writes_one_block_of_each_kind() {
     }
 }
 
+/// Changes one array block after the other, of so many on a device of so many blocks: what each writes.
+fn writes_of_changes(arrays: u64, device_blocks: u64) -> Vec<usize> {
+    let regions = arrays * 32576;
+    let model = Model::new(format_image(regions, device_blocks, 252));
+    let (mut store, _) = open(&model, regions).unwrap_or_else(|_| panic!("opened"));
+    let changes = (0..200).map(|turn| {
+        let block = turn * 7919 % arrays;
+        model.writes.borrow_mut().clear();
+        store
+            .commit(&mut Edit::new([(block as usize, turn)]))
+            .unwrap();
+        model.writes.borrow().len()
+    });
+    let writes = changes.collect();
+    audit(&model.image.borrow(), regions);
+    writes
+}
+
 /// However many bitmaps there are, a change is in two at most: that of the old array block, and that
 /// of everything new.
 #[test]
 fn one_change_writes_few_bitmaps() {
     let arrays = 2 * BITMAP_BLOCKS + 1000;
-    let regions = arrays * 32576;
-    let model = Model::new(format_image(regions, arrays + 3000, 252));
-    let (mut store, _) = open(&model, regions).unwrap_or_else(|_| panic!("opened"));
-    for turn in 0..200 {
-        let block = turn * 7919 % arrays;
-        model.writes.borrow_mut().clear();
-        store
-            .commit(&mut Edit::new([(block as usize, turn)]))
-            .unwrap();
+    for (turn, writes) in writes_of_changes(arrays, arrays + 3000).iter().enumerate() {
         // Array block, two levels of nodes, bitmaps, index, superblock. At first the space map itself
         // leaves the places that the format has given it.
         let most = if turn < 8 { 8 } else { 7 };
-        assert!(model.writes.borrow().len() <= most, "in turn {turn}");
+        assert!(*writes <= most, "in turn {turn}");
     }
-    audit(&model.image.borrow(), regions);
 }
 
 /// A clone whose blocks have room in one bitmap stays there, however large the device is.
 #[test]
 fn one_change_on_a_large_device_writes_one_bitmap() {
-    let arrays = 1000;
-    let regions = arrays * 32576;
-    let model = Model::new(format_image(regions, 3 * BITMAP_BLOCKS, 252));
-    let (mut store, _) = open(&model, regions).unwrap_or_else(|_| panic!("opened"));
-    for turn in 0..200 {
-        let block = turn * 7919 % arrays;
-        model.writes.borrow_mut().clear();
-        store
-            .commit(&mut Edit::new([(block as usize, turn)]))
-            .unwrap();
-        // Array block, two levels of nodes, bitmap, index, superblock; at first the space map leaves the
-        // places that the format has given it.
+    for (turn, writes) in writes_of_changes(1000, 3 * BITMAP_BLOCKS)
+        .iter()
+        .enumerate()
+    {
+        // As above, with one bitmap.
         let most = if turn < 8 { 8 } else { 6 };
-        assert!(model.writes.borrow().len() <= most, "in turn {turn}");
+        assert!(*writes <= most, "in turn {turn}");
     }
-    audit(&model.image.borrow(), regions);
 }
