@@ -41,6 +41,10 @@ bench: modules ## measures the targets, row by row, and writes Documentation/per
 	@tools/setup/guest >/dev/null
 	@$(enter) tools/testing/bench/bench
 
+profile: modules ## counts the instructions of rows by function: make profile FILTER=rollback
+	@tools/setup/guest >/dev/null
+	@$(enter) tools/testing/bench/profile
+
 test-crash: modules ## tries thousands of power cuts, and modules that must not survive them (SEED=number)
 	@tools/setup/guest >/dev/null
 	@DM_SEED=$(SEED) DM_CUTS=50 $(enter) tools/testing/run-tests tools/testing/tests/all_power_cuts.py \
@@ -91,4 +95,4 @@ clean: ## removes what was built here
 distclean: clean ## removes the cache as well: tool root, kernels, guest
 	rm -rf "$${DM_RS_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/dm-rs}"
 
-.PHONY: help modules run shell test test-crash test-faults test-soak test-files test-interpose bench dmstats install-dmstats debug-kernel check fmt doc rust-analyzer clean distclean
+.PHONY: help modules run shell test test-crash test-faults test-soak test-files test-interpose bench profile dmstats install-dmstats debug-kernel check fmt doc rust-analyzer clean distclean

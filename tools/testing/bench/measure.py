@@ -12,6 +12,7 @@ import subprocess
 import time
 
 import dm_ioctl
+from measured import measured
 
 MIB = 1 << 20
 SECTORS_PER_MIB = MIB >> 9
@@ -46,9 +47,10 @@ def settle():
 
 def instructions(action, *arguments):
     """The instructions that the machine runs during action(*arguments), which may sleep."""
-    begin = busy_ns()
-    action(*arguments)
-    return busy_ns() - begin
+    with measured():
+        begin = busy_ns()
+        action(*arguments)
+        return busy_ns() - begin
 
 
 def memory_bytes():
@@ -62,8 +64,9 @@ def memory_bytes():
 
 def fio(device, words):
     """Runs fio on a device with direct I/O; returns its only job's result, by fio's own names."""
-    report = run(f"fio --name=load --filename={device} --direct=1 --thread --group_reporting --randrepeat=1"
-                 f" --output-format=json {words}")
+    with measured():
+        report = run(f"fio --name=load --filename={device} --direct=1 --thread --group_reporting --randrepeat=1"
+                     f" --output-format=json {words}")
     return json.loads(report[report.index("{"):])["jobs"][0]
 
 

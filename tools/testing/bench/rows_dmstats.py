@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import measure
+from measured import measured
 from row import (
     NOTHING,
     Row,
@@ -32,9 +33,10 @@ def seconds(column, words, fails=False):
     """How long a command takes, in seconds of guest time."""
     # What the one before left to the kernel is not its own.
     measure.settle()
-    begin = time.monotonic()
-    status = spawn([PROGRAMS[column], *words.split()])
-    taken = time.monotonic() - begin
+    with measured():
+        begin = time.monotonic()
+        status = spawn([PROGRAMS[column], *words.split()])
+        taken = time.monotonic() - begin
     if (status != 0) != fails:
         raise SystemExit(f"{column}: {words}: {status}")
     return taken

@@ -22,8 +22,8 @@ class CountedGuest(Guest):
     files: what goes into /lab/job.
     """
 
-    def __init__(self, name, files):
-        super().__init__(cmdline=f"lab.job={name}")
+    def __init__(self, name, files, cmdline=""):
+        super().__init__(cmdline=f"lab.job={name} {cmdline}")
         self.files = files
 
     def processor(self):
