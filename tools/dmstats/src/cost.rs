@@ -84,31 +84,49 @@ pub struct Holder {
     pub bytes: u64,
 }
 
+/// Regions of one program, and their bytes.
+type Run<'a> = (&'a [u8], u64, u64);
+
+/// The regions of a list that come in a row and are of one program.
+fn runs(list: &[u8], cpus: u64) -> Vec<Run<'_>> {
+    // There may be thousands of regions, most of them without a histogram.
+    let plain = area_with(0, cpus);
+    let mut runs: Vec<Run<'_>> = Vec::new();
+    for line in reply::lines(list) {
+        let above = runs.last().map(|(program, ..)| *program);
+        let Some(row) = ListRow::parse(line, above) else {
+            continue;
+        };
+        let area = match row.bounds.as_slice() {
+            [] => plain,
+            bounds => area_with(bins(bounds) as u64, cpus),
+        };
+        let bytes = region_with(row.len.div_ceil(row.step), area);
+        match runs.last_mut() {
+            Some((program, regions, all)) if *program == row.program => {
+                *regions += 1;
+                *all = all.saturating_add(bytes);
+            }
+            _ => runs.push((row.program, 1, bytes)),
+        }
+    }
+    runs
+}
+
 /// Who has how much of the kernel's memory for statistics, the most first. It is for a message: what cannot be asked
 /// for is left out.
 pub fn holders(transport: &impl Transport) -> Vec<Holder> {
     let cpus = possible_cpus();
+    let mut left = transport.memory_used();
     let mut holders = Vec::new();
     for (devno, name) in transport.devices().unwrap_or_default() {
         let device = Device::new(transport, devno, b"");
-        let list = device.list_text().unwrap_or_default();
-        let mut above = None;
-        let rows = reply::lines(&list).filter_map(|line| {
-            let row = ListRow::parse(line, above)?;
-            above = Some(row.program);
-            let area = area_with(bins(&row.bounds) as u64, cpus);
-            Some((row.program, region_with(row.len.div_ceil(row.step), area)))
-        });
-        let rows: Vec<(&[u8], u64)> = rows.collect();
+        let list = device.list_text(left).unwrap_or_default();
         let mut programs: BTreeMap<&[u8], (u64, u64)> = BTreeMap::new();
-        // Regions of a program mostly come in a row, and there may be thousands.
-        for run in rows.chunk_by(|one, other| one.0 == other.0) {
-            let program = run.first().map_or(&b""[..], |(program, _)| program);
-            let (regions, bytes) = programs.entry(program).or_default();
-            *regions += run.len() as u64;
-            *bytes = run
-                .iter()
-                .fold(*bytes, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        for (program, regions, bytes) in runs(&list, cpus) {
+            let all = programs.entry(program).or_default();
+            *all = (all.0 + regions, all.1.saturating_add(bytes));
+            left = left.map(|left| left.saturating_sub(bytes));
         }
         holders.extend(
             programs
@@ -134,7 +152,8 @@ mod tests {
     fn a32_the_error_says_who_has_the_memory() {
         let fake = Fake::new(10_000);
         let other = fake.add("other", &[8]);
-        fake.set_limit(5 * 66_000);
+        // Two of the regions that are made last have room, and are not held against anybody.
+        fake.set_limit(7 * 66_000);
         Device::new(&fake, other, b"few")
             .create(&RegionSpec::whole())
             .unwrap();
@@ -144,9 +163,9 @@ mod tests {
             .create_all(&specs[..4], |_| ())
             .and_then(|_| device.create_all(&specs, |_| ()));
         let said = error.unwrap_err().to_string();
-        let most = "bytes are in use, most of them by program many on d (";
+        let most = "bytes were in use; most of those that stay are of program many on d (";
         assert!(
-            said.contains(most) && said.contains("for 4 region(s)); delete regions"),
+            said.contains(most) && said.contains("for 4 region(s)): delete regions, or make"),
             "{said}"
         );
     }

@@ -13,6 +13,7 @@ use crate::Devno;
 use crate::Error;
 use crate::Group;
 use crate::IdSet;
+use crate::Memory;
 use crate::Region;
 use crate::RegionSample;
 use crate::Result;
@@ -95,13 +96,13 @@ impl<'a, T: Transport> Device<'a, T> {
 
     /// What there is, of all programs.
     pub fn list(&self) -> Result<Snapshot> {
-        Snapshot::parse(&self.list_text()?, Some(&self.program))
+        let used = self.transport.memory_used();
+        Snapshot::parse(&self.list_text(used)?, Some(&self.program))
     }
 
-    /// The kernel's own list of what there is.
-    pub(crate) fn list_text(&self) -> Result<Vec<u8>> {
-        // The kernel begins anew if there is no room for its answer, but tells what all regions have of its memory.
-        let used = self.transport.memory_used();
+    /// The kernel's own list of what there is, which has so many bytes of its memory at most.
+    pub(crate) fn list_text(&self, used: Option<u64>) -> Result<Vec<u8>> {
+        // The kernel begins anew if there is no room for its answer.
         let most = used.map_or(0, |used| used / cost::REGION_BYTES);
         let most = usize::try_from(most).unwrap_or(0).saturating_mul(ROW);
         self.send(b"@stats_list", (16 << 10) + most.min(LONGEST_LIST))
@@ -165,9 +166,15 @@ impl<'a, T: Transport> Device<'a, T> {
 
     /// Makes a region. The kernel waits for all I/O that is under way.
     pub fn create(&self, spec: &RegionSpec) -> Result<u32> {
-        let reply = self
-            .send(&message::create(spec, &self.program)?, 64)
-            .map_err(|error| self.memory_error(error))?;
+        self.try_create(spec).map_err(|error| {
+            let memory = self.memory_at(&error);
+            self.memory_error(error, memory)
+        })
+    }
+
+    /// Makes a region; an error does not tell who has the memory.
+    fn try_create(&self, spec: &RegionSpec) -> Result<u32> {
+        let reply = self.send(&message::create(spec, &self.program)?, 64)?;
         let id = reply::number(&reply).and_then(|id| u32::try_from(id).ok());
         id.ok_or_else(|| Error::Reply {
             what: "@stats_create",
@@ -184,16 +191,19 @@ impl<'a, T: Transport> Device<'a, T> {
     ) -> Result<Vec<u32>> {
         let mut ids = Vec::with_capacity(specs.len());
         for (index, spec) in specs.iter().enumerate() {
-            match self.create(spec) {
+            match self.try_create(spec) {
                 Ok(id) => ids.push(id),
                 Err(cause) => {
+                    let memory = self.memory_at(&cause);
+                    let left = self.take_back(&ids);
+                    // Who has the memory is asked now: what was made here is in nobody's way any more.
                     let error = Error::Create {
                         number: index + 1,
                         count: specs.len(),
                         start: spec.range.map_or(0, |(start, _)| start),
-                        cause: Box::new(cause),
+                        cause: Box::new(self.memory_error(cause, memory)),
                     };
-                    return Err(self.roll_back(&ids, error));
+                    return Err(rolled_back(error, left));
                 }
             }
             progress(index + 1);
@@ -203,31 +213,34 @@ impl<'a, T: Transport> Device<'a, T> {
 
     /// Removes what was made before an error, and gives back that error, or one that tells of both.
     pub(crate) fn roll_back(&self, ids: &[u32], cause: Error) -> Error {
-        let mut left = 0;
-        let mut second = None;
+        rolled_back(cause, self.take_back(ids))
+    }
+
+    /// Removes what was made; how many regions stay, and why, if some do.
+    fn take_back(&self, ids: &[u32]) -> Option<(usize, Error)> {
+        let mut left = None;
         for id in ids {
             if let Err(error) = self.send(&message::delete(*id), 0) {
                 if !error.is_missing() && errno(&error) != Some(rustix::io::Errno::NOENT) {
-                    left += 1;
-                    second = Some(error);
+                    let count = left.map_or(0, |(count, _)| count);
+                    left = Some((count + 1, error));
                 }
             }
         }
-        match second {
-            None => cause,
-            Some(second) => Error::Rollback {
-                cause: Box::new(cause),
-                left,
-                second: Box::new(second),
-            },
-        }
+        left
     }
 
-    fn memory_error(&self, error: Error) -> Error {
+    /// How much of the kernel's memory for statistics is in use, if that is why a request failed.
+    fn memory_at(&self, error: &Error) -> Option<Memory> {
+        (errno(error) == Some(rustix::io::Errno::NOMEM))
+            .then(|| self.transport.memory())
+            .flatten()
+    }
+
+    /// An error that tells who has the memory, if it is for want of that.
+    fn memory_error(&self, error: Error, memory: Option<Memory>) -> Error {
         match errno(&error) {
-            Some(rustix::io::Errno::NOMEM) => {
-                Error::Memory(self.transport.memory(), cost::holders(self.transport))
-            }
+            Some(rustix::io::Errno::NOMEM) => Error::Memory(memory, cost::holders(self.transport)),
             _ => error,
         }
     }
@@ -365,6 +378,18 @@ impl<'a, T: Transport> Device<'a, T> {
     ) -> Result<()> {
         let members = snapshot.group(id)?.members.clone();
         self.delete_all(snapshot, &members, progress)
+    }
+}
+
+/// An error after which so many regions could not be taken back, or all of them.
+fn rolled_back(cause: Error, left: Option<(usize, Error)>) -> Error {
+    match left {
+        None => cause,
+        Some((left, second)) => Error::Rollback {
+            cause: Box::new(cause),
+            left,
+            second: Box::new(second),
+        },
     }
 }
 

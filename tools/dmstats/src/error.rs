@@ -118,13 +118,14 @@ impl Error {
 
 fn memory_text(memory: &Option<Memory>, holders: &[Holder]) -> String {
     let used = memory.map_or_else(String::new, |memory| {
-        format!(": {} of {} bytes are in use", memory.used, memory.limit)
+        format!(": {} of {} bytes were in use", memory.used, memory.limit)
     });
     let most = holders.first().map_or_else(String::new, |holder| {
         format!(
-            ", most of them by program {} on {} ({} bytes for {} region(s))",
+            "; most of those that stay are of program {} on {} ({} bytes for {} region(s)): delete regions",
             holder.program, holder.device, holder.bytes, holder.regions
         )
     });
-    format!("The kernel's limit for statistics is reached{used}{most}; delete regions, or make fewer with more areas each")
+    let or = if holders.is_empty() { ";" } else { ", or" };
+    format!("The kernel's limit for statistics is reached{used}{most}{or} make fewer with more areas each")
 }

@@ -295,7 +295,10 @@ fn a32_the_kernels_limit_is_told_with_what_is_in_use() {
         .create(&RegionSpec::whole())
         .unwrap_err()
         .to_string();
-    assert!(text.contains("197664 of 200000 bytes are in use"), "{text}");
+    assert!(
+        text.contains("197664 of 200000 bytes were in use"),
+        "{text}"
+    );
 }
 
 #[test]

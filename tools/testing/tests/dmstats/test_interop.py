@@ -264,7 +264,7 @@ def test_a32_the_kernels_limit_is_told_with_what_is_in_use(guest, dm):
     dm.create("big", "0 8388608 zero")
     failed = guest.run("dmstats create big --areasize 1s", check=False)
     assert failed.returncode == 1
-    assert "The kernel's limit for statistics is reached" in failed.stderr and "bytes are in use" in failed.stderr
+    assert "The kernel's limit for statistics is reached" in failed.stderr and "bytes were in use" in failed.stderr
 
 
 def test_a_reader_that_leaves_is_no_fault(guest, device):
