@@ -233,7 +233,9 @@ ROWS = [
             "delete 10,000": at_most(0.13),
             "delete 20,000": at_most(0.22),
         },
-        f"A device with a target for each region (create --segments, list, report, delete --allregions). {HOW}",
+        f"A device with a target for each region (create --segments, list, report, delete --allregions). {HOW} Of the"
+        " delete of 20,000 the kernel has 0.226 seconds: a row of its list takes it 3,440 instructions, a request to"
+        " delete 7,870 (make profile).",
         regions,
         page=PAGE,
     ),
@@ -252,7 +254,8 @@ ROWS = [
             "delete, projected": NOTHING,
         },
         "ext4, in memory (create --filemap, list, report --group, update_filemap, delete --groupid). A region for each"
-        f" extent, as LVM2 has it (--perextent), unless a line says projected: areas lie over the file. {HOW}",
+        f" extent, as LVM2 has it (--perextent), unless a line says projected: areas lie over the file. {HOW} Of the"
+        " delete of a group the kernel has 0.058 seconds, in the list and in 5,003 requests (make profile).",
         files,
         page=PAGE,
     ),
