@@ -11,6 +11,7 @@ from lab import keeper as lab_keeper
 from lab import modules as lab_modules
 from lab import patience, places
 from lab import workshop as lab_workshop
+from lab.guest import CommandFailed
 
 DEFAULT_LIMIT = 120
 
@@ -19,11 +20,16 @@ class LimitReached(Exception):
     """The test took longer than it may."""
 
 
+class OtherFailure(Exception):
+    """The stock module failed a test that it must fail, but not as it must."""
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", f"limit(seconds): see lab/patience.py; {DEFAULT_LIMIT} by default")
     config.addinivalue_line("markers", "kernel_says(pattern...): complaints in the kernel's log that must be there")
     config.addinivalue_line("markers", "debug_kernel: needs the debug kernel, is skipped on others")
-    config.addinivalue_line("markers", "c_fails(reason): the stock C module must fail this test, by an assertion")
+    config.addinivalue_line("markers", "c_fails(reason, command=None): the stock C module must fail this test, by an"
+                            " assertion, or by the command in the guest that has these words")
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     config.stash[KEEPER] = lab_keeper.Keeper(lambda text: terminal and terminal.write_line(f"  [{text}]"))
 
@@ -37,18 +43,37 @@ def pytest_unconfigure(config):
     config.stash[KEEPER].close()
 
 
+def _is_of_stock_module(item):
+    return hasattr(item, "callspec") and item.callspec.params.get("clone_module") == "c"
+
+
+def _must_fail(item):
+    """The marker of a test that the stock module must fail, if this is about that one."""
+    return item.get_closest_marker("c_fails") if _is_of_stock_module(item) else None
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("debug_kernel") and not places.is_debug():
             item.add_marker(pytest.mark.skip(reason="needs the checkers of `make test KERNEL=debug`"))
-        marker = item.get_closest_marker("c_fails")
-        parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        if parameters.get("clone_module") != "c":
+        if not _is_of_stock_module(item):
             continue
         if not places.is_default():
             item.add_marker(pytest.mark.skip(reason="the stock module is judged on the default kernel"))
-        elif marker:
+        elif marker := _must_fail(item):
             item.add_marker(pytest.mark.xfail(strict=True, raises=AssertionError, reason=marker.args[0]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Where the stock module must fail, a command that does proves nothing, but for the one whose business it is."""
+    try:
+        return (yield)
+    except CommandFailed as error:
+        marker = _must_fail(pyfuncitem)
+        if not marker or marker.kwargs.get("command", "\0") in error.command:
+            raise
+        raise OtherFailure(f"not a command that c_fails names: {error.command}") from error
 
 
 @pytest.hookimpl(wrapper=True)

@@ -44,6 +44,11 @@ class GuestDied(Exception):
 class CommandFailed(AssertionError):
     """A command in the guest returned other than 0."""
 
+    def __init__(self, result):
+        said = result.stdout + result.stderr
+        super().__init__(f"in the guest: {result.command}\nreturned {result.returncode}\n{said}")
+        self.command = result.command
+
 
 @dataclasses.dataclass
 class Result:
@@ -235,9 +240,7 @@ class Guest:
         if result.returncode == 255:
             self._raise_if_dead()
         if check and result.returncode:
-            raise CommandFailed(
-                f"in the guest: {command}\nreturned {result.returncode}\n{result.stdout}{result.stderr}"
-            )
+            raise CommandFailed(result)
         return result
 
     def output(self, command, **options):

@@ -77,6 +77,16 @@ def test_control_that_fails(clone_module):
 @pytest.mark.parametrize("clone_module", ["c"], indirect=True)
 def test_control_that_passes(clone_module):
     pass
+
+@pytest.mark.c_fails("a control", command="cmp")
+@pytest.mark.parametrize("clone_module", ["c"], indirect=True)
+def test_control_that_fails_by_the_command_for_that(clone_module, guest):
+    guest.run("cmp /etc/passwd /etc/group")
+
+@pytest.mark.c_fails("a control")
+@pytest.mark.parametrize("clone_module", ["c"], indirect=True)
+def test_control_that_fails_by_another_command(clone_module, guest):
+    guest.run("false")
 '''
 
 
@@ -156,6 +166,8 @@ def test_harm_fails_the_test_that_did_it(tmp_path):
         ("test_can_make_one_of_that_name", "PASSED"),
         ("test_control_that_fails[c]", "XFAIL"),
         ("test_control_that_passes[c]", "FAILED"),
+        ("test_control_that_fails_by_the_command_for_that[c]", "XFAIL"),
+        ("test_control_that_fails_by_another_command[c]", "FAILED"),
     ):
         assert outcome(printed, name) == ended, name
     for reason in (

@@ -25,7 +25,8 @@ def discard(rig, sector, sectors):
 
 
 @PASSDOWN
-@pytest.mark.c_fails("marks a region whose copy is in flight: the copy then overwrites what was written since")
+@pytest.mark.c_fails("marks a region whose copy is in flight: the copy then overwrites what was written since",
+                     command="iomodel verify")
 def test_late_copy_does_not_overwrite_a_write_after_a_discard(rig, features):
     clone = rig.create(features)
     rig.source.hold()
@@ -162,7 +163,7 @@ def test_long_discard_lets_interrupts_through(clone_module, tmp_path):
     assert 0 < int(longest) < 1_000_000
 
 
-@pytest.mark.c_fails("passes whole regions down only")
+@pytest.mark.c_fails("passes whole regions down only", command="cmp")
 def test_discard_of_a_part_of_a_hydrated_region_is_passed_down(rig):
     """And that of a part of one that is not hydrated is not."""
     rig.create("1 no_hydration")

@@ -145,7 +145,7 @@ def test_read_only_mode(rig, guest):
     assert rig.progress("--noflush").in_flight == 0
 
 
-@pytest.mark.c_fails("goes back to what the disk says, and what was written since is gone")
+@pytest.mark.c_fails("goes back to what the disk says, and what was written since is gone", command="iomodel verify")
 def test_read_only_mode_keeps_acknowledged_writes(rig, guest):
     in_read_only_mode(rig)
     rig.holds(rig.region, rig.region, 3)

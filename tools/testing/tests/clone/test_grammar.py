@@ -168,7 +168,7 @@ def test_accepts_a_read_only_device(clone_module, guest, dm, disks):
     assert guest.run(f"dd if=/dev/zero of={clone} bs=4k count=1 oflag=direct", check=False).returncode
 
 
-@pytest.mark.c_fails("formats the metadata, and is refused by device-mapper for the size after that")
+@pytest.mark.c_fails("formats the metadata, and is refused by device-mapper for the size after that", command="cmp")
 @pytest.mark.parametrize("small", ["source", "dest"])
 def test_refuses_small_devices_before_it_formats(clone_module, guest, dm, disks, small):
     roles(dm, *disks.ram(8, 3))

@@ -27,7 +27,7 @@ def test_what_is_hydrated_between_load_and_resume_stays(rig):
     rig.holds(9 * rig.region + 8, 16, 3)
 
 
-@pytest.mark.c_fails(FORGETS)
+@pytest.mark.c_fails(FORGETS, command="iomodel")
 def test_hydration_goes_on_over_a_reload(rig, guest):
     """Random I/O before the load, between load and resume, and after, while hydrating."""
     rig.source.slow_down(20)
