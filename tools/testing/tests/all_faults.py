@@ -47,9 +47,11 @@ def failures_on_host(sources, tests):
     ran = subprocess.run(
         ["cargo", "test", "--locked", "--manifest-path", sources / "tools/Cargo.toml", "--package", "pure",
          "--test", tests],
-        env=os.environ | {"CARGO_TARGET_DIR": str(places.TOP / "tools/target")},
+        # A folder of its own: what cargo has built of the checkout it takes for what it builds of a copy.
+        env=os.environ | {"CARGO_TARGET_DIR": str(sources / "build/host")},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )
+    print(ran.stdout)
     return re.findall(r"^test (\S+) \.\.\. FAILED$", ran.stdout, re.MULTILINE)
 
 
