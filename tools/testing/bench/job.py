@@ -18,5 +18,5 @@ def chosen(words):
     """The rows whose names have one of these words; all if there are none."""
     rows = [row for row in ROWS.values() if not words or any(word in row.name for word in words)]
     if not rows:
-        sys.exit(f"make bench: no row has a name with one of {words}; there are: {', '.join(ROWS)}")
+        sys.exit(f"no row has a name with one of {words}; there are: {', '.join(ROWS)}")
     return rows
