@@ -27,6 +27,13 @@ COMPLAINTS = re.compile(
     r"|ODEBUG:"
 )
 
+# What a kernel says if time passed and nothing went on, which may be the host's fault (pauses.py).
+STALLS = (
+    r"rcu.*detected stalls?\b|detected expedited stalls",
+    r"BUG: soft lockup",
+    r"INFO: task .* blocked for more than",
+)
+
 
 def complaints(log, expected=()):
     """The lines of a log that complain, without those that match one of the expected patterns."""

@@ -5,10 +5,13 @@ import re
 
 from . import disks, judge, places
 from .guest import Guest, GuestDied
+from .pauses import Pauses
 
 CLEANUP_SECONDS = 60
 ANSWER_SECONDS = 15
 LEAKS_SECONDS = 60
+# The host stood still for so long that a stall in the guest is no wonder: its kernel waits for 20 seconds.
+PAUSE_SECONDS = 10
 
 
 class KernelComplaint(Exception):
@@ -28,6 +31,7 @@ class Keeper:
 
     def __init__(self, say):
         self._say = say
+        self._pauses = Pauses()
         self._guest = None
         self._scratch = None
         self._begin = 0
@@ -50,6 +54,7 @@ class Keeper:
         self.logs.mkdir(parents=True, exist_ok=True)
         self._guest.transcript = open(self.logs / "commands.log", "w", encoding="utf-8")
         self._begin = self._guest.console_size()
+        self._pauses.take()
         return self._guest
 
     def take_back(self, name, expected, overrun, last):
@@ -68,7 +73,7 @@ class Keeper:
                 guest.dump_tasks()
             left = "" if overrun or not guest.alive else self._clean_up(name)
             log = guest.console(self._begin)
-            lines = judge.complaints(log, expected)
+            lines = judge.complaints(log, [*expected, *self._stalls(log)])
             missing = [pattern for pattern in expected if not re.search(pattern, log)]
             if lines:
                 raise KernelComplaint("the kernel complained:\n" + "\n".join(lines))
@@ -110,6 +115,15 @@ class Keeper:
             guest.close()
             raise
         return guest
+
+    def _stalls(self, log):
+        """Patterns of what the kernel may say because the host stood still during the test."""
+        pause = self._pauses.take()
+        if pause < PAUSE_SECONDS:
+            return ()
+        if lines := judge.complaints(log):
+            self._say(f"the host stood still for {pause:.0f} s: no stall counts in\n" + "\n".join(lines))
+        return judge.STALLS
 
     def _clean_up(self, name):
         """Takes down what the test left; returns what would not go. Then all its log lines are there."""

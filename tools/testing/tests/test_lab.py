@@ -15,6 +15,10 @@ HARNESS = pathlib.Path(__file__).resolve().parent.parent
 
 # In this order: each test after a harmful one shows that its guest is a fresh one, or clean.
 HARMFUL = '''
+import os
+import signal
+import subprocess
+
 import pytest
 
 def test_healthy(guest):
@@ -45,6 +49,21 @@ def test_hang_in_guest(guest):
 def test_hang_in_test(guest):
     while True:
         pass
+
+STALL = "echo 'rcu: INFO: rcu_preempt self-detected stall on CPU' > /dev/kmsg"
+
+def test_stall(guest):
+    guest.run(STALL)
+
+def test_stall_while_the_host_stands_still(guest):
+    subprocess.Popen(["sh", "-c", f"sleep 11; kill -CONT {os.getpid()}"])
+    os.kill(os.getpid(), signal.SIGSTOP)
+    guest.run(STALL)
+
+def test_more_than_a_stall_while_the_host_stands_still(guest):
+    subprocess.Popen(["sh", "-c", f"sleep 11; kill -CONT {os.getpid()}"])
+    os.kill(os.getpid(), signal.SIGSTOP)
+    guest.run(STALL + "; echo 'WARNING: beside it' > /dev/kmsg")
 
 def test_leaves_much(guest, dm, disks):
     ram = disks.ram(32)[0]
@@ -160,6 +179,9 @@ def test_harm_fails_the_test_that_did_it(tmp_path):
         ("test_panic", "FAILED"),
         ("test_hang_in_guest", "FAILED"),
         ("test_hang_in_test", "FAILED"),
+        ("test_stall", "FAILED"),
+        ("test_stall_while_the_host_stands_still", "PASSED"),
+        ("test_more_than_a_stall_while_the_host_stands_still", "FAILED"),
         ("test_leaves_much", "PASSED"),
         ("test_same_guest_but_clean", "PASSED"),
         ("test_leaves_a_volume_group", "PASSED"),
