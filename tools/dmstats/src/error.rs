@@ -120,12 +120,14 @@ fn memory_text(memory: &Option<Memory>, holders: &[Holder]) -> String {
     let used = memory.map_or_else(String::new, |memory| {
         format!(": {} of {} bytes were in use", memory.used, memory.limit)
     });
-    let most = holders.first().map_or_else(String::new, |holder| {
-        format!(
-            "; most of those that stay are of program {} on {} ({} bytes for {} region(s)): delete regions",
+    let most = match holders.first() {
+        None => ";".to_string(),
+        Some(holder) => format!(
+            "; most of those that stay are of program {} on {} ({} bytes for {} region(s)): delete regions, or",
             holder.program, holder.device, holder.bytes, holder.regions
-        )
-    });
-    let or = if holders.is_empty() { ";" } else { ", or" };
-    format!("The kernel's limit for statistics is reached{used}{most}{or} make fewer with more areas each")
+        ),
+    };
+    format!(
+        "The kernel's limit for statistics is reached{used}{most} make fewer with more areas each"
+    )
 }
