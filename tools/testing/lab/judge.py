@@ -3,6 +3,13 @@
 
 import re
 
+# What a kernel says if time passed and nothing went on, which may be the host's fault (pauses.py).
+STALLS = (
+    r"rcu.*detected stalls?\b|detected expedited stalls",
+    r"BUG: soft lockup",
+    r"INFO: task .* blocked for more than",
+)
+
 # One pattern a kind of complaint; the debug kernels' checkers are among them.
 COMPLAINTS = re.compile(
     r"WARNING:"
@@ -20,18 +27,11 @@ COMPLAINTS = re.compile(
     r"|inconsistent lock state|inconsistent \{"
     r"|turning off the locking correctness validator"
     r"|recursive lock detected in metadata"
-    r"|suspicious RCU|rcu.*detected stalls?\b|detected expedited stalls"
+    r"|suspicious RCU"
     r"|sleeping function called from invalid context|scheduling while atomic"
     r"|refcount_t: |list_(add|del) corruption"
-    r"|INFO: task .* blocked for more than"
     r"|ODEBUG:"
-)
-
-# What a kernel says if time passed and nothing went on, which may be the host's fault (pauses.py).
-STALLS = (
-    r"rcu.*detected stalls?\b|detected expedited stalls",
-    r"BUG: soft lockup",
-    r"INFO: task .* blocked for more than",
+    "|" + "|".join(STALLS)
 )
 
 

@@ -52,17 +52,19 @@ def test_hang_in_test(guest):
 
 STALL = "echo 'rcu: INFO: rcu_preempt self-detected stall on CPU' > /dev/kmsg"
 
+def stand_still():
+    subprocess.Popen(["sh", "-c", f"sleep 11; kill -CONT {os.getpid()}"])
+    os.kill(os.getpid(), signal.SIGSTOP)
+
 def test_stall(guest):
     guest.run(STALL)
 
 def test_stall_while_the_host_stands_still(guest):
-    subprocess.Popen(["sh", "-c", f"sleep 11; kill -CONT {os.getpid()}"])
-    os.kill(os.getpid(), signal.SIGSTOP)
+    stand_still()
     guest.run(STALL)
 
 def test_more_than_a_stall_while_the_host_stands_still(guest):
-    subprocess.Popen(["sh", "-c", f"sleep 11; kill -CONT {os.getpid()}"])
-    os.kill(os.getpid(), signal.SIGSTOP)
+    stand_still()
     guest.run(STALL + "; echo 'WARNING: beside it' > /dev/kmsg")
 
 def test_leaves_much(guest, dm, disks):
