@@ -250,7 +250,10 @@ ROWS = [
         },
         "fio, psync, over 128 MiB of a brd, with another as cache; neither cache writes back meanwhile. Each line"
         " follows the one before, on the same device. dm-writecache has no blocks of 512 B. The last line is written"
-        " where nothing was before; ``sequential_cutoff`` is ours.",
+        " where nothing was before; ``sequential_cutoff`` is ours. What goes through the log is copied first, then has"
+        " its checksum made, of what nobody can change any more. That copy is 1,620 instructions for 4 KiB, the"
+        " checksum 734, and all of the module's own 938 (338 in a write of 1 MiB): without these last there would be"
+        " 84,500 random writes in a second, and 758 of 1 MiB (make profile).",
         speed,
         page="dm-lc-rs",
     ),
@@ -278,7 +281,7 @@ ROWS = [
         {"a burst": at_least_of("writecache", 1.0), "when the cache is full": at_least_of("writecache", 1.2)},
         f"fio, psync, 4 KiB random writes over {MIBS} MiB of a null_blk that takes 8.065 ms for each I/O, one at a"
         f" time, with {SLOW_MIBS} MiB of brd as cache, and the defaults of both: 2,000 of them, 9,000, and another"
-        " 12,000.",
+        " 12,000. A burst waits for no disk: it is the random write from above.",
         slow_rate,
         page="dm-lc-rs",
     ),
