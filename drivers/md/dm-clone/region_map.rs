@@ -73,7 +73,9 @@ impl RegionMap {
     pub fn run(&self, regions: Range<u64>) -> (bool, u64) {
         let hydrated = self.is_hydrated(regions.start);
         let end = regions.end.min(self.regions);
-        let end = self.next(regions.start..end, !hydrated).unwrap_or(end);
+        // Of the first it is not asked again: it may have become hydrated since.
+        let others = regions.start.saturating_add(1)..end;
+        let end = self.next(others, !hydrated).unwrap_or(end);
         (hydrated, end.saturating_sub(regions.start))
     }
 

@@ -153,3 +153,28 @@ proptest! {
         prop_assert!(words == 0 || (words - 1) * size < regions.into());
     }
 }
+
+/// Readers take no lock: what they are told of regions that become hydrated meanwhile holds for one at least.
+#[test]
+fn a_run_is_never_empty_while_its_regions_become_hydrated() {
+    for _ in 0..200 {
+        let map = RegionMap::new(4096).unwrap();
+        let mut uncommitted = Uncommitted::new(map.regions()).unwrap();
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut region = 0;
+                while region < map.regions() {
+                    // It waits for the other to come by.
+                    while let (false, run) = map.run(region..region + 1) {
+                        assert_eq!(run, 1);
+                    }
+                    region += 1;
+                }
+            });
+            for region in 0..map.regions() {
+                uncommitted.mark(&map, region..region + 1, By::User);
+            }
+            reader.join().unwrap();
+        });
+    }
+}
