@@ -126,7 +126,7 @@ impl CopyJob for CopyRegions {
         if self.background {
             sweep::copied(&self.engine, self.regions, result);
         } else {
-            hydrate::copied(&self.engine, self.regions, result);
+            hydrate::copied_for_write(&self.engine, self.regions.start, result);
         }
     }
 }

@@ -149,15 +149,43 @@ fn defer(this: &Shared<Engine>, bio: OwnedBio<CloneTarget>) {
     Engine::kick_io(this);
 }
 
-/// A copy has ended.
-pub(crate) fn copied(this: &Shared<Engine>, regions: Range<u64>, result: Result<(), CopyError>) {
-    let status = result.map_or(Status::IOERR, |()| Status::OK);
-    land(this, regions.start, status, By::Copy);
+/// A copy that a write waits for has ended. If it has failed, so have the writes that need it: those
+/// that do not cover the region.
+pub(crate) fn copied_for_write(this: &Shared<Engine>, region: u64, result: Result<(), CopyError>) {
+    let geometry = this.metadata().geometry();
+    let needs = |bio: &OwnedBio<CloneTarget>| geometry.covered(bio.range()).is_empty();
+    land(this, region, status_of(result), By::Copy, needs);
+}
+
+/// A copy of the sweep has ended, of these regions and maybe more.
+pub(crate) fn copied_in_background(
+    this: &Shared<Engine>,
+    regions: Range<u64>,
+    result: Result<(), CopyError>,
+) {
+    land(this, regions.start, status_of(result), By::Copy, |_| false);
+}
+
+fn status_of(result: Result<(), CopyError>) -> Status {
+    result.map_or(Status::IOERR, |()| Status::OK)
+}
+
+/// A user's write that covers the regions from `first` on has ended. Any context.
+pub(crate) fn overwritten(this: &Shared<Engine>, first: u64, status: Status) {
+    land(this, first, status, By::User, |_| false);
 }
 
 /// What was on its way into the regions from `start` on has arrived there, or has failed. `by` says
-/// whose data it was. Any context.
-pub(crate) fn land(this: &Shared<Engine>, start: u64, status: Status, by: By) {
+/// whose data it was, `needs` which of the writes that wait fail as well then: what has failed may be
+/// in another region, or nothing that a write is in need of, so the others are tried by themselves.
+/// Any context.
+fn land(
+    this: &Shared<Engine>,
+    start: u64,
+    status: Status,
+    by: By,
+    needs: impl Fn(&OwnedBio<CloneTarget>) -> bool,
+) {
     let arrived = status == Status::OK;
     let mut flights = this.flights.lock();
     let Some(entry) = flights.table.remove(start) else {
@@ -192,10 +220,19 @@ pub(crate) fn land(this: &Shared<Engine>, start: u64, status: Status, by: By) {
     }
     drop(flights);
 
-    let waiting = entry.into_waiting();
+    let mut waiting = entry.into_waiting();
     if !arrived {
-        waiting.for_each(|bio| bio.end(status));
-    } else if !waiting.is_empty() {
+        let mut others = BioList::new();
+        while let Some(bio) = waiting.pop() {
+            if needs(&bio) {
+                bio.end(status);
+            } else {
+                others.push(bio);
+            }
+        }
+        waiting = others;
+    }
+    if !waiting.is_empty() {
         this.deferred.lock().writes.append(waiting);
         Engine::kick_io(this);
     }

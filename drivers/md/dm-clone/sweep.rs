@@ -334,7 +334,7 @@ pub(crate) fn copied(this: &Shared<Engine>, regions: Range<u64>, result: Result<
     if let Some((side, Verdict::Failed { again })) = failed {
         report(this, regions.start, side, again);
     }
-    hydrate::copied(this, regions, result);
+    hydrate::copied_in_background(this, regions, result);
     sweep(this);
 }
 

@@ -31,7 +31,6 @@ use crate::{
         Options,
         Refused, //
     },
-    uncommitted::By,
     users::Begun, //
 };
 use core::{
@@ -112,7 +111,7 @@ impl Target for CloneTarget {
         let options = Options::parse(args).map_err(refuse)?;
         warn_of_rest(args);
         check_roles(&devices)?;
-        check_sizes(&devices, &geometry)?;
+        check_sizes(&devices, &geometry, block_sectors)?;
 
         let table = ti.table();
         let metadata = registry::open(ti.global(), &devices, table.device_number(), geometry)
@@ -305,7 +304,7 @@ impl CloneTarget {
         };
         let engine = self.engine.share();
         let outcome = bio.outcome();
-        hydrate::land(&engine, first, outcome, By::User);
+        hydrate::overwritten(&engine, first, outcome);
         if !fua || outcome != Status::OK {
             return bio.done();
         }
@@ -337,7 +336,7 @@ impl CloneTarget {
         let end = self.engine.metadata().geometry().sectors(regions).end;
         if let Ok(sectors) = u32::try_from(end.saturating_sub(sector)) {
             if sectors < bio.sectors() && bio.accept_partial(sectors).is_err() {
-                hydrate::land(&self.engine.share(), first, Status::IOERR, By::User);
+                hydrate::overwritten(&self.engine.share(), first, Status::IOERR);
                 return bio.kill();
             }
         }
@@ -533,7 +532,19 @@ fn check_roles(devices: &Devices) -> Result<(), CtrError> {
 }
 
 /// Refuses devices that device-mapper would refuse later, when the metadata were formatted.
-fn check_sizes(devices: &Devices, geometry: &Geometry) -> Result<(), CtrError> {
+fn check_sizes(devices: &Devices, geometry: &Geometry, block_sectors: u32) -> Result<(), CtrError> {
+    if geometry.target_sectors() & (u64::from(block_sectors) - 1) != 0 {
+        dm::error!(
+            log::NAME,
+            "expected a length that is a multiple of {} sectors, a block of its devices, got {}",
+            block_sectors,
+            geometry.target_sectors()
+        );
+        return Err(CtrError::new(
+            EINVAL,
+            c"Length is no multiple of a block of the devices",
+        ));
+    }
     for (name, device) in [("source", &devices.source), ("destination", &devices.dest)] {
         if device.sectors() < geometry.target_sectors() {
             dm::error!(

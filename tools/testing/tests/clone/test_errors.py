@@ -72,6 +72,39 @@ def test_write_into_a_region_that_cannot_be_read(rig):
     rig.holds(2 * rig.region + 8, 8, 2)
 
 
+@OURS
+@pytest.mark.parametrize("what", ["whole", "beside"])
+def test_write_that_waits_for_a_copy_that_fails(rig, what):
+    """Many regions are copied together: what fails in one is nothing to the others, nor to who needs no copy."""
+    break_region(rig.source, rig.region)
+    clone = rig.create("1 no_hydration")
+    rig.source.hold()
+    clone.message("enable_hydration")
+    rig.wait(lambda now: now.in_flight > BAD + 4)
+    at, sectors = (BAD * rig.region, rig.region) if what == "whole" else ((BAD + 4) * rig.region + 8, 8)
+    writer = rig.write_behind(at, sectors, 2)
+    rig.source.release()
+    assert writer.wait() == 0
+    rig.holds(at, sectors, 2)
+
+
+@OURS
+def test_map_that_cannot_be_read_at_first(rig, guest):
+    """A failed start is no damage: the next one reads all anew."""
+    rig.create("1 no_hydration")
+    rig.write(BAD * rig.region, rig.region, 2)
+    rig.clone.remove()
+    guest.run("dmsetup create --notable clone && dmsetup load clone", stdin=rig.table("1 no_hydration"))
+    rig.metadata.break_all()
+    assert guest.run("dmsetup resume clone", check=False).returncode
+    rig.metadata.become()
+    guest.run("dmsetup resume clone && dmsetup mknodes clone")
+    status = guest.output("dmsetup status clone")
+    assert f" 1/{rig.regions} " in status
+    rig.holds(BAD * rig.region, rig.region, 2)
+    guest.run("dmsetup remove clone")
+
+
 def test_failed_overwrite_hydrates_nothing(rig):
     rig.create("1 no_hydration")
     rig.dest.break_writes()
