@@ -51,6 +51,7 @@ use crate::{
 };
 use core::ops::Range;
 use dm::{
+    noio::NoIo,
     once_flag::OnceFlag,
     prelude::*, //
 };
@@ -192,15 +193,23 @@ impl Metadata {
     /// Reads the map, the first time that it is called. Before that no region counts as hydrated.
     /// Sleeps.
     pub(crate) fn load(&self) -> Result<Loaded> {
+        // The device may be suspended, with a file system on it that memory would be taken from.
+        let _noio = NoIo::enter();
         let mut store = self.store.lock();
         if store.loaded {
             return Ok(Loaded::Before);
         }
-        let open = store.open.as_mut().ok_or(EIO)?;
+        let mut open = match store.open.take() {
+            Some(open) => open,
+            // What a call before has left of its own is not what is on disk.
+            None => disk::reopen(&store.device, &self.geometry)?,
+        };
+        self.uncommitted.lock().begin_load();
         open.load(|block, values| self.uncommitted.lock().load(&self.regions, block, values))
             .map_err(disk::report)
             .inspect_err(|_| error!("Failed to load on-disk region map"))?;
         let missing = open.missing();
+        store.open = Some(open);
         store.loaded = true;
         self.note_complete(&mut store);
         if missing == 0 || self.is_complete() {
@@ -351,6 +360,8 @@ impl Metadata {
     /// Throws the transaction under way away; what was committed before it stays. Returns the mode
     /// that this leaves.
     fn abort(&self, store: &mut OnDisk) -> Mode {
+        // Whoever would make room in memory may be waiting for this commit.
+        let _noio = NoIo::enter();
         store.open = disk::reopen(&store.device, &self.geometry).ok();
         match store.open {
             Some(_) => Mode::ReadOnly,

@@ -97,6 +97,11 @@ impl Uncommitted {
         )
     }
 
+    /// The map is going to be read; an earlier call that failed may have begun with it.
+    pub fn begin_load(&mut self) {
+        (self.hydrated, self.committed) = (0, 0);
+    }
+
     /// Takes over the values of a block that was read from disk, where they are committed already.
     pub fn load(&mut self, map: &RegionMap, block: usize, values: &[u8]) {
         let words = values.chunks_exact(WORD_SIZE).map(|bytes| {
