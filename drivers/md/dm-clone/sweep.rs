@@ -211,6 +211,10 @@ fn tell_of_failures(this: &Engine) {
     }
 }
 
+/// How many regions are gone through at a time in search of one to be copied: interrupts are off
+/// meanwhile.
+const LOOK_AT: u64 = 1 << 20;
+
 /// Puts the next regions to be copied in flight, if there are any and if more may be.
 /// Returns them, and how many sectors to copy at a time.
 fn put_next_in_flight(
@@ -219,39 +223,47 @@ fn put_next_in_flight(
 ) -> Option<(Range<u64>, u32)> {
     let map = this.metadata().regions();
     let limits = Limits::of(this);
+    let mut looked_at = 0;
 
-    let mut flights = this.flights.lock();
-    let flights = &mut *flights;
-    if flights.sweep.suspended || rests(this, flights) {
-        return None;
-    }
-    let room = limits.regions.saturating_sub(flights.table.regions());
-    let piece = flights.sweep.pace.piece();
-    let in_piece = u64::from(piece) >> this.metadata().geometry().region_sectors().trailing_zeros();
-    let most = limits.together.min(room).min(in_piece.max(1));
-    flights.sweep.waiting = true;
-    if room == 0 || flights.sweep.copies >= limits.copies {
-        return None;
-    }
-    let found = pick_failed(flights, map, this.now(), most).or_else(|| {
-        let from = flights.sweep.next;
-        let found = find_idle(flights, map, from..map.regions(), most)
-            .or_else(|| find_idle(flights, map, 0..from, most))?;
-        flights.sweep.next = found.end;
-        Some(found)
-    });
-    let Some(regions) = found else {
-        if let Some(due) = flights.failures.next_due() {
-            // Under the lock: a suspension that comes later cancels it.
-            Engine::set_retry_timer(this, due.saturating_sub(this.now()).max(1));
+    loop {
+        let mut flights = this.flights.lock();
+        let flights = &mut *flights;
+        if flights.sweep.suspended || rests(this, flights) {
+            return None;
         }
-        return None;
-    };
-    flights.sweep.waiting = false;
-    flights.sweep.copies += 1;
-    *entry = Entry::new(regions.clone());
-    flights.table.insert(entry);
-    Some((regions, piece))
+        let room = limits.regions.saturating_sub(flights.table.regions());
+        let piece = flights.sweep.pace.piece();
+        let in_piece =
+            u64::from(piece) >> this.metadata().geometry().region_sectors().trailing_zeros();
+        let most = limits.together.min(room).min(in_piece.max(1));
+        flights.sweep.waiting = true;
+        if room == 0 || flights.sweep.copies >= limits.copies {
+            return None;
+        }
+        let found = pick_failed(flights, map, this.now(), most).or_else(|| {
+            let from = Some(flights.sweep.next).filter(|&next| next < map.regions());
+            let from = from.unwrap_or(0);
+            let to = from.saturating_add(LOOK_AT).min(map.regions());
+            let found = find_idle(flights, map, from..to, most);
+            flights.sweep.next = found.as_ref().map_or(to, |found| found.end);
+            looked_at += to - from;
+            found
+        });
+        if let Some(regions) = found {
+            flights.sweep.waiting = false;
+            flights.sweep.copies += 1;
+            *entry = Entry::new(regions.clone());
+            flights.table.insert(entry);
+            return Some((regions, piece));
+        }
+        if looked_at >= map.regions() {
+            if let Some(due) = flights.failures.next_due() {
+                // Under the lock: a suspension that comes later cancels it.
+                Engine::set_retry_timer(this, due.saturating_sub(this.now()).max(1));
+            }
+            return None;
+        }
+    }
 }
 
 /// A piece of a copy of the sweep has ended.
