@@ -278,15 +278,15 @@ pub(crate) fn refuse(cache: &Cache, mut bio: OwnedBio<LcTarget>) {
 
 /// Goes on with what waited for a flush.
 pub(crate) fn flushed(this: &Shared<Cache>, bio: OwnedBio<LcTarget>, result: Result) {
-    // What is in the log is durable there when it is bypassed.
-    let is_in_log = bio.op() == Op::Write;
+    // What is in the log is durable there when it is bypassed. A flush is an empty write.
+    let is_in_log = bio.op() == Op::Write && !bio.is_flush();
     let result = match result {
         Err(_) if this.is_bypassed() && is_in_log => Ok(()),
         result => result,
     };
     if result.is_err() && this.is_bypassed() {
         bio.submit(&this.backing, 0);
-    } else if bio.op() == Op::Write && result.is_ok() && this.is_in(Mode::Writethrough) {
+    } else if is_in_log && result.is_ok() && this.is_in(Mode::Writethrough) {
         submit_around(this, bio, true);
     } else {
         bio.end(result);

@@ -95,6 +95,23 @@ def test_flush_in_bypass_reaches_the_backing_device(lc_module, guest, dm, disks)
     assert " bypass " in guest.output(f"dmsetup status {device}")
 
 
+def test_flush_that_meets_the_failure_reaches_the_backing_device(lc_module, guest, dm, disks):
+    """It wanted to write a copy of what was read first, with which the cache fails; what went around is flushed."""
+    backing = disks.null("backing", 48, cache_size=16)
+    (disk,) = disks.ram(48)
+    cache = dm.create("cache", f"0 98304 linear {disk} 0")
+    words = "8 mode writearound bypass_on_error 1 read_cache_threshold 127 flush_current_buffer_interval 0"
+    device = dm.create("lc", f"0 98304 lc {backing} {cache} {words}")
+    guest.run(f"dd if={device} of=/dev/null bs=4k skip=100 count=1 iflag=direct status=none")
+    guest.run(f"until [ $(dmsetup status {device} | cut -d' ' -f16) = 1 ]; do sleep 0.05; done")
+    guest.run(f"dd if=/dev/zero of={device} bs=4k count=1 oflag=direct conv=notrunc status=none")
+    cache.reload(f"0 98304 {BROKEN.replace('DISK', disk)}")
+    before = int(guest.output(f"cat /sys/block/{backing[5:]}/stat").split()[15])
+    guest.run(f"xfs_io -c fsync {device}")
+    assert int(guest.output(f"cat /sys/block/{backing[5:]}/stat").split()[15]) > before
+    assert " bypass " in guest.output(f"dmsetup status {device}")
+
+
 def test_what_is_dirty_is_neither_changed_nor_overtaken(cache):
     """And comes back with the cache device, however much was written beside it."""
     fill(cache)
