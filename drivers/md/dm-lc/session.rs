@@ -195,7 +195,13 @@ impl Cache {
         let Writer {
             superblock, block, ..
         } = writer;
-        superblock.durable_id = this.durable_id.load(Relaxed);
+    /// From which record on the log need not be durable. What is before the tail is needed no more: in an
+    /// ordered log that may have passed records that were never flushed.
+    fn durable_id_for(&self, superblock: &Superblock) -> u64 {
+        self.durable_id.load(Relaxed).max(superblock.tail.id)
+    }
+
+        superblock.durable_id = this.durable_id_for(superblock);
         superblock.clean = clean;
         this.disk
             .write_superblock(superblock, block)
@@ -208,7 +214,7 @@ impl Cache {
         if this.failed.is_set() || !writer.loaded {
             return Err(EIO);
         }
-        if writer.superblock.durable_id == this.durable_id.load(Relaxed) {
+        if writer.superblock.durable_id == this.durable_id_for(&writer.superblock) {
             return Ok(());
         }
         Self::write_superblock(this, &mut writer, false)
