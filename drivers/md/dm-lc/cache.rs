@@ -242,6 +242,9 @@ pub(crate) struct Cache {
     pub(crate) index_full: Atomic<u32>,
     /// The backing device has failed, and the retry timer runs.
     pub(crate) paused: Atomic<u32>,
+    /// The log was read, and a session begun. Nothing may be written before. Set with the lock of the
+    /// writer.
+    pub(crate) loaded: OnceFlag,
     /// Counts the batches of the writeback: odd while one is under way.
     batches: Atomic<u64>,
     /// The batch that may be writing what was discarded meanwhile.
@@ -404,6 +407,7 @@ impl Cache {
             backing_written: Atomic::new(0),
             index_full: Atomic::new(0),
             paused: Atomic::new(0),
+            loaded: OnceFlag::new(),
             batches: Atomic::new(0),
             discarded_in: Atomic::new(0),
             read_settings: Atomic::new(read_settings.0),

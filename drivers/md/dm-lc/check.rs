@@ -20,12 +20,13 @@ use kernel::prelude::*;
 
 /// Goes through the log. `EINTR`: a signal came. Sleeps.
 pub(crate) fn check(this: &Shared<Cache>) -> Result<Checked> {
-    let writer = this.writer.lock();
-    if !writer.loaded {
+    if !this.loaded.is_set() {
         return Err(EAGAIN);
     }
     let bytes = 2 * (RECORD_SECTORS as usize) << SECTOR_SHIFT;
+    // Before the lock, which whoever makes room for the memory may wait for.
     let mut window = zeroed(bytes)?;
+    let writer = this.writer.lock();
     let device = this.disk.device.number();
     let found = recovery::check(
         &mut Interruptible(this),

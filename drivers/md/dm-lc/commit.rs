@@ -221,7 +221,10 @@ pub(crate) fn serve(this: &Shared<Cache>, close: bool) {
     }
 }
 
-/// Makes everything durable that was appended to the log. Sleeps.
+/// Makes everything durable that was appended to the log. Sleeps. `EAGAIN`: the log was not read.
+    if !this.loaded.is_set() {
+        return Err(EAGAIN);
+    }
 pub(crate) fn commit(this: &Shared<Cache>) -> Result {
     let mut committer = this.committer.lock();
     committer.write_all(this)?;

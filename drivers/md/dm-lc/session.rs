@@ -22,7 +22,10 @@ use crate::{
     writeback::Writer,
     NAME, //
 };
-use dm::prelude::*;
+use dm::{
+    noio::NoIo,
+    prelude::*, //
+};
 use kernel::{
     prelude::*,
     sync::atomic::{
@@ -34,18 +37,17 @@ use kernel::{
 impl Cache {
     /// Reads the log, if that was not done before, and begins a session. Sleeps.
     pub(crate) fn load(&self) -> Result {
+        // The device is suspended, maybe with a file system on it that memory would be taken from.
+        let _noio = NoIo::enter();
         let mut writer = self.writer.lock();
-        if self.failed.is_set() {
+        if self.failed.is_set() && self.loaded.is_set() {
             // The device can be resumed, so that it can be read from and removed.
             return Ok(());
         }
         let Writer {
-            superblock,
-            block,
-            loaded,
-            ..
+            superblock, block, ..
         } = &mut *writer;
-        if !*loaded {
+        if !self.loaded.is_set() {
             let due = self.recover(superblock)?;
             // What was found may not be durable, though it is used from now on.
             self.disk.device.flush()?;
@@ -68,7 +70,7 @@ impl Cache {
         superblock.clean = false;
         self.disk.write_superblock(superblock, block)?;
         self.ordered.store(superblock.ordered.into(), Relaxed);
-        *loaded = true;
+        self.loaded.set();
         Ok(())
     }
 
@@ -151,6 +153,9 @@ impl Cache {
     /// is in it was not written for that. Under the lock of `setting`; sleeps.
     pub(crate) fn order(this: &Shared<Self>, wanted: bool) -> Result {
         let mut writer = this.writer.lock();
+        if !this.loaded.is_set() {
+            return Err(EAGAIN);
+        }
         if writer.superblock.ordered == wanted || this.failed.is_set() {
             return Ok(());
         }
@@ -177,7 +182,7 @@ impl Cache {
     pub(crate) fn suspend(this: &Shared<Self>) {
         this.suspended.store(1, Release);
         Self::quiesce(this);
-        if !this.failed.is_set() && this.writer.lock().loaded {
+        if !this.failed.is_set() && this.loaded.is_set() {
             // What this cannot make durable stays undone, as after a crash; it has been reported.
             let _ = Self::shut_down(this);
         }
@@ -190,17 +195,17 @@ impl Cache {
         Self::write_superblock(this, &mut this.writer.lock(), true)
     }
 
-    /// Writes the superblock as things are. Sleeps.
-    fn write_superblock(this: &Shared<Self>, writer: &mut Writer, clean: bool) -> Result {
-        let Writer {
-            superblock, block, ..
-        } = writer;
     /// From which record on the log need not be durable. What is before the tail is needed no more: in an
     /// ordered log that may have passed records that were never flushed.
     fn durable_id_for(&self, superblock: &Superblock) -> u64 {
         self.durable_id.load(Relaxed).max(superblock.tail.id)
     }
 
+    /// Writes the superblock as things are. Sleeps.
+    fn write_superblock(this: &Shared<Self>, writer: &mut Writer, clean: bool) -> Result {
+        let Writer {
+            superblock, block, ..
+        } = writer;
         superblock.durable_id = this.durable_id_for(superblock);
         superblock.clean = clean;
         this.disk
@@ -211,7 +216,7 @@ impl Cache {
     /// Writes the superblock unless it is on the device as it would be. Sleeps.
     pub(crate) fn commit_superblock(this: &Shared<Self>) -> Result {
         let mut writer = this.writer.lock();
-        if this.failed.is_set() || !writer.loaded {
+        if this.failed.is_set() || !this.loaded.is_set() {
             return Err(EIO);
         }
         if writer.superblock.durable_id == this.durable_id_for(&writer.superblock) {

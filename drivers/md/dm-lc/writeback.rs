@@ -69,8 +69,6 @@ pub(crate) struct Writer {
     pub(crate) superblock: Superblock,
     /// Memory for writing it.
     pub(crate) block: KVec<u8>,
-    /// Whether the log was read, and a session begun.
-    pub(crate) loaded: bool,
     batch: Batch,
     /// The window, and behind it what goes along.
     memory: KVVec<u8>,
@@ -91,7 +89,6 @@ impl Writer {
         Ok(Writer {
             superblock,
             block: KVec::from_elem(0, SUPERBLOCK_BYTES, GFP_KERNEL)?,
-            loaded: false,
             batch: Batch::new()?,
             memory: zeroed(MEMORY)?,
             staging: zeroed(MEMORY)?,
@@ -152,7 +149,7 @@ pub(crate) fn run(this: &Shared<Cache>) {
     this.tell_of_damage();
     let mut writer = this.writer.lock();
     crate::write::end_overlaps(this);
-    while writer.loaded && is_wanted(this, &mut writer.busy) {
+    while this.loaded.is_set() && is_wanted(this, &mut writer.busy) {
         if !one_batch(this, &mut writer) {
             return;
         }
@@ -164,7 +161,7 @@ pub(crate) fn run(this: &Shared<Cache>) {
 pub(crate) fn run_once(this: &Shared<Cache>) {
     let mut writer = this.writer.lock();
     let is_idle = this.is_suspended() || this.has_failed() || this.paused.load(Relaxed) != 0;
-    if writer.loaded && !is_idle && this.head.lock().log.used() != 0 {
+    if this.loaded.is_set() && !is_idle && this.head.lock().log.used() != 0 {
         let _ = one_batch(this, &mut writer);
     }
 }
@@ -406,8 +403,12 @@ impl Store for Devices<'_> {
     }
 }
 
-/// Writes back all that was appended until now, and waits for it. Sleeps; a signal ends it.
+/// Writes back all that was appended until now, and waits for it. Sleeps; a signal ends it. `EAGAIN`: the
+/// log was not read.
 pub(crate) fn flush(this: &Shared<Cache>) -> Result {
+    if !this.loaded.is_set() {
+        return Err(EAGAIN);
+    }
     let errors = this.totals.backing_errors.load(Relaxed);
     if !this.is_suspended() {
         // What is in memory is in the log then when the first batch is collected, and what went around

@@ -5,6 +5,8 @@ import os
 
 import pytest
 
+from tests.lc.breakable import become, fill, read
+
 CUTS = int(os.environ.get("DM_CUTS") or 3)
 MIB = 2048  # sectors
 AREA = 24 * MIB
@@ -275,3 +277,34 @@ def test_load_writes_nothing(rig):
     """A table that is loaded and never used leaves the cache device as it was."""
     rig.guest.run("dmsetup create lc --notable && dmsetup load lc", stdin=rig.table())
     rig.guest.run(f"dmsetup remove lc && cmp -n 8192 {rig.cache} /dev/zero")
+
+
+def test_superblock_of_an_ordered_log_that_nobody_flushed(rig):
+    """The tail has passed records that were never durable: nothing of them is needed."""
+    rig.create("4 prefix_consistent 1 force_migrate 1")
+    rig.guest.run("dd if=/dev/urandom of=/tmp/data bs=4k count=8 status=none")
+    rig.guest.run(f"dd if=/tmp/data of={rig.device} bs=4k oflag=direct conv=notrunc status=none")
+    rig.wait_for("log_used", "$0 == 0")
+    rig.device.message("commit_super_block")
+    rig.device.message("prefix_consistent", 0)
+    image = Image(rig)
+    image.crash()
+    image.open()
+    holds(rig)
+
+
+def test_log_that_cannot_be_read_at_first(parts):
+    """A device whose start failed takes no message that needs the log, and can be started later."""
+    guest, device = parts.guest, parts.device
+    fill(parts)
+    device.remove()
+    guest.run("dmsetup create --notable lc && dmsetup load lc", stdin=parts.table())
+    become(parts.cache, f"0 {parts.sectors} error")
+    assert guest.run("dmsetup resume lc", check=False).returncode
+    for message in ("flush_current_buffer", "flush", "commit_super_block", "check", "prefix_consistent 1"):
+        assert guest.run(f"timeout 20 dmsetup message lc 0 {message}", check=False).returncode == 1, message
+    become(parts.cache, f"0 {parts.sectors} linear DISK 0")
+    guest.run("dmsetup resume lc && dmsetup mknodes lc")
+    for block in range(8):
+        read(parts, block)
+    guest.run("dmsetup remove lc")
