@@ -29,7 +29,7 @@ use kernel::{
     }, //
 };
 
-/// How often a write or flush of the cache device is tried.
+/// How often a write to the cache device is tried.
 pub(crate) const TRIES: u32 = 3;
 
 /// What writes the log.
@@ -150,8 +150,9 @@ impl Committer {
                 cache.totals.backing_errors.fetch_add(1, Relaxed);
             })?;
         }
-        again(|| cache.disk.device.flush())
-            .inspect_err(|_| Cache::fail(cache, "it cannot be flushed"))?;
+        // Once: what a device has lost may be said at the first flush only.
+        let flushed = cache.disk.device.flush();
+        flushed.inspect_err(|_| Cache::fail(cache, "it cannot be flushed"))?;
         cache.totals.log_flushes.fetch_add(1, Relaxed);
         cache.durable_id.store(self.due.id, Relaxed);
         cache.durable.store(self.due.position, Relaxed);
