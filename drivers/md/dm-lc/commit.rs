@@ -194,20 +194,17 @@ fn take_ready(cache: &Cache, ready: &mut [Option<Closed>; BUFFERS], target: u64)
 
 /// Serves the flushes that wait, and writes the buffers that are closed; with `close` the open one
 /// as well. Then makes room for what comes next. Sleeps.
+///
+/// What comes meanwhile has the log item run again: others, who need room, or wait for the committer, are
+/// not kept from it by those who flush all the time.
 pub(crate) fn serve(this: &Shared<Cache>, close: bool) {
     let mut committer = this.committer.lock();
     if close {
         // A failure has been reported.
         let _ = committer.write_all(this);
     }
-    loop {
-        let flushes = this.head.lock().flushes.take_all();
-        if flushes.is_empty() {
-            match committer.write_ready(this, 0) {
-                Ok(0) | Err(_) => break,
-                Ok(_) => continue,
-            }
-        }
+    let flushes = this.head.lock().flushes.take_all();
+    if !flushes.is_empty() {
         let result = committer
             .write_all(this)
             .and_then(|()| committer.flush(this));
@@ -215,6 +212,7 @@ pub(crate) fn serve(this: &Shared<Cache>, close: bool) {
             crate::write::flushed(this, bio, result);
         }
     }
+    while matches!(committer.write_ready(this, 0), Ok(count) if count != 0) {}
     crate::room::make(this);
     drop(committer);
     if crate::writeback::is_above_watermark(this) {
@@ -223,10 +221,10 @@ pub(crate) fn serve(this: &Shared<Cache>, close: bool) {
 }
 
 /// Makes everything durable that was appended to the log. Sleeps. `EAGAIN`: the log was not read.
+pub(crate) fn commit(this: &Shared<Cache>) -> Result {
     if !this.loaded.is_set() {
         return Err(EAGAIN);
     }
-pub(crate) fn commit(this: &Shared<Cache>) -> Result {
     let mut committer = this.committer.lock();
     committer.write_all(this)?;
     committer.flush(this)
