@@ -423,9 +423,10 @@ pub fn write_back<S: Store>(
         sectors_written = store.write(batch, memory).map_err(Error::Backing)?;
         store.flush_backing().map_err(Error::Backing)?;
     }
-    if !superblock.ordered {
-        // Whatever was not live, or not needed, was superseded by now.
-        store.commit_log(store.end()).map_err(Error::Cache)?;
+    if !superblock.ordered || lost != superblock.lost {
+        // Whatever was not live, or not needed, or is lost no more, was superseded by now. This flushes both
+        // devices; should the cache device fail with it, that has been said.
+        store.commit_log(store.end()).map_err(Error::Backing)?;
     }
     store.write_tail(next, lost).map_err(Error::Cache)?;
     for (part, position) in &batch.damaged {
