@@ -378,8 +378,9 @@ pub(crate) fn admit(this: &Shared<Cache>) {
     head.waiting = left;
     drop(head);
     if more {
-        // It is the writeback that makes room.
+        // It is the writeback that makes room, and the log item that gives it up.
         Cache::kick_writeback(this);
+        Cache::kick_log(this.clone());
     }
 }
 
