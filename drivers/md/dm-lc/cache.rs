@@ -534,6 +534,11 @@ impl Cache {
             this.event();
         }
         Self::start_clock(this);
+        if before.get(Knob::FlushCurrentBufferInterval)
+            != settings.get(Knob::FlushCurrentBufferInterval)
+        {
+            Self::restart_log_timer(this);
+        }
         Self::restart_ageing(this);
         Self::kick_writeback(this);
     }

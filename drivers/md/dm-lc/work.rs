@@ -145,6 +145,15 @@ impl Cache {
         }
     }
 
+    /// The same, when settings have changed, for a buffer that may be open. Any context.
+    pub(crate) fn restart_log_timer(this: &Shared<Self>) {
+        let seconds = this.settings().get(Knob::FlushCurrentBufferInterval);
+        if seconds != 0 {
+            let delay = msecs_to_jiffies(seconds.saturating_mul(1000));
+            this.queue.reschedule::<_, LOG_TIMER>(this, delay);
+        }
+    }
+
     /// Has the flushes that wait served, at once or when others may have joined them. Any context.
     pub(crate) fn start_barrier(this: Shared<Self>) {
         match this.settings().get(Knob::BarrierDeadlineMs) {

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """What a flush writes, and for whom."""
 
+import pytest
+
 from tests.lc.rig import Status
 
 
@@ -87,8 +89,11 @@ def test_fua_write_is_in_the_log_when_it_ends(rig):
     assert after["user_sectors"] == before["user_sectors"] + 8
 
 
-def test_what_nobody_flushes_is_written_before_long(rig):
-    rig.create()
+@pytest.mark.parametrize("interval", [0, 3600])
+def test_what_nobody_flushes_is_written_before_long(rig, interval):
+    """Also if it was to be later, or never, when it came."""
+    rig.create(f"2 flush_current_buffer_interval {interval}")
     rig.guest.run(f"dd if=/dev/urandom of={rig.device} bs=4k count=1 oflag=direct conv=notrunc status=none")
+    rig.device.message("flush_current_buffer_interval", 1)
     rig.guest.run(f"until [ $(dmsetup status {rig.device} | grep -o 'user_sectors [0-9]*' | cut -d' ' -f2) = 8 ];"
                   " do sleep 0.05; done")
