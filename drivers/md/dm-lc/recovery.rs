@@ -137,7 +137,9 @@ pub fn walk<R: Read>(
         let Some(record) = Record::parse(bytes, &due, superblock) else {
             break;
         };
-        if record.epoch < epoch {
+        // The log does not run into its own tail.
+        let most = superblock.tail.position + superblock.space.sectors();
+        if record.epoch < epoch || record.end() > most {
             break;
         }
         if due.id >= durable_id && !record.is_whole() {
