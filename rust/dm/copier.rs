@@ -335,9 +335,10 @@ unsafe extern "C" fn ended<T: CopyJob>(bio: *mut bindings::bio) {
     let idle = !core::mem::replace(&mut lanes.working, true);
     drop(lanes);
     if idle {
-        // Not queued: `working` says so, under the lock.
-        let queue = core.queue.clone();
-        let _ = queue.enqueue::<_, 0>(core);
+        // Not queued: `working` says so, under the lock. The core keeps the queue: it may be dropped here,
+        // where the queue, whose end sleeps, may not.
+        let keeper = core.clone();
+        let _ = keeper.queue.enqueue::<_, 0>(core);
     }
 }
 
