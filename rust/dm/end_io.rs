@@ -23,6 +23,7 @@ use crate::{
     },
     bio::{
         Bio,
+        Op,
         Status, //
     },
     block_device::SECTOR_SHIFT,
@@ -120,13 +121,14 @@ impl<'a, T: Target> EndBio<'a, T> {
     }
 
     /// The [checksum](crate::crc::crc32c) of `sectors` sectors of its data, from `skip` sectors after
-    /// the start on. Fails with `EINVAL` unless the data was [kept](crate::map::MapBio::keep_data)
-    /// in `map`, and has so much.
+    /// the start on. Fails with `EINVAL` unless the bio has data that was
+    /// [kept](crate::map::MapBio::keep_data) in `map`, so much of it.
     pub fn crc32c(&self, skip: u32, sectors: u32) -> Result<u32> {
         // SAFETY: By the type invariants, the slot is initialised.
         let mut began = unsafe { (*self.slot).began }.ok_or(EINVAL)?;
         let end = skip.checked_add(sectors).ok_or(EINVAL)?;
-        if end > began.bi_size >> SECTOR_SHIFT {
+        // A discard has sectors, and no pages.
+        if !matches!(self.op(), Op::Read | Op::Write) || end > began.bi_size >> SECTOR_SHIFT {
             return Err(EINVAL);
         }
         let (skip, bytes) = (skip << SECTOR_SHIFT, sectors << SECTOR_SHIFT);

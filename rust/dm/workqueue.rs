@@ -72,7 +72,8 @@ impl OwnedQueue {
     /// already. Any context.
     pub fn reschedule<T, const ID: u64>(&self, item: &Shared<T>, delay: Jiffies)
     where
-        T: WorkItem<ID, Pointer = Shared<T>> + HasDelayedWork<T, ID>,
+        T: WorkItem<ID, Pointer = Shared<T>> + HasDelayedWork<T, ID> + 'static,
+        Shared<T>: Send,
     {
         let value = item.clone().into_raw();
         // SAFETY: The count that `into_raw` keeps makes the pointer valid.
