@@ -152,6 +152,13 @@ impl Bdev {
         unsafe { helpers::bdev_is_zoned(self.as_ptr()) }
     }
 
+    /// Whether it is, or is on, a disk that the NVMe driver reaches by several paths, or by one of which there
+    /// may be more. If a path fails, that driver submits bios to it again by itself.
+    pub fn is_nvme_multipath(&self) -> bool {
+        // SAFETY: By the type invariants, the device is open.
+        unsafe { helpers::bdev_is_nvme_multipath(self.as_ptr()) }
+    }
+
     /// Whether the device's driver is handed requests, not bios.
     pub fn is_request_based(&self) -> bool {
         // SAFETY: By the type invariants, the device is valid, and with it its queue.

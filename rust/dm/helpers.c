@@ -240,6 +240,14 @@ HELPER bool rust_dm_helper_bdev_is_zoned(struct block_device *bdev)
 	return bdev_is_zoned(bdev);
 }
 
+HELPER bool rust_dm_helper_bdev_is_nvme_multipath(struct block_device *bdev)
+{
+	const struct gendisk *disk = bdev->bd_disk;
+
+	/* Of the NVMe driver's disks only these take bios. */
+	return disk->fops->submit_bio && !strncmp(disk->disk_name, "nvme", 4);
+}
+
 HELPER bool rust_dm_helper_bdev_is_partition(struct block_device *bdev)
 {
 	return bdev_is_partition(bdev);

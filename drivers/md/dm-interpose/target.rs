@@ -86,6 +86,13 @@ impl Target for InterposeTarget {
         if device.is_zoned() {
             return Err(CtrError::new(EINVAL, c"Zoned devices are not supported"));
         }
+        // What the top has sent comes a second time when a path fails, and would be led to the top.
+        if device.is_nvme_multipath() {
+            return Err(CtrError::new(
+                EINVAL,
+                c"NVMe multipath devices are not supported",
+            ));
+        }
         if device.sectors() != ti.sectors() {
             dm::error!(
                 NAME,

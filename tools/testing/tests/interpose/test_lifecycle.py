@@ -3,7 +3,8 @@
 
 import pytest
 
-from lab import patience
+from lab import modules, patience
+from lab.guest import Guest
 from tests.scripts import run_script
 
 SIZE = 32
@@ -134,6 +135,20 @@ def test_module_goes_right_after_a_detach(interpose, disks, guest):
         run_script(guest, "interpose/leave_at_once.py", "top", "low", "dm_interpose_rs")
         assert reader.wait() == 0
         guest.run("/lab/load /lab/dm_interpose_rs.ko")
+
+
+def test_nvme_multipath_is_refused():
+    """Such a disk's driver submits bios again when a path fails."""
+    guest = Guest(cmdline="nvme_core.multipath_always_on=1")
+    try:
+        guest.boot()
+        modules.load(guest, "dm_interpose_rs")
+        (disk, *_) = guest.output("cd /sys/block; ls -d nvme?n1").split()
+        table = f"0 $(blockdev --getsz /dev/{disk}) interpose /dev/{disk}"
+        assert guest.run(f'dmsetup create low --table "{table}"', check=False).returncode
+        assert guest.wait_for_console("NVMe multipath devices are not supported", 0, 10)
+    finally:
+        guest.close()
 
 
 def test_disk_is_pulled_out_of_a_file_system_in_use(interpose, guest, nvme):
