@@ -30,7 +30,8 @@ FAULTS = {
     ),
     "sizes are checked after the metadata are formatted": Fault(
         "drivers/md/dm-clone/target.rs",
-        [("        check_sizes(&devices, &geometry)?;\n", "        let late = check_sizes(&devices, &geometry);\n"),
+        [("        check_sizes(&devices, &geometry, block_sectors)?;\n",
+          "        let late = check_sizes(&devices, &geometry, block_sectors);\n"),
          ("        ti.set_flushes(1);\n", "        late?;\n        ti.set_flushes(1);\n")],
         "test_grammar.py::test_refuses_small_devices_before_it_formats",
     ),
@@ -178,6 +179,16 @@ FAULTS = {
         [("StatusKind::Ima => self.write_measurement(out),",
           "StatusKind::Ima => self.write_measurement(out).and(Err(fmt::Error)),")],
         "test_status.py::test_ima_measures_the_line",
+    ),
+    "a copy that fails fails all that wait": Fault(
+        "drivers/md/dm-clone/hydrate.rs",
+        [("if needs(&bio) {", "if needs(&bio) || true {")],
+        "test_errors.py::test_write_that_waits_for_a_copy_that_fails",
+    ),
+    "of a run the first region is looked at twice": Fault(
+        "drivers/md/dm-clone/region_map.rs",
+        [("regions.start.saturating_add(1)..end", "regions.start..end")],
+        "region_map",
     ),
     "an impossible space map is believed": Fault(
         "drivers/md/dm-clone/disk.rs",

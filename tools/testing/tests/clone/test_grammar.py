@@ -182,6 +182,15 @@ def test_refuses_small_devices_before_it_formats(clone_module, guest, dm, disks,
     assert one.log[0].endswith(f": expected at least {LENGTH} sectors, has {LENGTH - 8}")
 
 
+@pytest.mark.c_fails("formats the metadata, and is refused by device-mapper for the length after that", command="cmp")
+def test_refuses_part_of_a_block_before_it_formats(clone_module, guest, dm, disks):
+    roles(dm, *disks.ram(8, 3))
+    large = disks.null("large", 8, blocksize=4096)
+    one = try_tables(guest, [(LENGTH - 4, f"{DEVICES} 8".replace("/dev/mapper/dest", large))])[0]
+    assert_unused(guest)
+    assert one.reason == "Length is no multiple of a block of the devices (-EINVAL)"
+
+
 @pytest.mark.c_fails("lets one device have two roles, and destroys what is on it")
 @pytest.mark.parametrize("one, other", [("metadata", "dest"), ("metadata", "source"), ("dest", "source")])
 def test_refuses_a_device_in_two_roles(clone_module, guest, dm, disks, one, other):

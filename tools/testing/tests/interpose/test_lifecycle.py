@@ -137,13 +137,29 @@ def test_module_goes_right_after_a_detach(interpose, disks, guest):
         guest.run("/lab/load /lab/dm_interpose_rs.ko")
 
 
+class WithMultipath(Guest):
+    """It has one disk more, of a subsystem that may have several controllers: the driver counts on more paths."""
+
+    def qemu_command(self):
+        file = self.folder / "multipath.disk"
+        with open(file, "wb") as disk:
+            disk.truncate(8 << 20)
+        return [
+            *super().qemu_command(),
+            "-drive", f"if=none,id=multipath,format=raw,file={file}",
+            "-device", "nvme-subsys,id=several",
+            "-device", "nvme,serial=multipath,subsys=several",
+            "-device", "nvme-ns,drive=multipath",
+        ]
+
+
 def test_nvme_multipath_is_refused():
     """Such a disk's driver submits bios again when a path fails."""
-    guest = Guest(cmdline="nvme_core.multipath_always_on=1")
+    guest = WithMultipath()
     try:
         guest.boot()
         modules.load(guest, "dm_interpose_rs")
-        (disk, *_) = guest.output("cd /sys/block; ls -d nvme?n1").split()
+        disk = guest.output("ls /sys/block | sed -n 's/^\\(nvme[0-9]*\\)c[0-9]*\\(n[0-9]*\\)$/\\1\\2/p'").strip()
         table = f"0 $(blockdev --getsz /dev/{disk}) interpose /dev/{disk}"
         assert guest.run(f'dmsetup create low --table "{table}"', check=False).returncode
         assert guest.wait_for_console("NVMe multipath devices are not supported", 0, 10)

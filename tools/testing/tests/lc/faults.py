@@ -37,6 +37,21 @@ FAULTS = {
         [("if !extent.promoted {", "if extent.is_written() {")],
         "test_bypass.py::test_discard_that_is_not_durable_forbids_it",
     ),
+    "a flush is taken for a write when the cache is bypassed": Fault(
+        "drivers/md/dm-lc/write.rs",
+        [("bio.op() == Op::Write && !bio.is_flush();", "bio.op() == Op::Write;")],
+        "test_bypass.py::test_flush_that_meets_the_failure_reaches_the_backing_device",
+    ),
+    "a superblock says that less is durable than is before its tail": Fault(
+        "drivers/md/dm-lc/session.rs",
+        [("self.durable_id.load(Relaxed).max(superblock.tail.id)", "self.durable_id.load(Relaxed).max(1)")],
+        "test_recovery.py::test_superblock_of_an_ordered_log_that_nobody_flushed",
+    ),
+    "a log that was not read is said to be written back": Fault(
+        "drivers/md/dm-lc/writeback.rs",
+        [("    if !this.loaded.is_set() {\n        return Err(EAGAIN);\n    }\n    let errors", "    let errors")],
+        "test_recovery.py::test_log_that_cannot_be_read_at_first",
+    ),
     "promoted extents count when the log is read": Fault(
         "drivers/md/dm-lc/recovery.rs",
         [(".filter(|(extent, ..)| !extent.promoted)", ".filter(|(extent, ..)| extent.sectors != 0)")],

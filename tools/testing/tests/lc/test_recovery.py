@@ -281,9 +281,12 @@ def test_load_writes_nothing(rig):
 
 def test_superblock_of_an_ordered_log_that_nobody_flushed(rig):
     """The tail has passed records that were never durable: nothing of them is needed."""
-    rig.create("4 prefix_consistent 1 force_migrate 1")
+    rig.create("4 prefix_consistent 1 allow_migrate 0")
     rig.guest.run("dd if=/dev/urandom of=/tmp/data bs=4k count=8 status=none")
     rig.guest.run(f"dd if=/tmp/data of={rig.device} bs=4k oflag=direct conv=notrunc status=none")
+    # It is written by the timer.
+    rig.wait_for("user_sectors", "$0 == 64")
+    rig.device.message("force_migrate", 1)
     rig.wait_for("log_used", "$0 == 0")
     rig.device.message("commit_super_block")
     rig.device.message("prefix_consistent", 0)
