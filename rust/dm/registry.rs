@@ -19,6 +19,7 @@
 //!
 //! impl Entry for Open {
 //!     type Object = Log;
+//!     type Share = ();
 //!
 //!     fn object(&self) -> &Arc<Log> {
 //!         &self.log
@@ -30,11 +31,11 @@
 //! }
 //!
 //! let log: TableRef<Open> = registry.open(
-//!     |open| match (open.device == device, open.owner == owner) {
+//!     |open, _| match (open.device == device, open.owner == owner) {
 //!         (true, false) => Err(EBUSY),
 //!         (same, _) => Ok(same),
 //!     },
-//!     |_| (),
+//!     (),
 //!     || Ok(Open { device, owner, log: Log::open(device)? }),
 //! )?;
 //! ```
@@ -55,6 +56,9 @@ pub trait Entry: Send {
     /// What the tables get.
     type Object: Send + Sync;
 
+    /// What is noted of each table.
+    type Share: Send;
+
     /// The object of this entry: always the same.
     fn object(&self) -> &Arc<Self::Object>;
 
@@ -67,64 +71,87 @@ pub trait Entry: Send {
 #[pin_data]
 pub struct Registry<E: Entry> {
     #[pin]
-    open: Mutex<KVec<Open<E>>>,
+    open: Mutex<Entries<E>>,
+}
+
+struct Entries<E: Entry> {
+    all: KVec<Open<E>>,
+    /// The id of the next table.
+    next: u64,
 }
 
 /// # Invariants
 ///
-/// `tables` is the number of [`TableRef`]s with the entry's object; it is not 0 while the registry
-/// is not locked.
-struct Open<E> {
+/// `tables` has one for each [`TableRef`] with the entry's object; there is one while the registry is
+/// not locked.
+struct Open<E: Entry> {
     entry: E,
-    tables: usize,
+    tables: KVec<Sharer<E::Share>>,
+}
+
+/// A table.
+struct Sharer<S> {
+    id: u64,
+    share: S,
 }
 
 impl<E: Entry> Registry<E> {
     /// An empty registry. May sleep.
     pub fn new() -> Result<Arc<Self>> {
+        let entries = Entries {
+            all: KVec::new(),
+            next: 0,
+        };
         Arc::pin_init(
-            pin_init!(Registry { open <- new_mutex!(KVec::new(), "dm_registry") }),
+            pin_init!(Registry { open <- new_mutex!(entries, "dm_registry") }),
             GFP_KERNEL,
         )
     }
 
     /// The object for a table: that of the entry that fits, or of a new one. Sleeps.
     ///
-    /// `fits` is asked of every entry: whether the table shares it, or an error if it is in the
-    /// table's way. `share` notes in that entry what the table changes of it. `open` makes the entry
-    /// if none fits. All of them run under the registry's lock; the first error is the result.
+    /// `fits` is asked of every entry, with what is noted of its tables: whether the table shares it, or
+    /// an error if it is in the table's way. `share` is noted of the table, as long as it has its share.
+    /// `open` makes the entry if none fits. All of it is done under the registry's lock; the first error
+    /// is the result.
     pub fn open<X: From<AllocError>>(
         self: &Arc<Self>,
-        fits: impl Fn(&E) -> Result<bool, X>,
-        share: impl FnOnce(&mut E),
+        fits: impl Fn(&E, &mut dyn Iterator<Item = &E::Share>) -> Result<bool, X>,
+        share: E::Share,
         open: impl FnOnce() -> Result<E, X>,
     ) -> Result<TableRef<E>, X> {
         let mut entries = self.open.lock();
         let mut found = None;
-        for (index, open) in entries.iter().enumerate() {
-            if fits(&open.entry)? {
+        for (index, open) in entries.all.iter().enumerate() {
+            let mut shares = open.tables.iter().map(|table| &table.share);
+            if fits(&open.entry, &mut shares)? {
                 found = Some(index);
             }
         }
+        let id = entries.next;
+        entries.next = id.wrapping_add(1);
+        let table = Sharer { id, share };
         let object = match found {
             Some(index) => {
-                let open = &mut entries[index];
-                share(&mut open.entry);
-                open.tables += 1;
+                let open = &mut entries.all[index];
+                open.tables.push(table, GFP_KERNEL)?;
                 open.entry.object().clone()
             }
             None => {
                 // Before anything is opened that would have to be closed.
-                entries.reserve(1, GFP_KERNEL)?;
+                entries.all.reserve(1, GFP_KERNEL)?;
+                let mut tables = KVec::new();
+                tables.push(table, GFP_KERNEL)?;
                 let entry = open()?;
                 let object = entry.object().clone();
-                entries.push(Open { entry, tables: 1 }, GFP_KERNEL)?;
+                entries.all.push(Open { entry, tables }, GFP_KERNEL)?;
                 object
             }
         };
         Ok(TableRef {
             registry: self.clone(),
             object,
+            id,
         })
     }
 }
@@ -133,6 +160,7 @@ impl<E: Entry> Registry<E> {
 pub struct TableRef<E: Entry> {
     registry: Arc<Registry<E>>,
     object: Arc<E::Object>,
+    id: u64,
 }
 
 impl<E: Entry> Deref for TableRef<E> {
@@ -149,14 +177,18 @@ impl<E: Entry> Drop for TableRef<E> {
     fn drop(&mut self) {
         let mut entries = self.registry.open.lock();
         let ours = |open: &Open<E>| Arc::ptr_eq(open.entry.object(), &self.object);
-        let Some(index) = entries.iter().position(ours) else {
+        let Some(index) = entries.all.iter().position(ours) else {
             return;
         };
-        entries[index].tables -= 1;
-        if entries[index].tables == 0 {
+        let open = &mut entries.all[index];
+        let table = open.tables.iter().position(|table| table.id == self.id);
+        if let Some(table) = table {
+            let _ = open.tables.remove(table);
+        }
+        if open.tables.is_empty() {
             // Under the lock: whoever opens the devices next finds them closed.
-            entries[index].entry.close();
-            let _ = entries.remove(index);
+            open.entry.close();
+            let _ = entries.all.remove(index);
         }
     }
 }

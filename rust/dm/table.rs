@@ -52,6 +52,12 @@ impl Table {
         DevNumber::new(disk.major, disk.first_minor)
     }
 
+    /// A number that no other table has at the same time.
+    pub fn id(&self) -> usize {
+        // SAFETY: The anchor keeps the target.
+        unsafe { (*self.anchor.ti()).table as usize }
+    }
+
     /// Whether the device is suspended, or on its way there.
     pub fn is_suspended(&self) -> bool {
         // SAFETY: The anchor keeps the target.

@@ -7,8 +7,8 @@
 //! the metadata; any other mapped device is refused.
 //!
 //! It is refused also where it would write to a device that a clone here has for its metadata or
-//! for its destination, or keep its own metadata on a device that a clone here reads or writes.
-//! Several clones may have one source.
+//! for its destination, or keep its own metadata on a device that a clone here reads or writes; and
+//! so is another line of the same table. Several clones may have one source.
 
 use crate::{
     engine::Devices,
@@ -17,6 +17,7 @@ use crate::{
 };
 use dm::{
     block_device::DevNumber,
+    prelude::*,
     registry::{
         Entry,
         Registry,
@@ -40,14 +41,19 @@ pub(crate) struct Open {
     device: DevNumber,
     /// The mapped device that has it.
     owner: DevNumber,
-    /// The other devices of the table that was loaded last.
+    metadata: Arc<Metadata>,
+}
+
+/// What a table has besides its metadata.
+pub(crate) struct Others {
+    table: usize,
     dest: DevNumber,
     source: DevNumber,
-    metadata: Arc<Metadata>,
 }
 
 impl Entry for Open {
     type Object = Metadata;
+    type Share = Others;
 
     fn object(&self) -> &Arc<Metadata> {
         &self.metadata
@@ -59,8 +65,8 @@ impl Entry for Open {
 }
 
 impl Open {
-    /// Which of a new clone's devices is in the way of this one, and as what this one has it.
-    fn conflict(&self, devices: &Devices) -> Option<(DevNumber, &'static str)> {
+    /// Which of a new clone's devices is in the way of a table of this one, and as what that has it.
+    fn conflict(&self, others: &Others, devices: &Devices) -> Option<(DevNumber, &'static str)> {
         let (metadata, dest, source) = (
             devices.metadata.number(),
             devices.dest.number(),
@@ -68,8 +74,8 @@ impl Open {
         );
         let roles = [
             (self.device, "metadata"),
-            (self.dest, "destination"),
-            (self.source, "source"),
+            (others.dest, "destination"),
+            (others.source, "source"),
         ];
         roles.into_iter().find(|&(device, role)| {
             metadata == device
@@ -78,10 +84,18 @@ impl Open {
         })
     }
 
-    /// Whether a table of `owner` with these devices shares this, or the error that it may not.
-    fn fits(&self, devices: &Devices, owner: DevNumber, geometry: &Geometry) -> Result<bool> {
-        if self.owner != owner {
-            if let Some((device, role)) = self.conflict(devices) {
+    /// Whether `table` with these devices shares this, which `tables` have, or the error that it may
+    /// not.
+    fn fits(
+        &self,
+        tables: &mut dyn Iterator<Item = &Others>,
+        devices: &Devices,
+        table: &Table,
+        geometry: &Geometry,
+    ) -> Result<bool> {
+        let is_ours = self.owner == table.device_number();
+        for others in tables.filter(|others| !is_ours || others.table == table.id()) {
+            if let Some((device, role)) = self.conflict(others, devices) {
                 dm::error!(
                     crate::log::METADATA,
                     "Device {} is in use by clone {}, as its {} device",
@@ -91,9 +105,8 @@ impl Open {
                 );
                 return Err(EBUSY);
             }
-            return Ok(false);
         }
-        let same = self.device == devices.metadata.number();
+        let same = is_ours && self.device == devices.metadata.number();
         if same && self.metadata.geometry() != geometry {
             dm::error!(
                 crate::log::METADATA,
@@ -105,27 +118,29 @@ impl Open {
     }
 }
 
-/// The metadata for a table of `owner` with these devices: what its other tables have open, or else
-/// opened or formatted now. Sleeps.
+/// The metadata for a table with these devices: what other tables of its mapped device have open, or
+/// else opened or formatted now. Sleeps.
 ///
-/// Fails with `EBUSY` if another mapped device is in the way, with `EINVAL` if it is for another
-/// geometry, or as [`Metadata::open`].
+/// Fails with `EBUSY` if another mapped device is in the way, or another line of the table, with
+/// `EINVAL` if it is for another geometry, or as [`Metadata::open`].
 pub(crate) fn open(
     registry: &Arc<OpenMetadata>,
     devices: &Devices,
-    owner: DevNumber,
+    table: &Table,
     geometry: Geometry,
 ) -> Result<MetadataRef> {
-    let (dest, source) = (devices.dest.number(), devices.source.number());
+    let others = Others {
+        table: table.id(),
+        dest: devices.dest.number(),
+        source: devices.source.number(),
+    };
     registry.open(
-        |open| open.fits(devices, owner, &geometry),
-        |open| (open.dest, open.source) = (dest, source),
+        |open, tables| open.fits(tables, devices, table, &geometry),
+        others,
         || {
             Ok(Open {
                 device: devices.metadata.number(),
-                owner,
-                dest,
-                source,
+                owner: table.device_number(),
                 metadata: Metadata::open(devices.metadata.reopen()?, geometry)?,
             })
         },

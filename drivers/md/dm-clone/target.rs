@@ -114,7 +114,7 @@ impl Target for CloneTarget {
         check_sizes(&devices, &geometry, block_sectors)?;
 
         let table = ti.table();
-        let metadata = registry::open(ti.global(), &devices, table.device_number(), geometry)
+        let metadata = registry::open(ti.global(), &devices, &table, geometry)
             .map_err(|errno| CtrError::new(errno, c"Failed to load metadata"))?;
 
         ti.set_flushes(1);

@@ -46,6 +46,7 @@ pub(crate) struct Open {
 
 impl Entry for Open {
     type Object = Origin;
+    type Share = ();
 
     fn object(&self) -> &Arc<Origin> {
         &self.origin
@@ -115,8 +116,8 @@ impl Originals {
     pub(crate) fn open(self: &Arc<Self>, device: &Bdev, owner: DevNumber) -> Result<OriginRef> {
         let number = device.number();
         self.open.open(
-            |open| open.fits(number, owner),
-            |_| (),
+            |open, _| open.fits(number, owner),
+            (),
             || {
                 let origin = Origin::new(self.clone(), self.interposer.clone(), device)
                     .inspect_err(|&error| {

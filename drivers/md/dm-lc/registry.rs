@@ -55,6 +55,7 @@ pub(crate) struct Open {
 
 impl Entry for Open {
     type Object = Owner<Cache>;
+    type Share = ();
 
     fn object(&self) -> &Arc<Owner<Cache>> {
         &self.opened
@@ -100,8 +101,8 @@ pub(crate) fn open(
 ) -> Result<CacheRef, CtrError> {
     let (cache, backing) = (devices.cache.number(), devices.backing.number());
     caches.open(
-        |open| open.fits(cache, backing, user),
-        |_| (),
+        |open, _| open.fits(cache, backing, user),
+        (),
         || {
             let opened = Arc::new(Cache::open(devices, user.sectors, options)?, GFP_KERNEL)?;
             Ok(Open {

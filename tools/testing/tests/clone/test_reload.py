@@ -147,3 +147,29 @@ def test_a_device_has_one_role_in_all_clones(rig, guest, dm, disks):
         assert f"in use by clone {rig.number()}, as its {role} device" in guest.console(where), devices
     second = dm.create("second", f"0 {rig.sectors} clone {spare} {other} {source} {rig.region} 1 no_hydration")
     second.remove()
+
+
+@pytest.mark.c_fails("lets two lines of a table have one device")
+def test_a_device_has_one_role_in_a_table(rig, guest, dm, disks):
+    """Each line is a clone of its own."""
+    guest.run(f"modprobe loop; truncate -s {rig.sectors * 512} /tmp/x /tmp/y")
+    spare, other = guest.output("for i in x y; do losetup --find --show /tmp/$i; done; /lab/settle").split()
+    first = rig.table("1 no_hydration")
+    for devices in (f"{rig.metadata} {other} {rig.source}", f"{spare} {rig.dest} {rig.source}"):
+        second = f"{rig.sectors} {rig.sectors} clone {devices} {rig.region} 1 no_hydration"
+        reason = dm.refuse("clone", f"{first}\n{second}")
+        assert reason.endswith("clone: Failed to load metadata (-EBUSY)"), devices
+    both = f"{first}\n{rig.sectors} {rig.sectors} clone {spare} {other} {rig.source} {rig.region} 1 no_hydration"
+    dm.create("clone", both).remove()
+
+
+@pytest.mark.c_fails("lets several clones have one device")
+def test_destination_in_use_is_kept_whatever_was_loaded_since(rig, guest, dm, disks):
+    guest.run(f"modprobe loop; truncate -s {rig.sectors * 512} /tmp/x /tmp/y")
+    spare, other = guest.output("for i in x y; do losetup --find --show /tmp/$i; done; /lab/settle").split()
+    rig.create("1 no_hydration")
+    rig.clone.load(rig.table("1 no_hydration").replace(str(rig.dest), other))
+    guest.run(f"dmsetup clear {rig.clone}")
+    reason = dm.refuse("second", f"0 {rig.sectors} clone {spare} {rig.dest} {rig.source} {rig.region} 1 no_hydration")
+    assert reason.endswith("clone: Failed to load metadata (-EBUSY)")
+    dm.create("second", f"0 {rig.sectors} clone {spare} {other} {rig.source} {rig.region} 1 no_hydration").remove()
