@@ -3,7 +3,8 @@
 //! Locks between processes: who follows a group, and who changes the groups of a device.
 //!
 //! They are files in one folder, locked by `flock`: a process that dies lets go. The files of devices stay. Each
-//! change ends when one that is open for writing is closed: daemons watch the folder for that.
+//! change ends when one that is open for writing is closed: daemons watch the folder for that. Whoever can open a file
+//! can lock it, and have all others wait: so the folder is closed to other users.
 //!
 //! Order: 1. the lock on following a group, 2. the lock on changes of its device.
 
@@ -11,7 +12,10 @@ use std::fs;
 use std::fs::File;
 use std::io;
 use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -31,15 +35,29 @@ fn error(path: &Path, source: io::Error) -> Error {
     }
 }
 
+/// Makes a folder for locks, if it is not there.
+pub fn make_folder(path: &Path) -> Result<()> {
+    let make = || {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(path)?;
+        if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+        }
+        io::Result::Ok(())
+    };
+    make().map_err(|source| Error::Io {
+        what: format!("Cannot make {}", path.display()),
+        source,
+    })
+}
+
 fn open(path: &Path) -> io::Result<File> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
     File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(0o600)
         .open(path)
 }
 
@@ -50,6 +68,7 @@ pub struct Changes {
 
 /// Waits for the right to change the groups of a device.
 pub fn changes(folder: &Path, devno: Devno) -> Result<Changes> {
+    make_folder(folder)?;
     let path = folder.join(devno.to_string());
     let lock = || {
         let file = open(&path)?;
@@ -75,6 +94,7 @@ impl Following {
 
 /// Takes the right to follow a group; an error, if another process has it.
 pub fn following(folder: &Path, devno: Devno, group: u32) -> Result<Following> {
+    make_folder(folder)?;
     let path = folder.join(format!("{devno}.{group}"));
     let taken = || loop {
         let mut file = open(&path)?;
@@ -140,6 +160,25 @@ mod tests {
             .map(|entry| entry.unwrap().file_name())
             .collect();
         assert_eq!(left, ["253:7"]);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn nobody_else_can_lock() {
+        let folder = std::env::temp_dir().join(format!("dmstats-locks-{}", std::process::id()));
+        let devno = Devno {
+            major: 253,
+            minor: 7,
+        };
+        // As an older version left it.
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        let _changes = changes(&folder, devno).unwrap();
+        let _following = following(&folder, devno, 1).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&folder), 0o700);
+        assert_eq!(mode(&folder.join("253:7")), 0o600);
+        assert_eq!(mode(&folder.join("253:7.1")), 0o600);
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -178,10 +178,7 @@ impl<'a, T: Transport> Follower<'a, T> {
         cleanup: Cleanup,
         say: Say<'a>,
     ) -> Result<Self> {
-        std::fs::create_dir_all(locks).map_err(|source| Error::Io {
-            what: format!("Cannot make {}", locks.display()),
-            source,
-        })?;
+        lock::make_folder(locks)?;
         Ok(Follower {
             kernel,
             files: BTreeMap::new(),
