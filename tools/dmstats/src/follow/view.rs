@@ -169,33 +169,43 @@ impl View {
         Ok(None)
     }
 
-    fn open(&mut self, flags: OFlags) -> io::Result<Look<File>> {
-        if self.mode == Mode::Path {
-            let file = match glance(&self.path) {
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                    ) =>
-                {
-                    return Ok(Look::Missing)
-                }
-                other => other?,
-            };
-            let info = file.metadata()?;
-            if !info.is_file() {
-                return Ok(Look::Gone);
+    /// Takes what has the path by now for the file.
+    fn name(&mut self) -> io::Result<Look<()>> {
+        let file = match glance(&self.path) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(Look::Missing)
             }
-            if device(&info) != self.devno {
-                return Ok(Look::Elsewhere);
-            }
-            let handle = Handle::of(&file)?;
-            self.other |= handle != self.handle;
-            self.handle = handle;
+            other => other?,
+        };
+        let info = file.metadata()?;
+        if !info.is_file() || device(&info) != self.devno {
+            return Ok(Look::Elsewhere);
         }
+        let handle = Handle::of(&file)?;
+        self.other |= handle != self.handle;
+        self.handle = handle;
+        Ok(Look::Here(()))
+    }
+
+    fn open(&mut self, flags: OFlags) -> io::Result<Look<File>> {
+        let named = match self.mode {
+            Mode::Path => self.name()?,
+            Mode::Inode => Look::Here(()),
+        };
+        // A file system that is unmounted takes its names along long before it says so, if it has much to write.
         let Some(anchor) = self.anchor()? else {
             return Ok(Look::Unmounted);
         };
+        match named {
+            Look::Here(()) => {}
+            Look::Elsewhere => return Ok(Look::Elsewhere),
+            _ => return Ok(Look::Missing),
+        }
         match self.handle.open(&anchor, flags) {
             Ok(file) => Ok(Look::Here(file)),
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::STALE.raw_os_error()) => {
