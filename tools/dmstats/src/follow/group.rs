@@ -9,6 +9,7 @@ use rangemap::RangeSet;
 use crate::lock;
 use crate::Device;
 use crate::Devno;
+use crate::Error;
 use crate::Group;
 use crate::RegionSpec;
 use crate::Result;
@@ -23,6 +24,8 @@ pub enum Fate {
     Same,
     /// It fits the file now; so many regions were made and removed.
     Fitted(usize, usize),
+    /// Somebody gave it another id, under which it is not changed before its lock is taken.
+    Moved,
     /// Somebody removed it.
     Removed,
 }
@@ -175,6 +178,10 @@ impl Followed {
                 let Some(id) = self.find(&snapshot) else {
                     return Ok(Fate::Removed);
                 };
+                if self.id != Some(id) {
+                    self.id = Some(id);
+                    return Ok(Fate::Moved);
+                }
                 let update = device.update_file(&snapshot, id, places, |_| ())?;
                 (update.group, update.created, update.removed)
             }
@@ -190,10 +197,18 @@ impl Followed {
         let _changes = lock::changes(locks, self.devno)?;
         let device = self.device(kernel);
         let snapshot = device.list()?;
-        match self.find(&snapshot) {
-            Some(id) => device.delete_group(&snapshot, id, |_| ()),
-            None => Ok(()),
-        }
+        let Some(id) = self.find(&snapshot) else {
+            return Ok(());
+        };
+        let _lock = match self.id {
+            Some(known) if known == id => None,
+            _ => match lock::following(locks, self.devno, id) {
+                // It is the group of somebody else who follows the same file.
+                Err(Error::Followed { .. }) => return Ok(()),
+                other => Some(other?),
+            },
+        };
+        device.delete_group(&snapshot, id, |_| ())
     }
 }
 

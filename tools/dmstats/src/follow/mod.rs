@@ -432,20 +432,27 @@ impl<'a, T: Transport> Follower<'a, T> {
                     if !entry.group.fits_still() {
                         entry.pace.touch(now);
                     }
-                    self.renamed(number, before);
+                    self.renamed(number, before, false);
                 }
             }
         }
     }
 
-    /// Says that a group's id is another, and takes the lock of that.
-    fn renamed(&mut self, number: usize, before: Option<u32>) {
+    /// Says that a group's id is another, and takes the lock of that. If it was not us who gave it that id, and
+    /// somebody else has the lock, it is not ours, but another group of the same file.
+    fn renamed(&mut self, number: usize, before: Option<u32>, by_us: bool) {
         let Some(entry) = self.files.get_mut(&number) else {
             return;
         };
         let id = entry.group.id;
         if id == before {
             return;
+        }
+        let lock = id
+            .map(|id| lock::following(&self.locks, entry.group.devno, id))
+            .transpose();
+        if !by_us && matches!(lock, Err(Error::Followed { .. })) {
+            return self.end(number, End::Removed);
         }
         if let (Some(before), Some(id)) = (before, id) {
             (self.say)(
@@ -456,9 +463,6 @@ impl<'a, T: Transport> Follower<'a, T> {
                 ),
             );
         }
-        let lock = id
-            .map(|id| lock::following(&self.locks, entry.group.devno, id))
-            .transpose();
         entry.lock = lock.unwrap_or_else(|error| {
             (self.say)(0, &error.to_string());
             None
@@ -520,12 +524,17 @@ impl<'a, T: Transport> Follower<'a, T> {
                         entry.view.path.display()
                     ),
                 ),
+                Fate::Moved => {
+                    entry.pace.again(now, Duration::ZERO);
+                    self.renamed(number, before, false);
+                    return Ok(());
+                }
                 Fate::Same => {}
             }
             self.account = self.kernel.memory_used();
         }
         entry.pace.looked(now, extents.pending > 0);
-        self.renamed(number, before);
+        self.renamed(number, before, true);
         Ok(())
     }
 
@@ -572,6 +581,110 @@ impl<'a, T: Transport> Follower<'a, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake::Fake;
+
+    const D: Devno = Devno { major: 0, minor: 0 };
+
+    /// A follower of group 0, which is that of a file at the first eight sectors, and its folder of locks.
+    fn follower<'a>(fake: &'a Fake, test: &str) -> (Follower<'a, Fake>, PathBuf) {
+        let locks = std::env::temp_dir().join(format!("dmstats-{test}-{}", std::process::id()));
+        let device = Device::new(fake, D, b"dmstats");
+        device
+            .map_file(&[(0, 8)], &RegionSpec::whole(), Some(b"f"), |_| ())
+            .unwrap();
+        let interval = Duration::from_secs(10);
+        let mut follower =
+            Follower::new(fake, &locks, interval, Cleanup::Always, &|_, _| ()).unwrap();
+        let word = Word {
+            mode: Mode::Inode,
+            handle: crate::ffi::Handle::parse("1.00").unwrap(),
+            path: locks.join("f"),
+        };
+        let entry = Entry {
+            view: View::known(word, D),
+            group: Followed::new(fake, D, 0).unwrap(),
+            pace: Pace::new(Instant::now(), Duration::ZERO),
+            stamp: None,
+            missing: None,
+            lock: Some(lock::following(&locks, D, 0).unwrap()),
+        };
+        follower.files.insert(0, entry);
+        follower.next = 1;
+        follower.fit(0, Instant::now(), &at_first()).unwrap();
+        (follower, locks)
+    }
+
+    /// Where the file is.
+    fn at_first() -> Extents {
+        Extents {
+            places: vec![(0, 8)],
+            ..Extents::default()
+        }
+    }
+
+    /// Another group of the file, from before; the one that is followed is deleted.
+    fn other_group(fake: &Fake) -> u32 {
+        let device = Device::new(fake, D, b"dmstats");
+        let other = device
+            .map_file(&[(0, 8)], &RegionSpec::whole(), Some(b"f"), |_| ())
+            .unwrap();
+        device
+            .delete_group(&device.list().unwrap(), 0, |_| ())
+            .unwrap();
+        other.group.unwrap()
+    }
+
+    #[test]
+    fn a_group_that_another_process_follows_is_not_taken_for_a_lost_one() {
+        // Noticed when somebody says that groups have changed, at a look at the file, and when that ends.
+        for look in 0..3 {
+            let fake = Fake::new(10_000);
+            let (mut follower, locks) = follower(&fake, &format!("another-{look}"));
+            let other = other_group(&fake);
+            let theirs = lock::following(&locks, D, other).unwrap();
+            let now = Instant::now();
+            let places = vec![(0, 8), (64, 8)];
+            fake.take_log();
+            match look {
+                0 => follower.groups(D, now),
+                1 => {
+                    let grown = Extents {
+                        places,
+                        ..at_first()
+                    };
+                    follower.fit(0, now, &grown).unwrap();
+                }
+                _ => follower.end(0, End::Gone),
+            }
+            assert!(follower.is_empty());
+            assert_eq!(fake.take_log(), ["@stats_list"]);
+            drop(theirs);
+            std::fs::remove_dir_all(&locks).unwrap();
+        }
+    }
+
+    #[test]
+    fn a8_a_group_that_nobody_else_follows_is_found_again_and_locked_before_it_is_changed() {
+        let fake = Fake::new(10_000);
+        let (mut follower, locks) = follower(&fake, "found");
+        let other = other_group(&fake);
+        let now = Instant::now();
+        let grown = Extents {
+            places: vec![(0, 8), (64, 8)],
+            ..at_first()
+        };
+        fake.take_log();
+        follower.fit(0, now, &grown).unwrap();
+        assert_eq!(fake.take_log(), ["@stats_list"]);
+        assert!(matches!(
+            lock::following(&locks, D, other),
+            Err(Error::Followed { .. })
+        ));
+        assert_eq!(follower.files[&0].pace.due(), Some(now));
+        follower.fit(0, now, &grown).unwrap();
+        assert!(follower.files[&0].group.fits(&grown.places));
+        std::fs::remove_dir_all(&locks).unwrap();
+    }
 
     #[test]
     fn a5_a11_modes_have_names() {
