@@ -365,7 +365,8 @@ impl<'a, T: Transport> Follower<'a, T> {
                         continue;
                     };
                     if sign == Sign::Gone && entry.view.mode == Mode::Inode {
-                        self.end(number, End::Gone);
+                        // Of a file that had two names this may come while it is open: the look tells.
+                        self.watch_again(number);
                     } else {
                         entry.pace.touch(now);
                     }
@@ -683,6 +684,22 @@ mod tests {
         assert_eq!(follower.files[&0].pace.due(), Some(now));
         follower.fit(0, now, &grown).unwrap();
         assert!(follower.files[&0].group.fits(&grown.places));
+        std::fs::remove_dir_all(&locks).unwrap();
+    }
+
+    #[test]
+    fn f2_a_file_that_loses_its_names_is_looked_at_before_it_is_said_to_be_gone() {
+        let fake = Fake::new(10_000);
+        let (mut follower, locks) = follower(&fake, "names");
+        let path = locks.join("f");
+        std::fs::write(&path, "").unwrap();
+        follower.watches.file(0, &path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let now = Instant::now();
+        follower.files.get_mut(&0).unwrap().pace.looked(now, false);
+        follower.signs(now).unwrap();
+        let soon = now + Duration::from_secs(1);
+        assert!(follower.files[&0].pace.due().is_some_and(|due| due < soon));
         std::fs::remove_dir_all(&locks).unwrap();
     }
 

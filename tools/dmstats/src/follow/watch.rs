@@ -25,7 +25,7 @@ use crate::Result;
 pub enum Sign {
     /// It may have changed.
     Touched,
-    /// Its last name and its last user are gone.
+    /// It has no name any more. Somebody may have it open still, but it is watched no more.
     Gone,
     /// Its file system was unmounted.
     Unmounted,
