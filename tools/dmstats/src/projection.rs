@@ -35,6 +35,9 @@ use crate::Region;
 /// Regions of one file at most, however it changes; more would be in the way of I/O. Only if the device itself has
 /// become larger since there were so many, and the file has gone there, there is one more.
 pub const REGIONS: usize = 8;
+/// A file in more pieces is projected unless something else is asked for: each region is passed by each I/O of the
+/// device.
+pub const MANY_EXTENTS: usize = 64;
 /// Beyond its places, regions have what a file system allots at once, so that a file may grow: 128 MiB, or as large a
 /// part of it as there is memory for.
 const ROOM: u64 = 262_144;

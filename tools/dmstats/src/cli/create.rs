@@ -13,6 +13,7 @@ use dmstats::ffi::Handle;
 use dmstats::follow::Mode;
 use dmstats::projection::Plan;
 use dmstats::projection::Word;
+use dmstats::projection::MANY_EXTENTS;
 use dmstats::projection::REGIONS;
 use dmstats::Find;
 use dmstats::RegionSpec;
@@ -28,9 +29,6 @@ use super::Command;
 use super::Result;
 use super::Stop;
 use super::Subject;
-
-/// A file of more extents is projected: each region is passed by each I/O of the device.
-const MANY_EXTENTS: usize = 64;
 
 /// How group messages name the alias.
 pub fn with_alias(args: &Args) -> String {

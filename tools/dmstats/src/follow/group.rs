@@ -7,6 +7,8 @@ use std::path::Path;
 use rangemap::RangeSet;
 
 use crate::lock;
+use crate::projection::Word;
+use crate::projection::MANY_EXTENTS;
 use crate::Device;
 use crate::Devno;
 use crate::Error;
@@ -158,11 +160,13 @@ impl Followed {
     }
 
     /// Makes the group fit a file at these places. New regions are made before the group is described anew, and
-    /// stale ones go last. An error leaves the group as it was.
+    /// stale ones go last. An error leaves the group as it was. `word` is what is written down of the file if it is
+    /// projected.
     pub fn fit<T: Transport>(
         &mut self,
         kernel: &T,
         places: &[(u64, u64)],
+        word: &Word,
         locks: &Path,
     ) -> Result<Fate> {
         let _changes = lock::changes(locks, self.devno)?;
@@ -170,7 +174,14 @@ impl Followed {
         let (id, created, removed) = match self.id {
             None if places.is_empty() => (None, 0, 0),
             None => {
-                let map = device.map_file(places, &self.like, Some(&self.alias), |_| ())?;
+                let plan = match places.len() > MANY_EXTENTS {
+                    true => device.plan(places, &self.like)?,
+                    false => None,
+                };
+                let map = match plan {
+                    Some(plan) => device.project_file(&plan, &self.like, &self.alias, word)?,
+                    None => device.map_file(places, &self.like, Some(&self.alias), |_| ())?,
+                };
                 (map.group, map.regions.len(), 0)
             }
             Some(_) => {

@@ -513,7 +513,11 @@ impl<'a, T: Transport> Follower<'a, T> {
         };
         let before = entry.group.id;
         if !entry.group.fits(&extents.places) {
-            match entry.group.fit(self.kernel, &extents.places, &self.locks)? {
+            let word = entry.view.word();
+            let fitted = entry
+                .group
+                .fit(self.kernel, &extents.places, &word, &self.locks);
+            match fitted? {
                 Fate::Removed => {
                     self.end(number, End::Removed);
                     return Ok(());

@@ -148,6 +148,15 @@ impl View {
         }
     }
 
+    /// What is written down of it, for those who see it later.
+    pub fn word(&self) -> Word {
+        Word {
+            mode: self.mode,
+            handle: self.handle.clone(),
+            path: self.path.clone(),
+        }
+    }
+
     /// Anything open on the file system, if it is mounted.
     fn anchor(&mut self) -> io::Result<Option<File>> {
         let open = |path: &Path| {

@@ -76,6 +76,17 @@ def test_a_file_that_changes_is_counted_where_it_is_without_a_word_to_the_kernel
     assert gone.stdout == "0:0\n" and "the file of group ID 1 has gone" in gone.stderr
 
 
+def test_dmfilemapd_projects_a_file_in_many_pieces_too(guest, mounted):
+    fragmented(guest, "/mnt/f", 80)
+    daemon = guest.start("exec dmfilemapd -v --map /mnt/f 2>&1")
+    assert re.search(r"/mnt/f: [1-8] region\(s\) created, 0 removed", daemon.stdout.readline())
+    read(guest, "/mnt/f")
+    assert guest.output(REPORT) == f"{80 * 8}:0"
+    guest.run("kill $(pidof dmfilemapd)")
+    daemon.communicate()
+    assert guest.output("dmstats list --noheadings -o region_id d") == ""
+
+
 def test_a_file_that_leaves_its_regions_gets_more_and_eight_at_most(guest, mounted):
     fragmented(guest, "/mnt/f", 4)
     guest.run("dmstats create --filemap --projected --follow path /mnt/f")

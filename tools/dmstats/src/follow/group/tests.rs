@@ -24,6 +24,14 @@ impl Drop for Locks {
     }
 }
 
+fn word() -> Word {
+    Word {
+        mode: crate::follow::Mode::Inode,
+        handle: crate::ffi::Handle::parse("1.00").unwrap(),
+        path: "/srv/f".into(),
+    }
+}
+
 fn foreign(fake: &Fake) -> u32 {
     Device::new(fake, D, b"other")
         .create(&RegionSpec::whole())
@@ -68,7 +76,7 @@ fn a1_a_group_follows_its_file() {
     ] {
         assert!(!group.fits(at));
         assert!(matches!(
-            group.fit(&fake, at, &locks.0).unwrap(),
+            group.fit(&fake, at, &word(), &locks.0).unwrap(),
             Fate::Fitted(..)
         ));
         assert!(group.fits(at));
@@ -88,13 +96,16 @@ fn a4_a_group_that_is_none_is_not_followed() {
 fn f7_a_file_that_is_cut_to_nothing_and_grows_again_has_its_group_again() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("f7"));
     let mut group = mapped(&fake, &[(0, 8), (16, 8)]);
-    assert_eq!(group.fit(&fake, &[], &locks.0).unwrap(), Fate::Fitted(0, 2));
+    assert_eq!(
+        group.fit(&fake, &[], &word(), &locks.0).unwrap(),
+        Fate::Fitted(0, 2)
+    );
     assert_eq!((group.id, snapshot(&fake).groups.len()), (None, 0));
     // There is nothing that could have been removed, and nothing to do.
     assert_eq!(group.recognise(&snapshot(&fake)), Fate::Same);
     assert!(group.fits(&[]));
     assert_eq!(
-        group.fit(&fake, &[(32, 8)], &locks.0).unwrap(),
+        group.fit(&fake, &[(32, 8)], &word(), &locks.0).unwrap(),
         Fate::Fitted(1, 0)
     );
     assert_eq!((group.id, places(&fake, 1)), (Some(1), vec![(32, 8)]));
@@ -105,12 +116,12 @@ fn f7_a_file_that_is_cut_to_nothing_and_grows_again_has_its_group_again() {
 fn a12_a13_a_group_that_somebody_removed_is_not_made_again() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("a13"));
     let mut group = mapped(&fake, &[(0, 8)]);
-    group.fit(&fake, &[(0, 8)], &locks.0).unwrap();
+    group.fit(&fake, &[(0, 8)], &word(), &locks.0).unwrap();
     let device = Device::new(&fake, D, b"dmstats");
     device.delete_group(&snapshot(&fake), 1, |_| ()).unwrap();
     assert_eq!(group.recognise(&snapshot(&fake)), Fate::Removed);
     assert_eq!(
-        group.fit(&fake, &[(0, 16)], &locks.0).unwrap(),
+        group.fit(&fake, &[(0, 16)], &word(), &locks.0).unwrap(),
         Fate::Removed
     );
     group.delete(&fake, &locks.0).unwrap();
@@ -126,7 +137,9 @@ fn a12_a13_a_group_that_somebody_removed_is_not_made_again() {
 fn a8_a_group_with_another_id_is_found_again() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("a8"));
     let mut group = mapped(&fake, &[(0, 8), (16, 8)]);
-    group.fit(&fake, &[(0, 8), (16, 8)], &locks.0).unwrap();
+    group
+        .fit(&fake, &[(0, 8), (16, 8)], &word(), &locks.0)
+        .unwrap();
     // Somebody updates it, while another takes the id of its first region.
     let device = Device::new(&fake, D, b"dmstats");
     device.delete(&snapshot(&fake), 1).unwrap();
@@ -139,7 +152,9 @@ fn a8_a_group_with_another_id_is_found_again() {
     // It lacks what the first region had.
     assert!(!group.fits(&[(0, 8), (16, 8)]));
     assert_eq!(
-        group.fit(&fake, &[(0, 8), (16, 8)], &locks.0).unwrap(),
+        group
+            .fit(&fake, &[(0, 8), (16, 8)], &word(), &locks.0)
+            .unwrap(),
         Fate::Fitted(1, 0)
     );
     assert_eq!(places(&fake, 2), [(0, 8), (16, 8)]);
@@ -149,7 +164,9 @@ fn a8_a_group_with_another_id_is_found_again() {
 fn f13_a_member_that_somebody_deleted_is_noticed() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("f13"));
     let mut group = mapped(&fake, &[(0, 8), (16, 8)]);
-    group.fit(&fake, &[(0, 8), (16, 8)], &locks.0).unwrap();
+    group
+        .fit(&fake, &[(0, 8), (16, 8)], &word(), &locks.0)
+        .unwrap();
     assert_eq!(group.recognise(&snapshot(&fake)), Fate::Same);
     assert!(group.fits_still());
     fake.message(D, b"@stats_delete 2", 0).unwrap();
@@ -165,16 +182,16 @@ fn f13_a_member_that_somebody_deleted_is_noticed() {
 fn a_fit_that_fails_can_be_tried_again() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("again"));
     let mut group = mapped(&fake, &[(0, 8)]);
-    group.fit(&fake, &[(0, 8)], &locks.0).unwrap();
+    group.fit(&fake, &[(0, 8)], &word(), &locks.0).unwrap();
     let before = snapshot(&fake);
     fake.fail("@stats_create", 1, Errno::NOMEM);
     let more = [(0, 8), (32, 8), (64, 8)];
-    assert!(group.fit(&fake, &more, &locks.0).is_err());
+    assert!(group.fit(&fake, &more, &word(), &locks.0).is_err());
     assert!(!group.fits(&more));
     assert_eq!(snapshot(&fake), before);
     fake.fail("nothing", 0, Errno::NOMEM);
     assert_eq!(
-        group.fit(&fake, &more, &locks.0).unwrap(),
+        group.fit(&fake, &more, &word(), &locks.0).unwrap(),
         Fate::Fitted(2, 0)
     );
 }
@@ -191,10 +208,30 @@ fn f12_what_belonged_to_a_file_that_is_gone_is_deleted_and_nothing_else() {
 fn a_group_can_be_made_by_its_follower() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("made"));
     let mut group = Followed::none(D, b"dmstats", b"f", RegionSpec::whole());
-    assert_eq!(group.fit(&fake, &[], &locks.0).unwrap(), Fate::Fitted(0, 0));
     assert_eq!(
-        group.fit(&fake, &[(8, 8)], &locks.0).unwrap(),
+        group.fit(&fake, &[], &word(), &locks.0).unwrap(),
+        Fate::Fitted(0, 0)
+    );
+    assert_eq!(
+        group.fit(&fake, &[(8, 8)], &word(), &locks.0).unwrap(),
         Fate::Fitted(1, 0)
     );
     assert_eq!((group.id, places(&fake, 0)), (Some(0), vec![(8, 8)]));
+}
+
+#[test]
+fn a_file_in_many_pieces_is_projected_by_its_follower() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("many"));
+    let mut group = Followed::none(D, b"dmstats", b"f", RegionSpec::whole());
+    let at: Vec<(u64, u64)> = (0..65).map(|index| (index * 16, 8)).collect();
+    let fate = group.fit(&fake, &at, &word(), &locks.0).unwrap();
+    assert_eq!(fate, Fate::Fitted(1, 0));
+    let made = snapshot(&fake);
+    assert!(made.projected(0) == Some(word()) && group.fits(&at));
+    assert_eq!(group.recognise(&made), Fate::Same);
+    assert!(group.fits_still());
+    // One piece less, and each has its region.
+    let mut group = Followed::none(D, b"dmstats", b"g", RegionSpec::whole());
+    let fate = group.fit(&fake, &at[1..], &word(), &locks.0).unwrap();
+    assert_eq!(fate, Fate::Fitted(64, 0));
 }
