@@ -62,6 +62,18 @@ fn specs(places: &[(u64, u64)], like: &RegionSpec) -> Vec<RegionSpec> {
     places.iter().map(spec).collect()
 }
 
+/// The word of the first region of a group.
+fn described(group: Group, user: &[u8]) -> Vec<u8> {
+    let word = crate::aux::Aux {
+        group: Some(crate::aux::Descriptor {
+            alias: group.alias,
+            members: group.members,
+        }),
+        user: user.to_vec(),
+    };
+    word.format()
+}
+
 /// How many regions a group has, if they all are of one program, and cover these places exactly and once.
 fn unchanged(
     snapshot: &Snapshot,
@@ -130,14 +142,7 @@ impl<T: Transport> Device<'_, T> {
             members,
         };
         let leader = group.members.first().unwrap_or_default();
-        let word = crate::aux::Aux {
-            group: Some(crate::aux::Descriptor {
-                alias: group.alias,
-                members: group.members,
-            }),
-            user: user.to_vec(),
-        };
-        match self.set_aux(leader, &word.format()) {
+        match self.set_aux(leader, &described(group, user)) {
             Ok(()) => Ok(FileMap {
                 group: Some(leader),
                 regions,
@@ -151,11 +156,14 @@ impl<T: Transport> Device<'_, T> {
     /// New regions are made first, then the group is described anew, then what is stale goes: at no moment is
     /// there a descriptor of what does not exist, or no group. If a region cannot be made, the group stays as it
     /// was. Members that belong to another program by now are left alone, and out of the group.
+    ///
+    /// `word` is the file as it is seen now, which a projected group is to say from now on.
     pub fn update_file(
         &self,
         snapshot: &Snapshot,
         id: u32,
         places: &[(u64, u64)],
+        word: Option<&Word>,
         progress: impl FnMut(usize),
     ) -> Result<Update> {
         let group = snapshot.group(id)?;
@@ -168,7 +176,8 @@ impl<T: Transport> Device<'_, T> {
             aux: leader.user.clone(),
         };
         if Word::parse(&leader.user).is_some() {
-            return self.update_projection(snapshot, id, places, &like);
+            let user = word.map_or_else(|| leader.user.clone(), Word::format);
+            return self.update_projection(snapshot, id, places, &user, &like);
         }
         if let Some(kept) = unchanged(snapshot, group, leader, places) {
             return Ok(Update {
@@ -269,11 +278,13 @@ impl<T: Transport> Device<'_, T> {
 
     /// Makes regions for what a file has outside of those that lie over it. These stay, as they count nothing of
     /// others for the file, and it may come back; but if they are many, those go in which it has nothing any more.
+    /// `user` is what is to stand in the word of the first.
     fn update_projection(
         &self,
         snapshot: &Snapshot,
         id: u32,
         places: &[(u64, u64)],
+        user: &[u8],
         like: &RegionSpec,
     ) -> Result<Update> {
         let (group, leader) = (snapshot.group(id)?, snapshot.region(id)?);
@@ -284,7 +295,11 @@ impl<T: Transport> Device<'_, T> {
             .into_iter()
             .partition(|(region, share)| !crowded || !share.is_empty() || region.id == id);
         let kept: Vec<&Region> = kept.into_iter().map(|(region, _)| region).collect();
+        let maker = Device::new(self.transport, self.devno, &leader.program);
         let Some(plan) = self.plan_beside(&kept, places, like)? else {
+            if user != leader.user {
+                maker.set_aux(id, &described(group.clone(), user))?;
+            }
             return Ok(Update {
                 group: Some(id),
                 kept: kept.len() + stale.len(),
@@ -296,9 +311,8 @@ impl<T: Transport> Device<'_, T> {
             aux: Vec::new(),
             ..like.clone()
         };
-        let maker = Device::new(self.transport, self.devno, &leader.program);
         let created = maker.create_all(&specs(&plan.regions, &like), |_| ())?;
-        let described = Group {
+        let group = Group {
             alias: group.alias.clone(),
             members: kept
                 .iter()
@@ -306,8 +320,8 @@ impl<T: Transport> Device<'_, T> {
                 .chain(created.iter().copied())
                 .collect(),
         };
-        let first = described.members.first().unwrap_or(id);
-        if let Err(error) = maker.set_aux(first, &snapshot.word(id, Some(&described))) {
+        let first = group.members.first().unwrap_or(id);
+        if let Err(error) = maker.set_aux(first, &described(group, user)) {
             return Err(maker.roll_back(&created, error));
         }
         if first != id {

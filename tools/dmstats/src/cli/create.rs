@@ -261,6 +261,7 @@ impl<'a> Command<'a> {
         if args.userdata.is_some() {
             return failed("--userdata is not yet supported with --filemap.");
         }
+        let mode = args.follow.unwrap_or(Mode::Inode);
         let files = self.files()?.to_vec();
         if files.is_empty() {
             return failed("--filemap requires a file path argument");
@@ -314,7 +315,7 @@ impl<'a> Command<'a> {
             let map = match &plan {
                 Some(plan) => {
                     say_plan(&path, &extents, plan);
-                    let word = self.word(&file, &name)?;
+                    let word = self.word(&file, &name, mode)?;
                     let alias = alias.unwrap_or_default();
                     subject.device.project_file(plan, &like, alias, &word)
                 }
@@ -338,7 +339,7 @@ impl<'a> Command<'a> {
             let value = json!({ "file": path, "device": subject.shown(), "group_id": map.group, "regions": members.to_string() });
             self.tell(&text, value)?;
             if let Some(group) = map.group {
-                self.monitor(&file, &name, group);
+                self.monitor(&file, &name, group, mode);
             }
         }
         Ok(())
@@ -346,7 +347,7 @@ impl<'a> Command<'a> {
 
     /// Starts the daemon that follows a file, unless that is not wanted. Without it the map is what was asked for all
     /// the same.
-    fn monitor(&self, file: &File, name: &std::ffi::OsStr, group: u32) {
+    fn monitor(&self, file: &File, name: &std::ffi::OsStr, group: u32, mode: Mode) {
         let args = self.args;
         if args.nomonitor {
             return;
@@ -359,7 +360,7 @@ impl<'a> Command<'a> {
                 ))
             }
         };
-        let (mode, verbose) = (args.follow.unwrap_or(Mode::Inode), args.verbose.min(3));
+        let verbose = args.verbose.min(3);
         if let Err(error) =
             dmstats::start::filemapd(file, group, &path, mode, args.foreground, verbose)
         {
@@ -370,14 +371,10 @@ impl<'a> Command<'a> {
     }
 
     /// What is written down of a file that is projected.
-    fn word(&self, file: &File, name: &std::ffi::OsStr) -> Result<Word> {
+    fn word(&self, file: &File, name: &std::ffi::OsStr, mode: Mode) -> Result<Word> {
         let handle = Handle::of(file).and_then(|handle| Ok((handle, std::path::absolute(name)?)));
         match handle {
-            Ok((handle, path)) => Ok(Word {
-                mode: self.args.follow.unwrap_or(Mode::Inode),
-                handle,
-                path,
-            }),
+            Ok((handle, path)) => Ok(Word { mode, handle, path }),
             Err(error) => failed(format!("{}: {error}", name.to_string_lossy())),
         }
     }
@@ -418,10 +415,17 @@ impl<'a> Command<'a> {
         for problem in &snapshot.problems {
             say(&problem.to_string());
         }
+        let before = snapshot.projected(group);
+        let known = before.as_ref().map(|word| word.mode);
+        let mode = self.args.follow.or(known).unwrap_or(Mode::Inode);
+        let word = match before {
+            Some(_) => Some(self.word(&file, name, mode)?),
+            None => None,
+        };
         let bar = progress(extents.places.len(), "mapping");
         let update = subject
             .device
-            .update_file(&snapshot, group, &extents.places, bar)
+            .update_file(&snapshot, group, &extents.places, word.as_ref(), bar)
             .map_err(could_not)?;
         let count = update.kept + update.created;
         let text = match update.group {
@@ -438,7 +442,7 @@ impl<'a> Command<'a> {
         drop(changes);
         self.tell(&text, value)?;
         if let Some(group) = update.group {
-            self.monitor(&file, name, group);
+            self.monitor(&file, name, group, mode);
         }
         Ok(())
     }

@@ -25,7 +25,7 @@ fn map(fake: &Fake, places: &[(u64, u64)]) -> FileMap {
 fn update(fake: &Fake, id: u32, places: &[(u64, u64)]) -> Update {
     let device = device(fake);
     device
-        .update_file(&device.list().unwrap(), id, places, |_| ())
+        .update_file(&device.list().unwrap(), id, places, None, |_| ())
         .unwrap()
 }
 
@@ -360,7 +360,7 @@ fn a_projection_that_cannot_be_changed_stays_as_it_was() {
     for (word, nth) in [("@stats_create", 1), ("@stats_set_aux", 0)] {
         fake.fail(word, nth, Errno::NOMEM);
         assert!(device(&fake)
-            .update_file(&before, 0, &[(8 * ROOM, 8), (32 * ROOM, 8)], |_| ())
+            .update_file(&before, 0, &[(8 * ROOM, 8), (32 * ROOM, 8)], None, |_| ())
             .is_err());
         fake.fail("nothing", 0, Errno::NOMEM);
         assert_eq!(device(&fake).list().unwrap(), before);
@@ -398,6 +398,30 @@ fn a_projected_group_whose_id_changes_still_says_which_file_it_is() {
     let snapshot = device(&fake).list().unwrap();
     assert!(snapshot.projected(0) == Some(word) && snapshot.projected(1).is_none());
     assert_eq!((snapshot.problems, snapshot.groups.len()), (vec![], 1));
+}
+
+#[test]
+fn a_projected_group_says_which_file_it_is_now() {
+    let fake = Fake::new(1 << 20);
+    let first = project(&fake, &[(0, 8)]);
+    let update = |places: &[(u64, u64)], word: &Word| {
+        let device = device(&fake);
+        let before = device.list().unwrap();
+        fake.take_log();
+        let done = device.update_file(&before, 0, places, Some(word), |_| ());
+        assert_eq!(done.unwrap().group, Some(0));
+        let log = fake.take_log();
+        assert!(device.list().unwrap().projected(0).as_ref() == Some(word));
+        log.len()
+    };
+    let moved = Word {
+        handle: crate::ffi::Handle::parse("1.01").unwrap(),
+        ..first.clone()
+    };
+    // It is told where there is nothing else to be done, and only if it is news.
+    assert_eq!(update(&[(0, 8)], &first), 0);
+    assert_eq!(update(&[(8, 8)], &moved), 1);
+    assert_eq!(update(&[(600_000, 8)], &first), 2);
 }
 
 #[test]
@@ -450,7 +474,7 @@ fn a8_if_another_program_takes_the_id_the_group_has_a_new_one_and_loses_nothing(
     let rival = Rival(&fake);
     let device = Device::new(&rival, D, b"dmstats");
     let changed = device
-        .update_file(&device.list().unwrap(), 0, &[(16, 8)], |_| ())
+        .update_file(&device.list().unwrap(), 0, &[(16, 8)], None, |_| ())
         .unwrap();
     assert_eq!(changed.group, Some(1));
     assert_eq!(counted(&fake, 1), [(16, 8, 1)]);
@@ -512,7 +536,7 @@ fn an_update_that_fails_leaves_the_group_as_it_was() {
     for (word, nth) in [("@stats_create", 1), ("@stats_set_aux", 0)] {
         fake.fail(word, nth, Errno::NOMEM);
         assert!(device(&fake)
-            .update_file(&before, 0, &[(0, 8), (100, 8), (200, 8)], |_| ())
+            .update_file(&before, 0, &[(0, 8), (100, 8), (200, 8)], None, |_| ())
             .is_err());
         fake.fail("nothing", 0, Errno::NOMEM);
         assert_eq!(device(&fake).list().unwrap(), before);
@@ -524,7 +548,7 @@ fn a14_there_must_be_such_a_group() {
     let fake = Fake::new(10_000);
     let device = device(&fake);
     let error = device
-        .update_file(&device.list().unwrap(), 5, &[(0, 8)], |_| ())
+        .update_file(&device.list().unwrap(), 5, &[(0, 8)], None, |_| ())
         .unwrap_err();
     assert_eq!(error.to_string(), "Group ID 5 does not exist");
 }

@@ -94,6 +94,11 @@ impl Followed {
         self.fits && self.places.as_deref() == Some(places)
     }
 
+    /// It is another file by now: the next fit says so to those who read the group, wherever that file is.
+    pub fn has_another_file(&mut self) {
+        self.fits = false;
+    }
+
     /// Whether nobody is known to have changed the group since it was made to fit.
     pub fn fits_still(&self) -> bool {
         self.fits
@@ -193,7 +198,7 @@ impl Followed {
                     self.id = Some(id);
                     return Ok(Fate::Moved);
                 }
-                let update = device.update_file(&snapshot, id, places, |_| ())?;
+                let update = device.update_file(&snapshot, id, places, Some(word), |_| ())?;
                 (update.group, update.created, update.removed)
             }
         };

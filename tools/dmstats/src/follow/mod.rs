@@ -480,6 +480,7 @@ impl<'a, T: Transport> Follower<'a, T> {
                 entry.missing = None;
                 let path = entry.view.path.display().to_string();
                 if entry.view.take_other() {
+                    entry.group.has_another_file();
                     (self.say)(1, &format!("{path}: the path names another file"));
                     self.watch_again(number);
                 }

@@ -87,6 +87,16 @@ def test_dmfilemapd_projects_a_file_in_many_pieces_too(guest, mounted):
     assert guest.output("dmstats list --noheadings -o region_id d") == ""
 
 
+def test_a_group_says_of_which_file_it_is_now(guest, mounted):
+    fragmented(guest, "/mnt/f", 4)
+    guest.run("dmstats create --filemap --projected --nomonitor --follow path /mnt/f")
+    guest.run("mv /mnt/f /mnt/g; dmstats update_filemap --nomonitor --groupid 1 /mnt/g")
+    word = guest.output("dmstats list --region --noheadings -o user_data d").splitlines()[0]
+    assert word.startswith("FILE=path,") and word.endswith(",/mnt/g")
+    read(guest, "/mnt/g")
+    assert guest.output(REPORT) == f"{4 * 8}:0"
+
+
 def test_a_file_that_leaves_its_regions_gets_more_and_eight_at_most(guest, mounted):
     fragmented(guest, "/mnt/f", 4)
     guest.run("dmstats create --filemap --projected --follow path /mnt/f")

@@ -230,6 +230,16 @@ fn a_file_in_many_pieces_is_projected_by_its_follower() {
     assert!(made.projected(0) == Some(word()) && group.fits(&at));
     assert_eq!(group.recognise(&made), Fate::Same);
     assert!(group.fits_still());
+    // Another file takes its name and just its places: readers must know which one it is.
+    let other = Word {
+        handle: crate::ffi::Handle::parse("1.01").unwrap(),
+        ..word()
+    };
+    group.has_another_file();
+    assert!(!group.fits(&at));
+    let fate = group.fit(&fake, &at, &other, &locks.0).unwrap();
+    assert_eq!(fate, Fate::Fitted(0, 0));
+    assert!(snapshot(&fake).projected(0) == Some(other));
     // One piece less, and each has its region.
     let mut group = Followed::none(D, b"dmstats", b"g", RegionSpec::whole());
     let fate = group.fit(&fake, &at[1..], &word(), &locks.0).unwrap();
