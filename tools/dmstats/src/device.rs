@@ -108,12 +108,18 @@ impl<'a, T: Transport> Device<'a, T> {
         self.send(b"@stats_list", (16 << 10) + most.min(LONGEST_LIST))
     }
 
-    /// What was counted in the regions of a snapshot. With `clear` the counters begin anew, for everybody.
+    /// What was counted in those regions of a snapshot that are wanted. With `clear` their counters begin anew, for
+    /// everybody.
     ///
     /// A region that has gone since it was listed is left out.
-    pub fn sample(&self, snapshot: &Snapshot, clear: bool) -> Result<Sample> {
+    pub fn sample(
+        &self,
+        snapshot: &Snapshot,
+        clear: bool,
+        wanted: impl Fn(&Region) -> bool,
+    ) -> Result<Sample> {
         let mut regions = IdMap::new();
-        for region in snapshot.regions.values() {
+        for region in snapshot.regions.values().filter(|region| wanted(region)) {
             match self.sample_region(region, clear) {
                 Ok(sample) => regions.insert(region.id, sample),
                 Err(error) if error.is_missing() => {}

@@ -678,13 +678,15 @@ impl<'a> Command<'a> {
         let mut number = 0;
         // Without clearing, the first sample is what the next is compared with.
         if args.keep {
-            self.count(&mut self.views(self.named_or_all()?)?, &mut earlier)?;
+            let mut views = self.views(self.named_or_all()?)?;
+            self.count(&mut views, &mut earlier, &shown)?;
+            self.last = Some(Instant::now());
             next += nominal;
             std::thread::sleep(nominal);
         }
         loop {
             let mut views = self.views(self.named_or_all()?)?;
-            self.count(&mut views, &mut earlier)?;
+            self.count(&mut views, &mut earlier, &shown)?;
             let now = Instant::now();
             let interval = self.last.map_or(nominal, |last| now - last);
             self.last = Some(now);
@@ -702,57 +704,97 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Tells views what was counted since the last time. A device that has gone since has no counts.
-    fn count(&self, views: &mut [View<'a>], earlier: &mut BTreeMap<Devno, Sample>) -> Result<()> {
+    /// Tells views what was counted since the last time in what is shown. A device that has gone since has no counts.
+    fn count(
+        &self,
+        views: &mut [View<'a>],
+        earlier: &mut BTreeMap<Devno, Sample>,
+        shown: &Shown,
+    ) -> Result<()> {
         for view in views {
             let (subject, snapshot) = (&view.subject, &view.snapshot);
-            let sample = match subject.device.sample(snapshot, !self.args.keep) {
+            // Before the counters are cleared: what could not be attributed would be lost.
+            let files = self.files_of(subject, snapshot, shown);
+            let unseen = |region: &dmstats::Region| {
+                let of_group = region.group.and_then(|group| files.get(&group));
+                of_group.is_some_and(Option::is_none)
+            };
+            let keep = self.args.keep;
+            let wanted = |region: &dmstats::Region| {
+                shown.counts(snapshot, region) && (keep || !unseen(region))
+            };
+            let mut sample = match subject.device.sample(snapshot, !keep, wanted) {
                 Err(error) if error.is_missing() => continue,
                 other => other?,
             };
-            let devno = subject.devno();
-            let mut shown = if self.args.keep {
-                let nothing = Sample::default();
-                let difference = sample.since(snapshot, earlier.get(&devno).unwrap_or(&nothing));
-                earlier.insert(devno, sample);
+            let mut told = if keep {
+                let mut before = earlier.remove(&subject.devno()).unwrap_or_default();
+                // What cannot be told now is told when the file is seen again.
+                for region in snapshot.regions.values().filter(|region| unseen(region)) {
+                    let id = region.id;
+                    if let Some(then) = before.regions.get(&id) {
+                        sample.regions.insert(id, then.clone());
+                    } else if let Some(now) = sample.regions.get(&id) {
+                        before.regions.insert(id, now.clone());
+                    }
+                }
+                let difference = sample.since(snapshot, &before);
+                earlier.insert(subject.devno(), sample);
                 difference
             } else {
                 sample
             };
-            self.project(subject, snapshot, &mut shown);
-            view.sample = Some(shown);
+            for (id, places) in &files {
+                if let Some(places) = places {
+                    self.project(snapshot, &mut told, *id, places);
+                }
+            }
+            view.sample = Some(told);
         }
         Ok(())
     }
 
-    /// Attributes what was counted over files to these. Nothing is attributed to one that cannot be seen any more.
-    fn project(&self, subject: &Subject<'_>, snapshot: &Snapshot, sample: &mut Sample) {
-        for (id, group) in &snapshot.groups {
+    /// Where the files are that groups which are shown lie over, by the ids of these; none of one that cannot be seen.
+    fn files_of(
+        &self,
+        subject: &Subject<'_>,
+        snapshot: &Snapshot,
+        shown: &Shown,
+    ) -> BTreeMap<u32, Option<Vec<(u64, u64)>>> {
+        let mut files = BTreeMap::new();
+        for id in snapshot.groups.keys().filter(|id| shown.has_group(**id)) {
             let Some(word) = snapshot.projected(*id) else {
                 continue;
             };
             let path = word.path.display().to_string();
             let places = match dmstats::follow::places(word, subject.devno()) {
-                Ok(Some(extents)) => extents.places,
+                Ok(Some(extents)) => Some(extents.places),
                 Ok(None) => {
                     say(&format!("{path}: the file of group ID {id} has gone"));
-                    Vec::new()
+                    None
                 }
                 Err(error) => {
                     say(&format!("{path}: {error}"));
-                    Vec::new()
+                    None
                 }
             };
-            sample.project(snapshot, *id, &places);
-            let error = sample.errors.get(id).copied().unwrap_or_default();
-            if error > 0.0 {
-                let name = String::from_utf8_lossy(&group.name()).into_owned();
-                say(&format!(
-                    "{name}: {:.1}% of what is counted is estimated: it has areas in common with other data",
-                    error * 100.0
-                ));
-            }
+            files.insert(*id, places);
         }
+        files
+    }
+
+    /// Attributes what was counted over a file to it.
+    fn project(&self, snapshot: &Snapshot, sample: &mut Sample, id: u32, places: &[(u64, u64)]) {
+        sample.project(snapshot, id, places);
+        let error = sample.errors.get(&id).copied().unwrap_or_default();
+        let Some(group) = snapshot.groups.get(&id).filter(|_| error > 0.0) else {
+            return;
+        };
+        let name = String::from_utf8_lossy(&group.name()).into_owned();
+        say(&format!(
+            "{name}: {:.1}% of what is counted is estimated: it has areas in common with other data",
+            error * 100.0
+        ));
     }
 
     /// Shows what there is; `report` is the number of one that tells what was counted, and in how many nanoseconds.
@@ -811,6 +853,28 @@ impl Shown {
         }
     }
 
+    /// Whether a region is not excluded by its id or that of its group.
+    fn is_asked(&self, region: &dmstats::Region) -> bool {
+        self.region.is_none_or(|id| id == region.id)
+            && self.group.is_none_or(|id| region.group == Some(id))
+    }
+
+    /// Whether a region has rows of its own, if it is asked for.
+    fn has_rows(&self, snapshot: &Snapshot, region: &dmstats::Region) -> bool {
+        let of_file = |id| snapshot.projected(id).is_some();
+        self.over_files || !region.group.is_some_and(of_file)
+    }
+
+    /// Whether anything that is shown tells what was counted in a region.
+    fn counts(&self, snapshot: &Snapshot, region: &dmstats::Region) -> bool {
+        // Without a certain region groups are shown, and have the counts of those without rows.
+        self.is_asked(region) && (self.region.is_none() || self.has_rows(snapshot, region))
+    }
+
+    fn has_group(&self, id: u32) -> bool {
+        self.region.is_none() && self.group.is_none_or(|group| group == id)
+    }
+
     fn rows<'r>(&self, view: &'r View<'r>, rows: &mut Vec<Row<'r>>) {
         static NOTHING: Count = Count::NOTHING;
         let (snapshot, sample) = (&view.snapshot, view.sample.as_ref());
@@ -819,14 +883,8 @@ impl Shown {
             object,
             count: count.unwrap_or(&NOTHING),
         };
-        let wanted = |region: &&'r dmstats::Region| {
-            self.region.is_none_or(|id| id == region.id)
-                && self.group.is_none_or(|id| region.group == Some(id))
-                && (self.over_files
-                    || region
-                        .group
-                        .is_none_or(|id| snapshot.projected(id).is_none()))
-        };
+        let wanted =
+            |region: &&'r dmstats::Region| self.is_asked(region) && self.has_rows(snapshot, region);
         let regions = || snapshot.regions.values().filter(wanted);
         rows.reserve(snapshot.regions.len());
         for region in regions().filter(|_| self.areas) {
@@ -845,15 +903,53 @@ impl Shown {
                 counts.map(|counts| &counts.total),
             ));
         }
-        if self.groups && self.region.is_none() {
+        if self.groups {
             let groups = snapshot
                 .groups
                 .iter()
-                .filter(|(id, _)| self.group.is_none_or(|group| group == **id));
+                .filter(|(id, _)| self.has_group(**id));
             rows.extend(groups.map(|(id, group)| {
                 let count = sample.and_then(|sample| sample.groups.get(id));
                 row(Object::Group(*id, group), count)
             }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_shown_is_not_counted() {
+        let list = b"0: 0+8 8 a DMS_GROUP=:0-1#-\n1: 8+8 8 a -\n2: 16+8 8 a -\n\
+            3: 24+8 8 a DMS_GROUP=:3#FILE=inode,1.00,/f\n";
+        let snapshot = Snapshot::parse(list, None).unwrap();
+        for (options, counted) in [
+            ("", &[0, 1, 2, 3][..]),
+            ("--group", &[0, 1, 2, 3]),
+            ("--regionid=1", &[1]),
+            ("--regionid=7", &[]),
+            ("--groupid=0", &[0, 1]),
+            ("--groupid=3", &[3]),
+            ("--groupid=0 --regionid=2", &[]),
+            // Of a file only the group is shown, unless regions are asked for.
+            ("--regionid=3", &[]),
+            ("--regionid=3 --region", &[3]),
+        ] {
+            let words = ["dmstats", "report"].into_iter();
+            let args = Args::parse_from(words.chain(options.split_whitespace()));
+            let shown = Shown::new(&args, true, false);
+            let regions = snapshot.regions.values();
+            let found: Vec<u32> = regions
+                .filter(|region| shown.counts(&snapshot, region))
+                .map(|region| region.id)
+                .collect();
+            assert_eq!(found, counted, "{options}");
+            assert_eq!(
+                shown.has_group(3),
+                matches!(options, "" | "--group" | "--groupid=3")
+            );
         }
     }
 }

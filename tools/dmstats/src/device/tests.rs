@@ -54,7 +54,7 @@ fn the_kernel_has_room_for_the_counters_of_all_areas_at_once() {
     device(&fake).create(&fine).unwrap();
     fake.account(D, true, 0, 200_000, 5_000_000);
     let snapshot = device(&fake).list().unwrap();
-    let sample = device(&fake).sample(&snapshot, false).unwrap();
+    let sample = device(&fake).sample(&snapshot, false, |_| true).unwrap();
     assert_eq!(
         (sample.regions[&0].areas.len(), fake.unexpected()),
         (100_000, 0)
@@ -69,7 +69,7 @@ fn a12_no_regions_are_no_error() {
         snapshot.regions.is_empty() && snapshot.groups.is_empty() && snapshot.problems.is_empty()
     );
     assert_eq!(
-        device(&fake).sample(&snapshot, false).unwrap(),
+        device(&fake).sample(&snapshot, false, |_| true).unwrap(),
         Sample::default()
     );
 }
@@ -251,11 +251,11 @@ fn a43_sums_are_those_of_their_sample() {
     device.group(&snapshot, &ids("0-1"), b"g").unwrap();
     let snapshot = device.list().unwrap();
     let reads = || {
-        device.sample(&snapshot, false).unwrap().groups[&0]
+        device.sample(&snapshot, false, |_| true).unwrap().groups[&0]
             .counters
             .reads
     };
-    let before = device.sample(&snapshot, false).unwrap();
+    let before = device.sample(&snapshot, false, |_| true).unwrap();
     fake.account(D, false, 0, 8, 1);
     assert_eq!((before.groups[&0].counters.reads, reads()), (0, 2));
 }
@@ -347,7 +347,7 @@ fn a42_histograms_of_a_region_and_a_group_are_the_sums_of_their_areas() {
     fake.account(D, false, 0, 8, 1);
     fake.account(D, true, 600, 8, 15_000_000);
     let snapshot = device(&fake).list().unwrap();
-    let sample = device(&fake).sample(&snapshot, false).unwrap();
+    let sample = device(&fake).sample(&snapshot, false, |_| true).unwrap();
     let region = &sample.regions[&0];
     assert_eq!(
         region
@@ -371,7 +371,10 @@ fn a42_histograms_of_a_region_and_a_group_are_the_sums_of_their_areas() {
     // A43: another sample has its own sums.
     fake.account(D, false, 0, 8, 1);
     assert_eq!(
-        device(&fake).sample(&snapshot, false).unwrap().regions[&0]
+        device(&fake)
+            .sample(&snapshot, false, |_| true)
+            .unwrap()
+            .regions[&0]
             .total
             .bins,
         [2, 1, 0]
@@ -393,7 +396,7 @@ fn b5_a_group_of_regions_with_other_bounds_has_no_histogram() {
         .unwrap();
     fake.account(D, false, 0, 8, 1);
     let snapshot = device(&fake).list().unwrap();
-    let sample = device(&fake).sample(&snapshot, true).unwrap();
+    let sample = device(&fake).sample(&snapshot, true, |_| true).unwrap();
     assert_eq!(
         (
             sample.groups[&0].bins.len(),
@@ -408,9 +411,9 @@ fn samples_without_clearing_leave_the_counts_to_others() {
     let fake = Fake::new(1000);
     let snapshot = make(&fake, 1);
     fake.account(D, false, 0, 8, 1);
-    let first = device(&fake).sample(&snapshot, false).unwrap();
+    let first = device(&fake).sample(&snapshot, false, |_| true).unwrap();
     fake.account(D, false, 0, 8, 1);
-    let second = device(&fake).sample(&snapshot, false).unwrap();
+    let second = device(&fake).sample(&snapshot, false, |_| true).unwrap();
     assert_eq!(
         second.since(&snapshot, &first).regions[&0]
             .total
@@ -419,19 +422,38 @@ fn samples_without_clearing_leave_the_counts_to_others() {
         1
     );
     assert_eq!(
-        device(&fake).sample(&snapshot, true).unwrap().regions[&0]
+        device(&fake)
+            .sample(&snapshot, true, |_| true)
+            .unwrap()
+            .regions[&0]
             .total
             .counters
             .reads,
         2
     );
     assert_eq!(
-        device(&fake).sample(&snapshot, false).unwrap().regions[&0]
+        device(&fake)
+            .sample(&snapshot, false, |_| true)
+            .unwrap()
+            .regions[&0]
             .total
             .counters
             .reads,
         0
     );
+}
+
+#[test]
+fn only_what_is_wanted_is_cleared() {
+    let fake = Fake::new(1000);
+    let snapshot = make(&fake, 3);
+    fake.account(D, false, 0, 8, 1);
+    fake.take_log();
+    let device = device(&fake);
+    let sample = device.sample(&snapshot, true, |region| region.id == 1);
+    let sample = sample.unwrap();
+    assert_eq!(fake.take_log(), ["@stats_print_clear 1"]);
+    assert_eq!(sample.regions.keys().collect::<Vec<_>>(), [&1]);
 }
 
 #[test]
@@ -447,7 +469,7 @@ fn a_region_that_went_or_changed_since_the_list_is_left_out() {
         .unwrap();
     fake.message(D, b"@stats_delete 1", 0).unwrap();
     assert!(device(&fake)
-        .sample(&snapshot, false)
+        .sample(&snapshot, false, |_| true)
         .unwrap()
         .regions
         .is_empty());

@@ -34,7 +34,7 @@ fn counted(fake: &Fake, id: u32) -> Vec<(u64, u64, u64)> {
     let device = device(fake);
     let snapshot = device.list().unwrap();
     assert_eq!(snapshot.problems, []);
-    let sample = device.sample(&snapshot, false).unwrap();
+    let sample = device.sample(&snapshot, false, |_| true).unwrap();
     let members = &snapshot.groups[&id].members;
     let mut found: Vec<_> = members
         .iter()
@@ -252,7 +252,7 @@ fn a_projected_file_may_be_anywhere_in_its_regions_and_gets_more_beyond() {
     // Its counts are those of its places.
     fake.account(D, true, 600_000, 8, 1);
     fake.account(D, true, 500_000, 8, 1);
-    let mut sample = device(&fake).sample(&snapshot, false).unwrap();
+    let mut sample = device(&fake).sample(&snapshot, false, |_| true).unwrap();
     sample.project(&snapshot, 1, &[(0, 8), (600_000, 64)]);
     assert_eq!(
         (sample.groups[&1].counters.write_sectors, sample.errors[&1]),
@@ -264,7 +264,7 @@ fn a_projected_file_may_be_anywhere_in_its_regions_and_gets_more_beyond() {
 fn attributed(fake: &Fake, id: u32, places: &[(u64, u64)]) -> (u64, f64) {
     let device = device(fake);
     let snapshot = device.list().unwrap();
-    let mut sample = device.sample(&snapshot, false).unwrap();
+    let mut sample = device.sample(&snapshot, false, |_| true).unwrap();
     sample.project(&snapshot, id, places);
     (sample.groups[&id].counters.sectors(), sample.errors[&id])
 }

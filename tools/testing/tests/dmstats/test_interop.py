@@ -212,6 +212,16 @@ def test_counts_are_exact_and_kept_for_others(guest, device):
     assert guest.output(f"{LVM2} {take}").splitlines()[0] == "area:0:0:0:0.00:0:0"
 
 
+def test_only_what_is_shown_is_cleared(guest, device):
+    guest.run("dmstats create d; dmstats create d; dmstats create d; dmstats group --regions 1-2 d")
+    guest.run("dd if=/dev/mapper/d of=/dev/null bs=64k count=5 iflag=direct status=none")
+    counts = "dmstats report --region --noheadings -o read_count"
+    assert guest.output(f"{counts} --regionid 0 d") == "5"
+    assert guest.output(f"{counts} --keep --interval 0.1 --count 1 d") == "0\n0\n0"
+    assert guest.output(f"{counts} --groupid 1 d") == "5\n5"
+    assert guest.output(f"{counts} d") == "0\n0\n0"
+
+
 def test_print_tells_each_region_once(guest, device):
     guest.run("dmstats create --segments d && dd if=/dev/zero of=/dev/mapper/d bs=64k count=2 oflag=direct status=none")
     first = guest.output("dmstats print --allregions --clear d").splitlines()

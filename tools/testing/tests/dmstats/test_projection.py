@@ -76,6 +76,18 @@ def test_a_file_that_changes_is_counted_where_it_is_without_a_word_to_the_kernel
     assert gone.stdout == "0:0\n" and "the file of group ID 1 has gone" in gone.stderr
 
 
+def test_what_was_counted_is_kept_until_the_file_can_be_seen(guest, mounted):
+    fragmented(guest, "/mnt/f", 4)
+    guest.run("dmstats create --filemap --projected --nomonitor /mnt/f")
+    read(guest, "/mnt/f")
+    guest.run("umount /mnt")
+    for words in ("", " --keep --interval 0.1 --count 1"):
+        unseen = guest.run(REPORT + words)
+        assert unseen.stdout == "0:0\n" and "the file of group ID 1 has gone" in unseen.stderr
+    guest.run(f"mount {mounted} /mnt")
+    assert guest.output(REPORT).split(":")[0] == str(4 * 8)
+
+
 def test_dmfilemapd_projects_a_file_in_many_pieces_too(guest, mounted):
     fragmented(guest, "/mnt/f", 80)
     daemon = guest.start("exec dmfilemapd -v --map /mnt/f 2>&1")
