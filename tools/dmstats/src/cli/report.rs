@@ -325,6 +325,11 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// As bytes, of which JSON has no more than 64 bits.
+fn bytes(sectors: u64) -> u64 {
+    sectors.saturating_mul(512)
+}
+
 /// A row: `counted` adds what was counted to what there is.
 fn json_row(row: &Row<'_>, counted: bool) -> serde_json::Value {
     let (start, len) = row.span();
@@ -334,8 +339,8 @@ fn json_row(row: &Row<'_>, counted: bool) -> serde_json::Value {
         "object": row.kind(),
         "name": lossy(&row.name()),
         "group_id": row.group(),
-        "start_bytes": u128::from(start) * 512,
-        "length_bytes": u128::from(len) * 512,
+        "start_bytes": bytes(start),
+        "length_bytes": bytes(len),
     });
     let Some(all) = value.as_object_mut() else {
         return value;
@@ -348,10 +353,7 @@ fn json_row(row: &Row<'_>, counted: bool) -> serde_json::Value {
         Object::Region(region) => {
             all.insert("region_id".into(), json!(region.id));
             all.insert("areas".into(), json!(region.areas()));
-            all.insert(
-                "area_length_bytes".into(),
-                json!(u128::from(region.step) * 512),
-            );
+            all.insert("area_length_bytes".into(), json!(bytes(region.step)));
         }
         Object::Group(_, group) => {
             all.insert("alias".into(), json!(lossy(&group.alias)));
@@ -374,9 +376,9 @@ fn json_row(row: &Row<'_>, counted: bool) -> serde_json::Value {
             "counters".into(),
             json!({
                 "reads": counters.reads, "reads_merged": counters.reads_merged,
-                "read_bytes": u128::from(counters.read_sectors) * 512, "read_ns": counters.read_time,
+                "read_bytes": bytes(counters.read_sectors), "read_ns": counters.read_time,
                 "writes": counters.writes, "writes_merged": counters.writes_merged,
-                "write_bytes": u128::from(counters.write_sectors) * 512, "write_ns": counters.write_time,
+                "write_bytes": bytes(counters.write_sectors), "write_ns": counters.write_time,
                 "in_progress": counters.in_progress, "busy_ns": counters.io_ticks, "queue_ns": counters.queue_ticks,
                 "read_busy_ns": counters.read_ticks, "write_busy_ns": counters.write_ticks,
             }),
@@ -395,4 +397,15 @@ fn json_row(row: &Row<'_>, counted: bool) -> serde_json::Value {
         );
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_any_number_of_sectors() {
+        assert_eq!(json!(bytes(8)), json!(4096));
+        assert_eq!(json!(bytes(u64::MAX / 512 + 1)), json!(u64::MAX));
+    }
 }
