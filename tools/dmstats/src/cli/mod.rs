@@ -243,7 +243,7 @@ const SELECTION_HELP: &str = "Selections
 ----------
   FIELD =  VALUE    equal (numbers, sizes, percentages, text); != differs
   FIELD >= VALUE    and > <= < (numbers, sizes, percentages)
-  FIELD =~ REGEX    matches; !~ does not
+  FIELD =~ REGEX    matches; !~ does not; in quotes if it has white space, ), comma, #, && or ||
   A && B    A, B    both
   A || B    A # B   one of them
   !(A)              not

@@ -196,7 +196,8 @@ impl<'a> Parser<'a> {
             })
     }
 
-    /// A value, and whether it was in quotes. A regular expression goes on to the next space.
+    /// A value, and whether it was in quotes. A regular expression may have a single `&` or `|` and parentheses that
+    /// are open; one with more must be in quotes.
     fn value(&mut self, regex: bool) -> Result<(String, bool), String> {
         let start = self.peek();
         if let Some(quote) = start.chars().next().filter(|c| matches!(c, '"' | '\'')) {
@@ -208,15 +209,12 @@ impl<'a> Parser<'a> {
             return Ok((inner[..end].into(), true));
         }
         let ends = |c: char| {
-            c.is_whitespace() || (!regex && matches!(c, ',' | '&' | '|' | '#' | ')' | '('))
+            c.is_whitespace()
+                || matches!(c, ',' | '#' | ')')
+                || (!regex && matches!(c, '&' | '|' | '('))
         };
-        let mut end = start.find(ends).unwrap_or(start.len());
-        if regex {
-            end = start[..end]
-                .find("&&")
-                .or_else(|| start[..end].find("||"))
-                .unwrap_or(end);
-        }
+        let ends = [start.find(ends), start.find("&&"), start.find("||")];
+        let end = ends.into_iter().flatten().min().unwrap_or(start.len());
         self.text = &start[end..];
         Ok((start[..end].into(), false))
     }
@@ -275,6 +273,14 @@ mod tests {
             "(region_id=4 || region_id=3) && !(stats_name=x)",
             "user_data=\"\"",
             "region_id=3 || region_id=4 && region_id=5",
+            "(stats_name=~^db)",
+            "(region_id=4 || (stats_name=~^db)) && region_id=3",
+            "stats_name=~^db,region_id=3",
+            "stats_name=~^x#region_id=3",
+            "stats_name=~^x||stats_name=~^d&&region_id=3",
+            "stats_name=~x|b && region_id=3",
+            "stats_name!~d&b",
+            "stats_name=~'^(d|x)b'",
         ] {
             assert!(wants(text), "{text}");
         }
@@ -283,6 +289,8 @@ mod tests {
             "region_len>1k && region_id=4",
             "!(all_or_nothing=1)",
             "region_len>1",
+            "stats_name=~^db&&region_id=4||region_id=5",
+            "!(stats_name=~^db)",
         ] {
             assert!(!Selection::parse(text).is_ok_and(|_| wants(text)), "{text}");
         }
