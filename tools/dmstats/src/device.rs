@@ -135,17 +135,20 @@ impl<'a, T: Transport> Device<'a, T> {
         let mut areas =
             Vec::with_capacity(usize::try_from(region.areas()).unwrap_or(0).min(text.len()));
         for line in reply::lines(&text) {
-            let row = PrintRow::parse(line, region.bins()).ok_or_else(|| Error::Reply {
+            let row = PrintRow::parse(line).ok_or_else(|| Error::Reply {
                 what: "@stats_print",
                 line: line.escape_ascii().to_string(),
             })?;
+            if row.bins.len() != region.bins() {
+                // Another region has its id by now.
+                return Err(Error::NoRegion(region.id));
+            }
             areas.push(Count {
                 counters: row.counters.scaled(unit),
                 bins: row.bins,
             });
         }
         if areas.len() as u64 != region.areas() {
-            // Another region has its id by now.
             return Err(Error::NoRegion(region.id));
         }
         Ok(RegionSample::new(areas, region.bins()))

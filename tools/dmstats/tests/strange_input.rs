@@ -74,9 +74,7 @@ fn read(text: &[u8]) -> Result<(), TestCaseError> {
             prop_assert!(areas == 0 || region.area_len(areas - 1) <= region.step);
         }
     }
-    for bins in [0, 3] {
-        let _ = PrintRow::parse(text, bins);
-    }
+    let _ = PrintRow::parse(text);
     if let Ok(aux) = Aux::parse(text) {
         prop_assert!(Aux::parse(&aux.format()).is_ok());
     }

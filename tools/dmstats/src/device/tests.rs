@@ -459,14 +459,19 @@ fn only_what_is_wanted_is_cleared() {
 #[test]
 fn a_region_that_went_or_changed_since_the_list_is_left_out() {
     let fake = Fake::new(1000);
-    let snapshot = make(&fake, 2);
-    fake.message(D, b"@stats_delete 0", 0).unwrap();
-    device(&fake)
-        .create(&RegionSpec {
-            step: Step::Areas(3),
-            ..RegionSpec::whole()
-        })
-        .unwrap();
+    let snapshot = make(&fake, 3);
+    let areas = RegionSpec {
+        step: Step::Areas(3),
+        ..RegionSpec::whole()
+    };
+    let bins = RegionSpec {
+        bounds: vec![10_000_000],
+        ..RegionSpec::whole()
+    };
+    for (id, spec) in [(0, areas), (2, bins)] {
+        fake.message(D, &message::delete(id), 0).unwrap();
+        assert_eq!(device(&fake).create(&spec).unwrap(), id);
+    }
     fake.message(D, b"@stats_delete 1", 0).unwrap();
     assert!(device(&fake)
         .sample(&snapshot, false, |_| true)
