@@ -290,7 +290,11 @@ impl<'a, T: Transport> Device<'a, T> {
                     alias: group.alias.clone(),
                     members: rest,
                 };
-                self.set_aux(*leader, &snapshot.word(*leader, Some(&group)))?;
+                match self.set_aux(*leader, &snapshot.word(*leader, Some(&group))) {
+                    // Its group has ended with it.
+                    Err(Error::NoRegion(_)) => {}
+                    other => other?,
+                }
             }
         }
         // A leader goes before its group: then there is never a descriptor of what does not exist.
@@ -331,10 +335,15 @@ impl<'a, T: Transport> Device<'a, T> {
         None
     }
 
+    /// Deletes a region that somebody else may have deleted since it was listed.
     fn delete_one(&self, id: u32) -> Result<()> {
-        self.send(&message::delete(id), 0)
-            .map_err(|error| missing(error, id))
-            .map(drop)
+        match self.send(&message::delete(id), 0) {
+            Err(error) => match missing(error, id) {
+                Error::NoRegion(_) => Ok(()),
+                error => Err(error),
+            },
+            Ok(_) => Ok(()),
+        }
     }
 
     pub(crate) fn set_aux(&self, id: u32, word: &[u8]) -> Result<()> {

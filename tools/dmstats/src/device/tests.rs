@@ -96,6 +96,21 @@ fn a38_a_group_is_told_of_a_member_that_goes_before_it_is_gone() {
 }
 
 #[test]
+fn what_somebody_else_has_deleted_meanwhile_is_no_error() {
+    let fake = Fake::new(100);
+    let snapshot = make(&fake, 5);
+    device(&fake).group(&snapshot, &ids("0-2"), b"g").unwrap();
+    let snapshot = device(&fake).list().unwrap();
+    for id in [0, 3] {
+        fake.message(D, &message::delete(id), 0).unwrap();
+    }
+    device(&fake)
+        .delete_all(&snapshot, &ids("1-4"), |_| ())
+        .unwrap();
+    assert!(device(&fake).list().unwrap().regions.is_empty());
+}
+
+#[test]
 fn a39_a_leader_that_goes_ends_its_group_and_the_others_stay() {
     let fake = Fake::new(100);
     let snapshot = make(&fake, 4);
