@@ -6,6 +6,8 @@ use crate::aux::sanitized;
 use crate::cost;
 use crate::idmap::IdMap;
 use crate::message;
+use crate::message::LONGEST_ROW;
+use crate::message::ROW_OVERHEAD;
 use crate::reply;
 use crate::reply::PrintRow;
 use crate::sample::Count;
@@ -21,10 +23,6 @@ use crate::Sample;
 use crate::Snapshot;
 use crate::Transport;
 
-/// A row of the list must be shorter for other programs to be able to read the device's list at all.
-const LONGEST_ROW: usize = 4095;
-/// What else may be in a row: numbers, the words of the kernel.
-const ROW_OVERHEAD: usize = 128;
 /// What a row mostly has.
 const ROW: usize = 48;
 /// Of a list that is longer than this the size is not foretold.

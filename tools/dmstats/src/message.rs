@@ -5,8 +5,14 @@
 
 use crate::device::RegionSpec;
 use crate::device::Step;
+use crate::reply;
 use crate::Error;
 use crate::Result;
+
+/// A row of the list must be shorter for other programs to be able to read the device's list at all.
+pub(crate) const LONGEST_ROW: usize = 4095;
+/// What else may be in a row: numbers, the words of the kernel.
+pub(crate) const ROW_OVERHEAD: usize = 128;
 
 /// A word as it has to be written for the kernel to read this one.
 pub fn quoted(word: &[u8]) -> Vec<u8> {
@@ -41,6 +47,12 @@ pub fn create(spec: &RegionSpec, program: &[u8]) -> Result<Vec<u8>> {
             "The program ID must not have a space in it: its regions could not be listed".into(),
         ));
     }
+    if reply::ends_as_the_kernels(&spec.aux) {
+        return Err(Error::Invalid(
+            "The user data must not end with precise_timestamps or with a histogram: it would be taken for the region's"
+                .into(),
+        ));
+    }
     let mut text = b"@stats_create ".to_vec();
     match spec.range {
         None => text.push(b'-'),
@@ -60,6 +72,7 @@ pub fn create(spec: &RegionSpec, program: &[u8]) -> Result<Vec<u8>> {
     if precise {
         text.extend(b" precise_timestamps");
     }
+    let mut row = program.len() + spec.aux.len() + ROW_OVERHEAD;
     if !spec.bounds.is_empty() {
         let unit = if precise { 1 } else { 1_000_000 };
         let words: Vec<String> = spec
@@ -67,7 +80,14 @@ pub fn create(spec: &RegionSpec, program: &[u8]) -> Result<Vec<u8>> {
             .iter()
             .map(|bound| (bound / unit).to_string())
             .collect();
-        text.extend(format!(" histogram:{}", words.join(",")).bytes());
+        let word = format!(" histogram:{}", words.join(","));
+        row += word.len();
+        text.extend(word.bytes());
+    }
+    if row > LONGEST_ROW {
+        return Err(Error::Invalid(
+            "The user data and the bounds are longer than other programs can read".into(),
+        ));
     }
     text.push(b' ');
     text.extend(if program.is_empty() {
@@ -192,6 +212,41 @@ mod tests {
         assert!(create(&spec, b"a").is_err());
         assert!(create(&RegionSpec::whole(), b"a b").is_err());
         assert!(create(&RegionSpec::whole(), b"a\0b").is_err());
+    }
+
+    #[test]
+    fn user_data_is_never_taken_for_words_of_the_kernel() {
+        let with = |aux: &str, bounds: u64| {
+            let spec = RegionSpec {
+                aux: aux.into(),
+                bounds: (1..=bounds).map(|bound| bound * 1_000_000).collect(),
+                ..RegionSpec::whole()
+            };
+            create(&spec, b"a")
+        };
+        for aux in [
+            "precise_timestamps",
+            "x precise_timestamps",
+            "histogram:1,2",
+            "x histogram:1",
+        ] {
+            let said = with(aux, 0).unwrap_err().to_string();
+            assert!(said.contains("must not end with"), "{aux}: {said}");
+        }
+        for aux in [
+            "",
+            "1",
+            "xprecise_timestamps",
+            "precise_timestamps x",
+            "histogram:2,1",
+        ] {
+            assert!(with(aux, 0).is_ok(), "{aux}");
+        }
+        // Nor is there a row that is too long for other programs.
+        let longest = LONGEST_ROW - ROW_OVERHEAD - 1;
+        assert!(with(&"x".repeat(longest), 0).is_ok());
+        assert!(with(&"x".repeat(longest), 1).is_err());
+        assert!(with("", 800).is_ok() && with("", 2000).is_err());
     }
 
     proptest! {

@@ -130,6 +130,12 @@ fn bounds(row: &[u8]) -> (&[u8], Vec<u64>) {
         .unwrap_or((row, Vec::new()))
 }
 
+/// Whether a word ends with what the kernel writes at the end of a row, or is that.
+pub fn ends_as_the_kernels(word: &[u8]) -> bool {
+    let row = [&b" "[..], word].concat();
+    !bounds(&row).1.is_empty() || row.ends_with(b" precise_timestamps")
+}
+
 /// Whether bounds are such as the kernel takes.
 pub fn rising(bounds: &[u64]) -> bool {
     bounds.first() != Some(&0) && bounds.windows(2).all(|pair| pair[0] < pair[1])

@@ -81,7 +81,8 @@ def test_what_lvm2_refuses_is_refused_with_a_reason(guest, device):
         done""" for arguments in REFUSED)
     assert guest.output(script) == ""
     # And what LVM2 takes for something else.
-    for arguments in ("--areasize 4x", "--areas x", "--userdata DMS_GROUP=x", "--bounds 1ms,"):
+    for arguments in ("--areasize 4x", "--areas x", "--userdata DMS_GROUP=x", "--bounds 1ms,",
+                      "--userdata precise_timestamps", "--userdata 'x histogram:1'"):
         assert guest.run(f"dmstats create d {arguments}", check=False).returncode == 1
     assert rows(guest, device) == {}
 
