@@ -462,14 +462,22 @@ impl<'a> Command<'a> {
         Ok(())
     }
 
+    /// The region that was asked for, or all.
+    fn region_ids(&self, snapshot: &Snapshot) -> Result<Vec<u32>> {
+        match self.args.regionid {
+            Some(id) if !snapshot.regions.contains_key(&id) => {
+                failed(format!("No such region: {id}."))
+            }
+            Some(id) => Ok(vec![id]),
+            None => Ok(snapshot.regions.keys().copied().collect()),
+        }
+    }
+
     fn clear(&mut self) -> Result<()> {
         let args = self.args;
         self.one_of_regions(false)?;
         for subject in self.named_or_all()? {
-            let ids: Vec<u32> = match args.regionid {
-                Some(id) => vec![id],
-                None => self.snapshot(&subject)?.regions.keys().copied().collect(),
-            };
+            let ids = self.region_ids(&self.snapshot(&subject)?)?;
             for id in ids {
                 match subject.device.clear(id) {
                     Err(dmstats::Error::NoRegion(_)) if args.regionid.is_none() => continue,
@@ -493,14 +501,7 @@ impl<'a> Command<'a> {
         self.one_of_regions(false)?;
         for subject in self.named_or_all()? {
             let snapshot = self.snapshot(&subject)?;
-            let ids: Vec<u32> = match args.regionid {
-                Some(id) if !snapshot.regions.contains_key(&id) => {
-                    return failed(format!("No such region: {id}."))
-                }
-                Some(id) => vec![id],
-                None => snapshot.regions.keys().copied().collect(),
-            };
-            for id in ids {
+            for id in self.region_ids(&snapshot)? {
                 let rows = subject.device.print(snapshot.region(id)?, args.clear)?;
                 if args.json {
                     let rows: Vec<String> = String::from_utf8_lossy(&rows)

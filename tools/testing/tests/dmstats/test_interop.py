@@ -231,6 +231,16 @@ def test_print_tells_each_region_once(guest, device):
     assert guest.output("dmstats print --regionid 0 d").split()[5] == "0"
 
 
+def test_a_region_of_another_program_is_none_of_ours(guest, device):
+    guest.run("dmstats create d --programid other; dmstats create d")
+    guest.run("dd if=/dev/zero of=/dev/mapper/d bs=64k count=2 oflag=direct status=none")
+    refused = guest.run("dmstats clear --regionid 0 d", check=False)
+    assert (refused.returncode, refused.stderr) == (1, "No such region: 0.\nCommand failed.\n")
+    assert guest.output("dmstats print --allprograms --regionid 0 d").split()[5] == "2"
+    guest.run("dmstats clear --allprograms --regionid 0 d")
+    assert guest.output("dmstats print --allprograms --regionid 0 d").split()[5] == "0"
+
+
 def test_intervals_may_be_shorter_than_a_second(guest, device):
     guest.run("dmstats create d")
     text = guest.output("dmstats report --interval 0.3 --count 3 --noheadings -o interval d").splitlines()
