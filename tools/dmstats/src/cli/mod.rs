@@ -373,13 +373,23 @@ impl<'a> Command<'a> {
         Ok(named)
     }
 
-    /// What a device has of our program, or of all, and of all programs for what must not be overlooked.
-    fn snapshot(&self, subject: &Subject<'_>) -> Result<Snapshot> {
+    /// What a device has of all programs.
+    fn all(&self, subject: &Subject<'_>) -> Result<Snapshot> {
         let snapshot = subject.device.list()?;
         for problem in &snapshot.problems {
             say(&problem.to_string());
         }
-        Ok(self.ours(snapshot))
+        Ok(snapshot)
+    }
+
+    /// What a device has of our program, or of all.
+    fn snapshot(&self, subject: &Subject<'_>) -> Result<Snapshot> {
+        Ok(self.ours(self.all(subject)?))
+    }
+
+    /// Whether a region is of our program, if not all are asked for.
+    fn is_ours(&self, region: &dmstats::Region) -> bool {
+        self.args.allprograms || *region.program == *self.program
     }
 
     /// What of a device is of our program, if not all is asked for.
@@ -436,15 +446,13 @@ impl<'a> Command<'a> {
                 )?;
                 continue;
             }
-            let is_ours =
-                |region: &dmstats::Region| args.allprograms || *region.program == *self.program;
             let ids: IdSet = match args.regionid {
-                Some(id) if !is_ours(all.region(id)?) => {
+                Some(id) if !self.is_ours(all.region(id)?) => {
                     return Err(dmstats::Error::NoRegion(id).into())
                 }
                 Some(id) => IdSet::from_iter([id]),
                 None => {
-                    let ours = all.regions.values().filter(|region| is_ours(region));
+                    let ours = all.regions.values().filter(|region| self.is_ours(region));
                     ours.map(|region| region.id).collect()
                 }
             };
@@ -529,9 +537,16 @@ impl<'a> Command<'a> {
         let alias = args.alias.as_deref().unwrap_or_default().as_bytes();
         for subject in self.chosen()? {
             let _changes = subject.changes()?;
-            let snapshot = self.snapshot(&subject)?;
+            // One of ours may be in a group of another program's.
+            let snapshot = self.all(&subject)?;
             let name = subject.shown();
-            let group = subject.device.group(&snapshot, &members, alias);
+            let theirs = members
+                .regions(&snapshot.regions)
+                .find(|region| !self.is_ours(region));
+            let group = match theirs {
+                Some(region) => Err(dmstats::Error::NoRegion(region.id)),
+                None => subject.device.group(&snapshot, &members, alias),
+            };
             let group = group.or_else(|error| {
                 failed(format!("{error}\nCould not create group on {name}: {text}"))
             })?;

@@ -239,6 +239,12 @@ def test_a_region_of_another_program_is_none_of_ours(guest, device):
     assert guest.output("dmstats print --allprograms --regionid 0 d").split()[5] == "2"
     guest.run("dmstats clear --allprograms --regionid 0 d")
     assert guest.output("dmstats print --allprograms --regionid 0 d").split()[5] == "0"
+    # Nor can it be in a group of ours; and what is in one of theirs is in no other.
+    refused = guest.run("dmstats group --regions 0-1 d", check=False)
+    assert refused.returncode == 1 and "Region ID 0 does not exist" in refused.stderr
+    guest.run("dmstats group --allprograms --regions 0-1 d")
+    refused = guest.run("dmstats group --regions 1 d", check=False)
+    assert refused.returncode == 1 and "Region ID 1 already a member of group ID 0" in refused.stderr
 
 
 def test_intervals_may_be_shorter_than_a_second(guest, device):
