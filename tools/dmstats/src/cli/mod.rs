@@ -715,6 +715,9 @@ impl<'a> Command<'a> {
             if number == count {
                 return Ok(());
             }
+            if !args.json {
+                print(b"\n")?;
+            }
             next = (next + nominal).max(Instant::now());
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
