@@ -139,10 +139,8 @@ impl<'a> Command<'a> {
 
     pub fn create(&mut self) -> Result<()> {
         self.check_create()?;
-        for subject in self.chosen()? {
-            self.create_on(&subject)?;
-        }
-        Ok(())
+        let subjects = self.chosen()?;
+        self.each(&subjects, |command, subject| command.create_on(subject))
     }
 
     fn create_on(&mut self, subject: &Subject<'_>) -> Result<()> {

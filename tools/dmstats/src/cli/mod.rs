@@ -89,6 +89,8 @@ pub enum Stop {
     Usage(String),
     /// It failed.
     Failed(String),
+    /// It failed, and was said to.
+    Said,
     /// Nobody reads on.
     Closed,
 }
@@ -152,6 +154,10 @@ pub fn main() -> ExitCode {
         }
         Err(Stop::Failed(text)) => {
             say(&text);
+            say("Command failed.");
+            ExitCode::FAILURE
+        }
+        Err(Stop::Said) => {
             say("Command failed.");
             ExitCode::FAILURE
         }
@@ -298,6 +304,26 @@ fn progress(count: usize, what: &'static str) -> impl FnMut(usize) {
     }
 }
 
+/// Does something with each device. The first of some that fails is the last; of all devices, the others are done too.
+fn on_each<D>(
+    devices: &[D],
+    all: bool,
+    name: impl Fn(&D) -> String,
+    mut act: impl FnMut(&D) -> Result<()>,
+) -> Result<()> {
+    let mut done = Ok(());
+    for device in devices {
+        match act(device) {
+            Err(Stop::Failed(text)) if all => {
+                say(&format!("{}: {text}", name(device)));
+                done = Err(Stop::Said);
+            }
+            other => other?,
+        }
+    }
+    done
+}
+
 impl<'a> Command<'a> {
     /// Tells what was done.
     fn tell(&mut self, text: &str, value: Value) -> Result<()> {
@@ -373,6 +399,17 @@ impl<'a> Command<'a> {
         Ok(named)
     }
 
+    /// Does something with each of the devices.
+    fn each(
+        &mut self,
+        subjects: &[Subject<'a>],
+        mut act: impl FnMut(&mut Self, &Subject<'a>) -> Result<()>,
+    ) -> Result<()> {
+        let args = self.args;
+        let all = args.names.is_empty() && args.uuid.is_none() && args.major.is_none();
+        on_each(subjects, all, Subject::shown, |subject| act(self, subject))
+    }
+
     /// What a device has of all programs.
     fn all(&self, subject: &Subject<'_>) -> Result<Snapshot> {
         let snapshot = subject.device.list()?;
@@ -428,45 +465,48 @@ impl<'a> Command<'a> {
     }
 
     fn delete(&mut self) -> Result<()> {
-        let args = self.args;
         self.one_of_regions(true)?;
-        for subject in self.chosen()? {
-            let _changes = subject.changes()?;
-            let all = subject.device.list()?;
-            let name = subject.shown();
-            if let Some(group) = args.groupid {
-                let snapshot = self.ours(all);
-                let count = snapshot.group(group)?.members.len() as usize;
-                subject
-                    .device
-                    .delete_group(&snapshot, group, progress(count, "deleting"))?;
-                self.tell(
-                    &format!("Deleted statistics group {group}."),
-                    json!({ "device": name, "group_id": group }),
-                )?;
-                continue;
-            }
-            let ids: IdSet = match args.regionid {
-                Some(id) if !self.is_ours(all.region(id)?) => {
-                    return Err(dmstats::Error::NoRegion(id).into())
-                }
-                Some(id) => IdSet::from_iter([id]),
-                None => {
-                    let ours = all.regions.values().filter(|region| self.is_ours(region));
-                    ours.map(|region| region.id).collect()
-                }
-            };
-            let count = ids.len() as usize;
-            // Groups of other programs may have these regions too.
+        let subjects = self.chosen()?;
+        self.each(&subjects, |command, subject| command.delete_on(subject))
+    }
+
+    fn delete_on(&mut self, subject: &Subject<'_>) -> Result<()> {
+        let args = self.args;
+        let _changes = subject.changes()?;
+        let all = subject.device.list()?;
+        let name = subject.shown();
+        if let Some(group) = args.groupid {
+            let snapshot = self.ours(all);
+            let count = snapshot.group(group)?.members.len() as usize;
             subject
                 .device
-                .delete_all(&all, &ids, progress(count, "deleting"))?;
-            if args.json {
-                self.results
-                    .push(json!({ "device": name, "regions": ids.to_string() }));
-            }
-            self.verbose(&format!("Deleted statistics regions {ids}."));
+                .delete_group(&snapshot, group, progress(count, "deleting"))?;
+            self.tell(
+                &format!("Deleted statistics group {group}."),
+                json!({ "device": name, "group_id": group }),
+            )?;
+            return Ok(());
         }
+        let ids: IdSet = match args.regionid {
+            Some(id) if !self.is_ours(all.region(id)?) => {
+                return Err(dmstats::Error::NoRegion(id).into())
+            }
+            Some(id) => IdSet::from_iter([id]),
+            None => {
+                let ours = all.regions.values().filter(|region| self.is_ours(region));
+                ours.map(|region| region.id).collect()
+            }
+        };
+        let count = ids.len() as usize;
+        // Groups of other programs may have these regions too.
+        subject
+            .device
+            .delete_all(&all, &ids, progress(count, "deleting"))?;
+        if args.json {
+            self.results
+                .push(json!({ "device": name, "regions": ids.to_string() }));
+        }
+        self.verbose(&format!("Deleted statistics regions {ids}."));
         Ok(())
     }
 
@@ -482,45 +522,51 @@ impl<'a> Command<'a> {
     }
 
     fn clear(&mut self) -> Result<()> {
-        let args = self.args;
         self.one_of_regions(false)?;
-        for subject in self.named_or_all()? {
-            let ids = self.region_ids(&self.snapshot(&subject)?)?;
-            for id in ids {
-                match subject.device.clear(id) {
-                    Err(dmstats::Error::NoRegion(_)) if args.regionid.is_none() => continue,
-                    Err(dmstats::Error::NoRegion(id)) => {
-                        return failed(format!("No such region: {id}."))
-                    }
-                    other => other?,
+        let subjects = self.named_or_all()?;
+        self.each(&subjects, |command, subject| command.clear_on(subject))
+    }
+
+    fn clear_on(&mut self, subject: &Subject<'_>) -> Result<()> {
+        let args = self.args;
+        let ids = self.region_ids(&self.snapshot(subject)?)?;
+        for id in ids {
+            match subject.device.clear(id) {
+                Err(dmstats::Error::NoRegion(_)) if args.regionid.is_none() => continue,
+                Err(dmstats::Error::NoRegion(id)) => {
+                    return failed(format!("No such region: {id}."))
                 }
-                self.verbose(&format!("Cleared statistics region {id}."));
-                if args.json {
-                    self.results
-                        .push(json!({ "device": subject.shown(), "region_id": id }));
-                }
+                other => other?,
+            }
+            self.verbose(&format!("Cleared statistics region {id}."));
+            if args.json {
+                self.results
+                    .push(json!({ "device": subject.shown(), "region_id": id }));
             }
         }
         Ok(())
     }
 
     fn print(&mut self) -> Result<()> {
-        let args = self.args;
         self.one_of_regions(false)?;
-        for subject in self.named_or_all()? {
-            let snapshot = self.snapshot(&subject)?;
-            for id in self.region_ids(&snapshot)? {
-                let rows = subject.device.print(snapshot.region(id)?, args.clear)?;
-                if args.json {
-                    let rows: Vec<String> = String::from_utf8_lossy(&rows)
-                        .lines()
-                        .map(str::to_owned)
-                        .collect();
-                    self.results
-                        .push(json!({ "device": subject.shown(), "region_id": id, "rows": rows }));
-                } else {
-                    print(&rows)?;
-                }
+        let subjects = self.named_or_all()?;
+        self.each(&subjects, |command, subject| command.print_on(subject))
+    }
+
+    fn print_on(&mut self, subject: &Subject<'_>) -> Result<()> {
+        let args = self.args;
+        let snapshot = self.snapshot(subject)?;
+        for id in self.region_ids(&snapshot)? {
+            let rows = subject.device.print(snapshot.region(id)?, args.clear)?;
+            if args.json {
+                let rows: Vec<String> = String::from_utf8_lossy(&rows)
+                    .lines()
+                    .map(str::to_owned)
+                    .collect();
+                self.results
+                    .push(json!({ "device": subject.shown(), "region_id": id, "rows": rows }));
+            } else {
+                print(&rows)?;
             }
         }
         Ok(())
@@ -534,38 +580,46 @@ impl<'a> Command<'a> {
         let Some(members) = IdSet::parse(text.as_bytes()) else {
             return failed(format!("Could not parse list: '{text}'"));
         };
+        let subjects = self.chosen()?;
+        self.each(&subjects, |command, subject| {
+            command.group_on(subject, text, &members)
+        })
+    }
+
+    fn group_on(&mut self, subject: &Subject<'_>, text: &str, members: &IdSet) -> Result<()> {
+        let args = self.args;
         let alias = args.alias.as_deref().unwrap_or_default().as_bytes();
-        for subject in self.chosen()? {
-            let _changes = subject.changes()?;
-            // One of ours may be in a group of another program's.
-            let snapshot = self.all(&subject)?;
-            let name = subject.shown();
-            let theirs = members
-                .regions(&snapshot.regions)
-                .find(|region| !self.is_ours(region));
-            let group = match theirs {
-                Some(region) => Err(dmstats::Error::NoRegion(region.id)),
-                None => subject.device.group(&snapshot, &members, alias),
-            };
-            let group = group.or_else(|error| {
-                failed(format!("{error}\nCould not create group on {name}: {text}"))
-            })?;
-            let precise = members
-                .regions(&snapshot.regions)
-                .filter(|region| region.precise)
-                .count() as u64;
-            if precise > 0 && precise < members.len() {
-                say("WARNING: Grouping regions with different clock resolution: precision may be lost.");
-            }
-            self.say_overlap(&snapshot, &members);
-            self.tell(
-                &format!(
-                    "Grouped regions {text} as group ID {group}{} on {name}",
-                    create::with_alias(args)
-                ),
-                json!({ "device": name, "group_id": group, "regions": members.to_string() }),
-            )?;
+        let _changes = subject.changes()?;
+        // One of ours may be in a group of another program's.
+        let snapshot = self.all(subject)?;
+        let name = subject.shown();
+        let theirs = members
+            .regions(&snapshot.regions)
+            .find(|region| !self.is_ours(region));
+        let group = match theirs {
+            Some(region) => Err(dmstats::Error::NoRegion(region.id)),
+            None => subject.device.group(&snapshot, members, alias),
+        };
+        let group = group.or_else(|error| {
+            failed(format!("{error}\nCould not create group on {name}: {text}"))
+        })?;
+        let precise = members
+            .regions(&snapshot.regions)
+            .filter(|region| region.precise)
+            .count() as u64;
+        if precise > 0 && precise < members.len() {
+            say(
+                "WARNING: Grouping regions with different clock resolution: precision may be lost.",
+            );
         }
+        self.say_overlap(&snapshot, members);
+        self.tell(
+            &format!(
+                "Grouped regions {text} as group ID {group}{} on {name}",
+                create::with_alias(args)
+            ),
+            json!({ "device": name, "group_id": group, "regions": members.to_string() }),
+        )?;
         Ok(())
     }
 
@@ -588,21 +642,26 @@ impl<'a> Command<'a> {
         let Some(group) = self.args.groupid else {
             return failed("Please specify group id.");
         };
-        for subject in self.chosen()? {
-            let _changes = subject.changes()?;
-            let snapshot = self.snapshot(&subject)?;
-            let name = subject.shown();
-            let done = subject.device.ungroup(&snapshot, group);
-            done.or_else(|error| {
-                failed(format!(
-                    "{error}\nCould not delete group {group} on {name}."
-                ))
-            })?;
-            self.tell(
-                &format!("Removed group ID {group} on {name}"),
-                json!({ "device": name, "group_id": group }),
-            )?;
-        }
+        let subjects = self.chosen()?;
+        self.each(&subjects, |command, subject| {
+            command.ungroup_on(subject, group)
+        })
+    }
+
+    fn ungroup_on(&mut self, subject: &Subject<'_>, group: u32) -> Result<()> {
+        let _changes = subject.changes()?;
+        let snapshot = self.snapshot(subject)?;
+        let name = subject.shown();
+        let done = subject.device.ungroup(&snapshot, group);
+        done.or_else(|error| {
+            failed(format!(
+                "{error}\nCould not delete group {group} on {name}."
+            ))
+        })?;
+        self.tell(
+            &format!("Removed group ID {group} on {name}"),
+            json!({ "device": name, "group_id": group }),
+        )?;
         Ok(())
     }
 
@@ -938,6 +997,26 @@ impl Shown {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_device_that_fails_keeps_no_other_of_all_from_being_done() {
+        for (all, count) in [(true, 3), (false, 2)] {
+            let mut done = Vec::new();
+            let result = on_each(&[1, 2, 3], all, i32::to_string, |device| {
+                done.push(*device);
+                match device {
+                    2 => failed("no"),
+                    _ => Ok(()),
+                }
+            });
+            assert_eq!(done.len(), count);
+            assert_eq!(matches!(result, Err(Stop::Said)), all);
+            assert!(result.is_err());
+        }
+        // Nobody reads what is said of the others.
+        let closed = on_each(&[1, 2], true, i32::to_string, |_| Err(Stop::Closed));
+        assert!(matches!(closed, Err(Stop::Closed)));
+    }
 
     #[test]
     fn what_is_not_shown_is_not_counted() {

@@ -247,6 +247,22 @@ def test_a_region_of_another_program_is_none_of_ours(guest, device):
     assert refused.returncode == 1 and "Region ID 1 already a member of group ID 0" in refused.stderr
 
 
+def test_what_fails_on_one_of_all_devices_is_done_on_the_others(guest, dm):
+    for name in "abc":
+        dm.create(name, "0 8 zero")
+    guest.run("dmstats create a && dmstats create c && dmstats group --regions 0 a && dmstats group --regions 0 c")
+    for command in ("ungroup --groupid 0", "clear --regionid 0", "delete --regionid 0"):
+        refused = guest.run(f"dmstats {command} {'' if command[0] == 'c' else '--alldevices'}", check=False)
+        said = refused.stderr.splitlines()
+        assert (refused.returncode, said[0][:3], said[-1]) == (1, "b: ", "Command failed.")
+        assert refused.stderr.count("Command failed.") == 1 and "a: " not in refused.stderr
+    assert guest.output("dmstats list --noheadings -o region_id") == ""
+    # Of devices that are named the first that fails is the last.
+    guest.run("dmstats create c")
+    assert guest.run("dmstats delete --regionid 0 b c", check=False).returncode == 1
+    assert guest.output("dmstats list --noheadings -o region_id c") == "0"
+
+
 def test_intervals_may_be_shorter_than_a_second(guest, device):
     guest.run("dmstats create d")
     text = guest.output("dmstats report --interval 0.3 --count 3 --noheadings -o interval d").splitlines()
