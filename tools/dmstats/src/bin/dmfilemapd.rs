@@ -27,6 +27,9 @@ use dmstats::follow::Mode;
 use dmstats::Kernel;
 use dmstats::Logged;
 use dmstats::RegionSpec;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::fs::Timespec;
 use sd_notify::NotifyState;
 
 /// Errors are sentences for stderr.
@@ -140,16 +143,30 @@ impl Lvm2 {
 }
 
 /// Something that can be read from when the program was asked to stop.
-fn stop() -> io::Result<UnixStream> {
-    let (reader, writer) = UnixStream::pair()?;
-    for signal in [
-        signal_hook::consts::SIGTERM,
-        signal_hook::consts::SIGINT,
-        signal_hook::consts::SIGHUP,
-    ] {
-        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
-    }
-    Ok(reader)
+fn stop() -> Result<UnixStream> {
+    let register = || {
+        let (reader, writer) = UnixStream::pair()?;
+        for signal in [
+            signal_hook::consts::SIGTERM,
+            signal_hook::consts::SIGINT,
+            signal_hook::consts::SIGHUP,
+        ] {
+            signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+        }
+        io::Result::Ok(reader)
+    };
+    register().map_err(|error| format!("Cannot wait for signals: {error}"))
+}
+
+/// Whether it was asked to stop.
+fn asked(stop: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(stop, PollFlags::IN)];
+    rustix::event::poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+/// Goes where no file system is that could not be unmounted then.
+fn leave_folder() -> Result<()> {
+    std::env::set_current_dir("/").map_err(|error| format!("Cannot go to /: {error}"))
 }
 
 fn cleanup(when: When) -> Cleanup {
@@ -160,8 +177,7 @@ fn cleanup(when: When) -> Cleanup {
     }
 }
 
-fn follow(follower: &mut Follower<'_, Logged<'_>>) -> Result<()> {
-    let stop = stop().map_err(|error| format!("Cannot wait for signals: {error}"))?;
+fn follow(follower: &mut Follower<'_, Logged<'_>>, stop: UnixStream) -> Result<()> {
     let status = format!("Following {} file(s)", follower.len());
     // It fails if there is a service manager that does not listen, which is no reason to stop.
     let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
@@ -195,11 +211,12 @@ fn run(args: &Args) -> Result<()> {
             .add(&file, &lvm2.path, lvm2.mode, lvm2.group)
             .map_err(text)?;
         drop(file);
+        leave_folder()?;
         if !lvm2.foreground {
             ffi::background(verbose > 0)
                 .map_err(|error| format!("Cannot go into the background: {error}"))?;
         }
-        return follow(&mut follower);
+        return follow(&mut follower, stop()?);
     }
     if args.words.is_empty() {
         return Err("--map requires files.".into());
@@ -210,23 +227,35 @@ fn run(args: &Args) -> Result<()> {
     let locks = Path::new(dmstats::lock::FOLDER);
     let mut follower = Follower::new(&kernel, locks, interval, cleanup, &report).map_err(text)?;
     let mut files = || {
-        for word in &args.words {
-            map(&mut follower, word, args.follow)?;
+        // The groups of files that were mapped before a signal are to be deleted too.
+        let stop = stop()?;
+        let paths: io::Result<Vec<PathBuf>> = args.words.iter().map(std::path::absolute).collect();
+        let paths = paths.map_err(|error| error.to_string())?;
+        leave_folder()?;
+        for (word, path) in args.words.iter().zip(&paths) {
+            if asked(&stop) {
+                return Ok(());
+            }
+            map(&mut follower, word, path, args.follow)?;
         }
-        follow(&mut follower)
+        follow(&mut follower, stop)
     };
     let done = files();
-    // Of some files that were mapped before another could not be.
+    // Of some files that were mapped before another could not be, or before a signal.
     follower.stop();
     done
 }
 
-fn map(follower: &mut Follower<'_, Logged<'_>>, word: &OsStr, mode: Mode) -> Result<()> {
+fn map(
+    follower: &mut Follower<'_, Logged<'_>>,
+    word: &OsStr,
+    path: &Path,
+    mode: Mode,
+) -> Result<()> {
     let could_not = |error: &dyn std::fmt::Display| format!("{}: {error}", word.to_string_lossy());
-    let path = std::path::absolute(word).map_err(|error| could_not(&error))?;
-    let file = File::open(&path).map_err(|error| could_not(&error))?;
+    let file = File::open(path).map_err(|error| could_not(&error))?;
     let alias = path.file_name().unwrap_or_default().as_bytes();
-    let added = follower.add_new(&file, &path, mode, b"dmstats", alias, &RegionSpec::whole());
+    let added = follower.add_new(&file, path, mode, b"dmstats", alias, &RegionSpec::whole());
     added.map_err(|error| could_not(&error))
 }
 
@@ -248,5 +277,18 @@ fn main() -> ExitCode {
             say(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_known_between_two_files() {
+        let stop = stop().unwrap();
+        assert!(!asked(&stop));
+        signal_hook::low_level::raise(signal_hook::consts::SIGHUP).unwrap();
+        assert!(asked(&stop) && asked(&stop));
     }
 }

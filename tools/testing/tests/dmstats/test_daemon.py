@@ -33,8 +33,8 @@ def groups(guest):
 class Daemon:
     """dmfilemapd in the foreground, and what it says."""
 
-    def __init__(self, guest, words):
-        self.process = guest.start(f"echo $$; exec dmfilemapd {words} 2>&1")
+    def __init__(self, guest, words, folder="."):
+        self.process = guest.start(f"cd {folder} && echo $$; exec dmfilemapd {words} 2>&1")
         self.pid = int(self.process.stdout.readline())
 
     def says(self, pattern):
@@ -116,6 +116,22 @@ def test_f1_f2_a_file_without_a_name_is_followed_while_somebody_has_it_open(gues
     assert last.endswith("File removed: exiting.") and status == 0 and groups(guest) == []
 
 
+def test_f2_a_file_that_is_open_by_one_of_two_names_is_followed_without_both(guest, mounted):
+    new_file(guest, "/mnt/f")
+    guest.run("ln /mnt/f /mnt/g")
+    daemon = follow(guest)
+    user = guest.start("exec 4<>/mnt/f; rm /mnt/f; rm /mnt/g; read; "
+                       "dd if=/dev/urandom of=/dev/fd/4 bs=64k count=4 status=none; sync; read")
+    until(guest, "[ ! -e /mnt/f -a ! -e /mnt/g ]")
+    user.stdin.write("\n")
+    user.stdin.flush()
+    daemon.says("region.s. created")
+    until(guest, "[ $(dmstats list --group --noheadings --units s -o region_len d) -ge 512 ]")
+    user.communicate("\n")
+    last, status = daemon.ends()
+    assert last.endswith("File removed: exiting.") and status == 0 and groups(guest) == []
+
+
 def test_f10_a_file_system_can_be_unmounted_while_its_files_are_followed(guest, mounted):
     new_file(guest, "/mnt/f")
     daemon = follow(guest, "path")
@@ -124,6 +140,15 @@ def test_f10_a_file_system_can_be_unmounted_while_its_files_are_followed(guest, 
     assert last.endswith("File system unmounted: exiting.") and status == 0
     # The file is still there, and so is its group.
     assert groups(guest) == ["1:f:1"]
+
+
+def test_f10_the_folder_that_it_was_started_in_can_be_unmounted(guest, mounted):
+    new_file(guest, "/mnt/f")
+    daemon = Daemon(guest, "-vv --map f", "/mnt")
+    daemon.says("place")
+    guest.run("umount /mnt")
+    last, status = daemon.ends()
+    assert last.endswith("/mnt/f: File system unmounted: exiting.") and status == 0 and groups(guest) == []
 
 
 def test_a13_a12_the_daemon_ends_with_its_group(guest, mounted):
