@@ -78,31 +78,42 @@ pub fn changes(folder: &Path, devno: Devno) -> Result<Changes> {
     lock().map_err(|source| error(&path, source))
 }
 
+/// What stands behind the process in the lock of a group that it has made itself.
+const MADE: &str = "map";
+
 /// The right to follow a group, until it is dropped.
 pub struct Following {
     path: PathBuf,
+    made: bool,
     _file: File,
 }
 
 impl Following {
     /// Writes down that it is this process.
     pub fn sign(&self) {
+        let made = if self.made {
+            format!(" {MADE}")
+        } else {
+            String::new()
+        };
         // It is for the eyes of others only.
-        let _ = fs::write(&self.path, format!("{}\n", std::process::id()));
+        let _ = fs::write(&self.path, format!("{}{made}\n", std::process::id()));
     }
 }
 
-/// Takes the right to follow a group; an error, if another process has it.
-pub fn following(folder: &Path, devno: Devno, group: u32) -> Result<Following> {
+/// Takes the right to follow a group; an error, if another process has it. `made` says that the group is the process's
+/// own, and of no use to anybody without it.
+pub fn following(folder: &Path, devno: Devno, group: u32, made: bool) -> Result<Following> {
     make_folder(folder)?;
     let path = folder.join(format!("{devno}.{group}"));
     let taken = || loop {
         let mut file = open(&path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut pid = String::new();
-                file.read_to_string(&mut pid)?;
-                return Ok(Err(pid.trim().to_owned()));
+                let mut text = String::new();
+                file.read_to_string(&mut text)?;
+                let pid = text.split_whitespace().next().unwrap_or_default();
+                return Ok(Err(pid.to_owned()));
             }
             other => other?,
         }
@@ -114,12 +125,44 @@ pub fn following(folder: &Path, devno: Devno, group: u32) -> Result<Following> {
     };
     match taken().map_err(|source| error(&path, source))? {
         Ok(file) => {
-            let lock = Following { path, _file: file };
+            let lock = Following {
+                path,
+                made,
+                _file: file,
+            };
             lock.sign();
             Ok(lock)
         }
         Err(pid) => Err(Error::Followed { group, pid }),
     }
+}
+
+/// The groups of a device whose locks say that the process which has them has made them: if nobody has one any more,
+/// that was killed.
+pub fn made(folder: &Path, devno: Devno) -> Result<Vec<u32>> {
+    let prefix = format!("{devno}.");
+    let list = || {
+        let mut groups = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let group = name.to_str().and_then(|name| name.strip_prefix(&prefix));
+            let Some(group) = group.and_then(|group| group.parse().ok()) else {
+                continue;
+            };
+            // It may have gone by now.
+            let text = fs::read_to_string(entry.path()).unwrap_or_default();
+            if text.split_whitespace().nth(1) == Some(MADE) {
+                groups.push(group);
+            }
+        }
+        groups.sort_unstable();
+        io::Result::Ok(groups)
+    };
+    list().map_err(|source| Error::Io {
+        what: format!("Cannot read {}", folder.display()),
+        source,
+    })
 }
 
 impl Drop for Following {
@@ -140,8 +183,11 @@ mod tests {
             major: 253,
             minor: 7,
         };
-        let first = following(&folder, devno, 1).unwrap();
-        let said = following(&folder, devno, 1).err().unwrap().to_string();
+        let first = following(&folder, devno, 1, false).unwrap();
+        let said = following(&folder, devno, 1, false)
+            .err()
+            .unwrap()
+            .to_string();
         assert_eq!(
             said,
             format!(
@@ -149,9 +195,15 @@ mod tests {
                 std::process::id()
             )
         );
-        let other = following(&folder, devno, 2).unwrap();
+        let other = following(&folder, devno, 2, true).unwrap();
+        let said = following(&folder, devno, 2, true)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(said.ends_with(&format!("process {} already", std::process::id())));
+        assert_eq!(made(&folder, devno).unwrap(), [2]);
         drop(first);
-        drop(following(&folder, devno, 1).unwrap());
+        drop(following(&folder, devno, 1, false).unwrap());
         drop(other);
         drop(changes(&folder, devno).unwrap());
         // What is left is the file that tells of changes.
@@ -174,7 +226,7 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         let _changes = changes(&folder, devno).unwrap();
-        let _following = following(&folder, devno, 1).unwrap();
+        let _following = following(&folder, devno, 1, false).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&folder), 0o700);
         assert_eq!(mode(&folder.join("253:7")), 0o600);

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rangemap::RangeSet;
 
+use crate::aux::sanitized;
 use crate::lock;
 use crate::projection::Word;
 use crate::projection::MANY_EXTENTS;
@@ -87,6 +88,23 @@ impl Followed {
             places: None,
             fits: false,
         }
+    }
+
+    /// Whether a group of a snapshot may be that of a file at these places.
+    pub fn is_of_file(
+        snapshot: &Snapshot,
+        id: u32,
+        program: &[u8],
+        alias: &[u8],
+        places: &[(u64, u64)],
+    ) -> bool {
+        let (Ok(group), Ok(leader)) = (snapshot.group(id), snapshot.region(id)) else {
+            return false;
+        };
+        let (covered, file) = (group.covered(snapshot), ranges(places));
+        *leader.program == *program
+            && group.alias == sanitized(alias)
+            && covered.iter().any(|range| file.overlaps(range))
     }
 
     /// Whether the group fits a file at these places, as far as is known.
@@ -218,7 +236,7 @@ impl Followed {
         };
         let _lock = match self.id {
             Some(known) if known == id => None,
-            _ => match lock::following(locks, self.devno, id) {
+            _ => match lock::following(locks, self.devno, id, false) {
                 // It is the group of somebody else who follows the same file.
                 Err(Error::Followed { .. }) => return Ok(()),
                 other => Some(other?),

@@ -16,6 +16,7 @@ mod pace;
 mod view;
 mod watch;
 
+use std::collections::btree_map;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -149,6 +150,8 @@ struct Entry {
     stamp: Option<Stamp>,
     missing: Option<Instant>,
     lock: Option<lock::Following>,
+    /// Whether the group was made here.
+    made: bool,
 }
 
 /// What a [`Follower`] says, by how much it matters: 1 what it did, 2 what it sees.
@@ -164,6 +167,8 @@ pub struct Follower<'a, T: Transport> {
     interval: Duration,
     cleanup: Cleanup,
     say: Say<'a>,
+    /// The groups of devices that processes had made before this one, which may have been killed.
+    made: BTreeMap<Devno, Vec<u32>>,
     /// The kernel's account of memory for statistics: it tells for nothing that regions came or went.
     account: Option<u64>,
 }
@@ -188,6 +193,7 @@ impl<'a, T: Transport> Follower<'a, T> {
             interval,
             cleanup,
             say,
+            made: BTreeMap::new(),
             account: None,
         })
     }
@@ -205,11 +211,13 @@ impl<'a, T: Transport> Follower<'a, T> {
     /// Follows a file that has a group. Only one process may follow a group.
     pub fn add(&mut self, file: &File, path: &Path, mode: Mode, group: u32) -> Result<()> {
         let view = View::new(file, path, mode)?;
-        let group = Followed::new(self.kernel, view.devno, group)?;
-        self.insert(view, group)
+        let followed = Followed::new(self.kernel, view.devno, group)?;
+        let lock = lock::following(&self.locks, view.devno, group, false)?;
+        self.insert(view, followed, Some(lock), false)
     }
 
-    /// Follows a file that has no group, which is made now, or when the file has some place on the device.
+    /// Follows a file that has no group, which is made now, or when the file has some place on the device. If a process
+    /// that had made one was killed, that is followed.
     pub fn add_new(
         &mut self,
         file: &File,
@@ -219,12 +227,22 @@ impl<'a, T: Transport> Follower<'a, T> {
         alias: &[u8],
         like: &RegionSpec,
     ) -> Result<()> {
-        let view = View::new(file, path, mode)?;
+        let mut view = View::new(file, path, mode)?;
         self.kernel
             .info(&crate::Find::Devno(view.devno))
             .map_err(|_| Error::File("not a device-mapper device.".into()))?;
-        let group = Followed::none(view.devno, program, alias, like.clone());
-        self.insert(view, group)?;
+        match self.orphan(&mut view, program, alias)? {
+            Some((id, lock)) => {
+                let text = format!("{}: group ID {id} was left by another", path.display());
+                (self.say)(1, &text);
+                let group = Followed::new(self.kernel, view.devno, id)?;
+                self.insert(view, group, Some(lock), true)?;
+            }
+            None => {
+                let group = Followed::none(view.devno, program, alias, like.clone());
+                self.insert(view, group, None, true)?;
+            }
+        }
         let number = self.next - 1;
         let looked = self.look(number, Instant::now());
         looked.inspect_err(|_| {
@@ -233,11 +251,54 @@ impl<'a, T: Transport> Follower<'a, T> {
         })
     }
 
-    fn insert(&mut self, mut view: View, group: Followed) -> Result<()> {
-        let lock = group
-            .id
-            .map(|id| lock::following(&self.locks, group.devno, id))
-            .transpose()?;
+    /// The group of a file that a process has made which was killed, and its lock.
+    fn orphan(
+        &mut self,
+        view: &mut View,
+        program: &[u8],
+        alias: &[u8],
+    ) -> Result<Option<(u32, lock::Following)>> {
+        // There may be many files, all of which will have locks.
+        let devno = view.devno;
+        if let btree_map::Entry::Vacant(unknown) = self.made.entry(devno) {
+            unknown.insert(lock::made(&self.locks, devno)?);
+        }
+        if self.made.get(&devno).is_none_or(Vec::is_empty) {
+            return Ok(None);
+        }
+        match view.extents()? {
+            Look::Here(extents) => self.orphan_at(devno, program, alias, &extents.places),
+            _ => Ok(None),
+        }
+    }
+
+    fn orphan_at(
+        &self,
+        devno: Devno,
+        program: &[u8],
+        alias: &[u8],
+        places: &[(u64, u64)],
+    ) -> Result<Option<(u32, lock::Following)>> {
+        let snapshot = Device::new(self.kernel, devno, program).list()?;
+        for id in self.made.get(&devno).into_iter().flatten().copied() {
+            if Followed::is_of_file(&snapshot, id, program, alias, places) {
+                match lock::following(&self.locks, devno, id, true) {
+                    // It lives.
+                    Err(Error::Followed { .. }) => {}
+                    other => return other.map(|lock| Some((id, lock))),
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn insert(
+        &mut self,
+        mut view: View,
+        group: Followed,
+        lock: Option<lock::Following>,
+        made: bool,
+    ) -> Result<()> {
         let number = self.next;
         self.watch(number, &mut view)?;
         let (stamp, age) = match view.stamp()? {
@@ -251,6 +312,7 @@ impl<'a, T: Transport> Follower<'a, T> {
             stamp,
             missing: None,
             lock,
+            made,
         };
         self.next += 1;
         self.files.insert(number, entry);
@@ -450,7 +512,7 @@ impl<'a, T: Transport> Follower<'a, T> {
             return;
         }
         let lock = id
-            .map(|id| lock::following(&self.locks, entry.group.devno, id))
+            .map(|id| lock::following(&self.locks, entry.group.devno, id, entry.made))
             .transpose();
         if !by_us && matches!(lock, Err(Error::Followed { .. })) {
             return self.end(number, End::Removed);
@@ -612,7 +674,8 @@ mod tests {
             pace: Pace::new(Instant::now(), Duration::ZERO),
             stamp: None,
             missing: None,
-            lock: Some(lock::following(&locks, D, 0).unwrap()),
+            lock: Some(lock::following(&locks, D, 0, true).unwrap()),
+            made: true,
         };
         follower.files.insert(0, entry);
         follower.next = 1;
@@ -647,7 +710,7 @@ mod tests {
             let fake = Fake::new(10_000);
             let (mut follower, locks) = follower(&fake, &format!("another-{look}"));
             let other = other_group(&fake);
-            let theirs = lock::following(&locks, D, other).unwrap();
+            let theirs = lock::following(&locks, D, other, false).unwrap();
             let now = Instant::now();
             let places = vec![(0, 8), (64, 8)];
             fake.take_log();
@@ -683,12 +746,43 @@ mod tests {
         follower.fit(0, now, &grown).unwrap();
         assert_eq!(fake.take_log(), ["@stats_list"]);
         assert!(matches!(
-            lock::following(&locks, D, other),
+            lock::following(&locks, D, other, false),
             Err(Error::Followed { .. })
         ));
         assert_eq!(follower.files[&0].pace.due(), Some(now));
         follower.fit(0, now, &grown).unwrap();
         assert!(follower.files[&0].group.fits(&grown.places));
+        std::fs::remove_dir_all(&locks).unwrap();
+    }
+
+    #[test]
+    fn a_group_that_a_killed_process_has_made_is_followed_again() {
+        let fake = Fake::new(10_000);
+        let (mut follower, locks) = follower(&fake, "killed");
+        let mut find = |program: &[u8], alias: &[u8], at| {
+            follower.made = [(D, lock::made(&locks, D).unwrap())].into();
+            let found = follower.orphan_at(D, program, alias, &[(at, 8)]);
+            found.unwrap().map(|(id, _)| id)
+        };
+        // Its process lives.
+        assert_eq!(find(b"dmstats", b"f", 4), None);
+        let device = Device::new(&fake, D, b"dmstats");
+        for (id, text) in [(1, "123 map\n"), (2, "123\n"), (7, "123 map\n")] {
+            let like = RegionSpec::whole();
+            if id < 7 {
+                let made = device.map_file(&[(0, 8), (16 * id, 8)], &like, Some(b"f"), |_| ());
+                assert_eq!(made.unwrap().group, Some(2 * id as u32 - 1));
+            }
+            let name = format!("{D}.{}", if id < 7 { 2 * id - 1 } else { id });
+            std::fs::write(locks.join(name), text).unwrap();
+        }
+        // Another program's, another file's, one that is elsewhere.
+        assert_eq!(find(b"other", b"f", 4), None);
+        assert_eq!(find(b"dmstats", b"g", 4), None);
+        assert_eq!(find(b"dmstats", b"f", 800), None);
+        // That of group 3 was not made by its process.
+        assert_eq!(find(b"dmstats", b"f", 32), None);
+        assert_eq!(find(b"dmstats", b"f", 4), Some(1));
         std::fs::remove_dir_all(&locks).unwrap();
     }
 

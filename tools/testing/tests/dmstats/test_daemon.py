@@ -276,6 +276,42 @@ def test_many_files_are_followed_by_one_process_for_a_service_manager(guest, mou
     assert groups(guest) == []
 
 
+def test_a_group_that_a_killed_process_left_is_followed_by_the_next(guest, mounted):
+    new_file(guest, "/mnt/f")
+    daemon = Daemon(guest, "-v --map /mnt/f")
+    daemon.says("region.s. created")
+    guest.run("dd if=/mnt/f of=/dev/null bs=64k iflag=direct status=none")
+    guest.run(f"kill -KILL {daemon.pid}")
+    daemon.ends()
+    assert groups(guest) == ["1:f:1"]
+    daemon = Daemon(guest, "-v --map /mnt/f")
+    daemon.says("group ID 1 was left by another")
+    # While that lives, the next has a group of its own.
+    second = Daemon(guest, "-v --map /mnt/f")
+    second.says("region.s. created")
+    assert groups(guest) == ["1:f:1", "2:f:2"]
+    guest.run(f"kill {second.pid}")
+    assert second.ends()[1] == 0 and groups(guest) == ["1:f:1"]
+    assert guest.output("dmstats report --group --noheadings -o read_sector_count d") == "128"
+    guest.run(f"kill {daemon.pid}")
+    assert daemon.ends()[1] == 0 and groups(guest) == []
+
+
+def test_a_daemon_leaves_the_group_of_another_alone(guest, mounted):
+    new_file(guest, "/mnt/f")
+    first, second = (Daemon(guest, "-v --map /mnt/f"), Daemon(guest, "-v --map /mnt/f"))
+    first.says("region.s. created")
+    second.says("region.s. created")
+    until(guest, "[ $(dmstats list --group --noheadings d | wc -l) = 2 ]")
+    guest.run("dmstats delete --groupid 1 d")
+    # Whichever it was that had it.
+    until(guest, "[ $(pidof dmfilemapd | wc -w) = 1 ]")
+    assert groups(guest) == ["2:f:2"]
+    guest.run("kill $(pidof dmfilemapd)")
+    guest.run(WAIT_FOR_NONE)
+    assert groups(guest) == []
+
+
 REFUSED = {
     "3 1 /mnt/f": "Wrong number of arguments.",
     "3 1 /mnt/f inode 1 0 0": "Wrong number of arguments.",
