@@ -115,6 +115,8 @@ pub(crate) struct Head {
     pub(crate) to_verify: BioList<OwnedBio<LcTarget>>,
     /// What went around the log, is done, and ends when no batch is under way.
     pub(crate) overlaps: BioList<DoneBio<LcTarget>>,
+    /// Writes that are in the log and are to go to the backing device too, when no batch is under way.
+    pub(crate) through: BioList<OwnedBio<LcTarget>>,
     /// Flushes, and FUA writes that are in the log but not durable.
     pub(crate) flushes: BioList<OwnedBio<LcTarget>>,
 }
@@ -366,6 +368,7 @@ impl Cache {
             admitting: false,
             to_verify: BioList::new(),
             overlaps: BioList::new(),
+            through: BioList::new(),
             flushes: BioList::new(),
         };
         let committer = Committer::new(&superblock).map_err(no_memory)?;

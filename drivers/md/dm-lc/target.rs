@@ -394,9 +394,9 @@ impl LcTarget {
                 mapped
             }
             Outcome::Done if cache.is_in(Mode::Writethrough) => {
-                let around = Around::of(&bio, true);
-                bio.per_bio().around = Some(around);
-                bio.remap(&cache.backing, sector)
+                let (mapped, bio) = bio.take();
+                write::write_through(&self.cache.share(), bio);
+                mapped
             }
             Outcome::Done => bio.end(Status::OK),
             Outcome::Failed => self.refuse(bio),

@@ -287,7 +287,7 @@ pub(crate) fn flushed(this: &Shared<Cache>, bio: OwnedBio<LcTarget>, result: Res
     if result.is_err() && this.is_bypassed() {
         bio.submit(&this.backing, 0);
     } else if is_in_log && result.is_ok() && this.is_in(Mode::Writethrough) {
-        submit_around(this, bio, true);
+        write_through(this, bio);
     } else {
         bio.end(result);
     }
@@ -301,6 +301,17 @@ fn submit_around(cache: &Cache, mut bio: OwnedBio<LcTarget>, is_logged: bool) {
     bio.submit(&cache.backing, around.sector);
 }
 
+/// Sends a write that is in the log to the backing device too. Not before the batch under way has ended: it
+/// may have an older copy of the same sectors, which would overwrite it there. One that begins later finds
+/// this one.
+pub(crate) fn write_through(this: &Shared<Cache>, bio: OwnedBio<LcTarget>) {
+    if this.batches() & 1 == 0 {
+        return submit_around(this, bio, true);
+    }
+    this.head.lock().through.push(bio);
+    Cache::kick_writeback(this);
+}
+
 /// A bio went around the log, and while it was on its way a write of some of its sectors came into the
 /// log. Nobody may tell which of the two is the later one; but it has to be the same one from now on,
 /// and a batch may have written it back just before the bio reached the device, or just after. So the bio
@@ -310,10 +321,17 @@ pub(crate) fn overlaps(this: &Shared<Cache>, bio: DoneBio<LcTarget>) {
     Cache::kick_writeback(this);
 }
 
-/// Ends the bios that wait for the end of a batch. What the log has of their sectors holds from now on: it
-/// is dirty, also if it was written back before its turn. With the lock of the writer.
+/// Goes on with the bios that wait for the end of a batch. Of those that went around the log, what the log
+/// has of their sectors holds from now on: it is dirty, also if it was written back before its turn. With the
+/// lock of the writer.
 pub(crate) fn end_overlaps(this: &Shared<Cache>) {
-    let bios = this.head.lock().overlaps.take_all();
+    let (bios, through) = {
+        let mut head = this.head.lock();
+        (head.overlaps.take_all(), head.through.take_all())
+    };
+    for bio in through {
+        submit_around(this, bio, true);
+    }
     for mut bio in bios {
         if let Some(around) = bio.per_bio().around {
             let tail = this.tail.load(Acquire);
@@ -391,7 +409,7 @@ fn accept(this: &Shared<Cache>, bio: OwnedBio<LcTarget>) {
     } else if bio.is_fua() {
         wait_for_flush(this.clone(), bio);
     } else if this.is_in(Mode::Writethrough) {
-        submit_around(this, bio, true);
+        write_through(this, bio);
     } else {
         bio.end(Status::OK);
     }

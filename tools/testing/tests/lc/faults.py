@@ -47,6 +47,11 @@ FAULTS = {
         [("self.durable_id.load(Relaxed).max(superblock.tail.id)", "self.durable_id.load(Relaxed).max(1)")],
         "test_recovery.py::test_superblock_of_an_ordered_log_that_nobody_flushed",
     ),
+    "a write through the cache does not wait for the batch under way": Fault(
+        "drivers/md/dm-lc/write.rs",
+        [("if this.batches() & 1 == 0 {", "if this.batches() & 1 < 2 {")],
+        "test_data_path.py::test_write_through_is_not_overtaken_by_a_batch",
+    ),
     "a log that was not read is said to be written back": Fault(
         "drivers/md/dm-lc/writeback.rs",
         [("    if !this.loaded.is_set() {\n        return Err(EAGAIN);\n    }\n    let errors", "    let errors")],

@@ -3,8 +3,9 @@
 
 import pytest
 
+from lab import patience
 from tests.lc.breakable import become, fill
-from tests.lc.rig import STATE
+from tests.lc.rig import STATE, Rig
 from tests.scripts import run_script
 
 
@@ -167,6 +168,21 @@ def test_fua_write_is_not_overwritten_by_what_was_discarded(parts, mode):
     parts.create()
     parts.guest.run("printf 'U%.0s' $(seq 4096) > /tmp/fua")
     parts.guest.run(f"dd if={parts.device} bs=4k skip=3 count=1 iflag=direct status=none | cmp - /tmp/fua")
+
+
+def test_write_through_is_not_overtaken_by_a_batch(lc_module, guest, dm, disks):
+    """A batch that was collected before the write has an older copy, and writes it for its neighbour's sake."""
+    rig = Rig(guest, dm, disks)
+    rig.backing = disks.null("slow", 48, irqmode=2, completion_nsec=patience.busy(50_000_000), hw_queue_depth=1)
+    rig.create("2 allow_migrate 0")
+    guest.run("dd if=/dev/urandom of=/tmp/data bs=4k count=1 status=none; for i in $(seq 0 2 60) 200 201; do"
+              f" dd if=/dev/zero of={rig.device} bs=4k seek=$i count=1 oflag=direct conv=notrunc status=none; done")
+    rig.device.message("mode", "writethrough")
+    flush = guest.start("dmsetup message lc 0 flush")
+    guest.run("until [ $(awk '{ print $5 }' /sys/block/slow/stat) -gt 3 ]; do sleep 0.01; done")
+    guest.run(f"dd if=/tmp/data of={rig.device} bs=4k seek=200 oflag=direct conv=notrunc status=none")
+    assert flush.wait() == 0
+    guest.run(f"dd if={rig.backing} bs=4k skip=200 count=1 iflag=direct status=none | cmp - /tmp/data")
 
 
 def test_neighbours_are_written_back_together(rig):
