@@ -25,7 +25,7 @@ FAULTS = {
     ),
     "one device may have two roles in two clones": Fault(
         "drivers/md/dm-clone/registry.rs",
-        [("= self.conflict(others, devices) {", "= self.conflict(devices).filter(|_| false) {")],
+        [("= self.conflict(others, devices) {", "= self.conflict(others, devices).filter(|_| false) {")],
         "test_reload.py::test_a_device_has_one_role_in_all_clones",
     ),
     "sizes are checked after the metadata are formatted": Fault(
