@@ -152,6 +152,12 @@ impl Bdev {
         unsafe { helpers::bdev_is_zoned(self.as_ptr()) }
     }
 
+    /// Whether a table of this mapped device has `lower` in it, so that its I/O goes there. May sleep.
+    pub fn is_holder_of(&self, lower: &Bdev) -> bool {
+        // SAFETY: By the type invariants, both devices are open.
+        unsafe { helpers::bdev_is_holder(self.as_ptr(), lower.as_ptr()) }
+    }
+
     /// Whether it is, or is on, a disk that the NVMe driver reaches by several paths, or by one of which there
     /// may be more. If a path fails, that driver submits bios to it again by itself.
     pub fn is_nvme_multipath(&self) -> bool {

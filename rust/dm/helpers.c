@@ -9,6 +9,7 @@
 #include <linux/blkdev.h>
 #include <linux/crc32.h>
 #include <linux/device-mapper.h>
+#include <linux/kernfs.h>
 #include <linux/kprobes.h>
 #include <linux/mempool.h>
 #include <linux/part_stat.h>
@@ -246,6 +247,22 @@ HELPER bool rust_dm_helper_bdev_is_nvme_multipath(struct block_device *bdev)
 
 	/* Of the NVMe driver's disks only these take bios. */
 	return disk->fops->submit_bio && !strncmp(disk->disk_name, "nvme", 4);
+}
+
+HELPER bool rust_dm_helper_bdev_is_holder(struct block_device *bdev,
+					  struct block_device *lower)
+{
+#ifdef CONFIG_BLOCK_HOLDER_DEPRECATED
+	struct kobject *slaves = bdev->bd_disk->slave_dir;
+	struct kernfs_node *link = NULL;
+
+	if (slaves)
+		link = kernfs_find_and_get(slaves->sd, kobject_name(bdev_kobj(lower)));
+	kernfs_put(link);
+	return link;
+#else
+	return false;
+#endif
 }
 
 HELPER bool rust_dm_helper_bdev_is_partition(struct block_device *bdev)

@@ -126,6 +126,8 @@ pub(crate) enum Failure {
     NotMapped,
     /// Device-mapper hands requests to it.
     RequestBased,
+    /// It sends its I/O to the original itself.
+    OverOriginal,
     /// It does not fit the original.
     Misfit(Misfit),
     /// It cannot be opened or hooked.
@@ -145,6 +147,7 @@ impl Failure {
             Failure::Refused(Refusal::NotAttached) => ENOENT,
             Failure::Refused(_) => EBUSY,
             Failure::NotMapped | Failure::RequestBased | Failure::Misfit(_) => EINVAL,
+            Failure::OverOriginal => compat::eloop(),
             Failure::NoDevice(error)
             | Failure::Open(error)
             | Failure::Freeze(error)
@@ -161,6 +164,10 @@ impl fmt::Display for Failure {
             Failure::NoDevice(_) => f.write_str("there is no such block device"),
             Failure::NotMapped => f.write_str("it is not a mapped device"),
             Failure::RequestBased => f.write_str("it is a mapped device of requests, not of bios"),
+            Failure::OverOriginal => f.write_str(
+                "it is over the original itself, not over the interpose device: its I/O would come \
+                 back to it without end",
+            ),
             Failure::Misfit(misfit) => misfit.fmt(f),
             Failure::Open(error) if *error == EBUSY => {
                 f.write_str("it is in use: mounted, part of another device, or attached")
@@ -438,6 +445,9 @@ impl Origin {
         let looked_at = BlockDevice::open(device, Mode::Read).map_err(Failure::Open)?;
         if looked_at.is_request_based() {
             return Err(Failure::RequestBased);
+        }
+        if looked_at.is_holder_of(&self.original) {
+            return Err(Failure::OverOriginal);
         }
         fit::check(&original, &traits(&looked_at)).map_err(Failure::Misfit)?;
         let top = Top::open(&self.original, device, mode).map_err(Failure::Open)?;

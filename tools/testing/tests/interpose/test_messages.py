@@ -101,6 +101,7 @@ def test_devices_are_refused(low, dm, guest, disks):
     blocks = disks.null("blocks", 16, blocksize=4096)
     guest.run(f"dd if=/dev/zero of={blocks} bs=4k count=1 oflag=direct status=none")
     dm.create("blocks", f"0 16384 linear {low} 0\n16384 16384 linear {blocks} 16384")
+    dm.create("direct", f"0 32768 linear {low.disk} 0")
     guest.run("dmsetup create empty --notable")
     for what, errno, said in (
         ("/dev/nothing", "No such file or directory", "there is no such block device"),
@@ -115,6 +116,8 @@ def test_devices_are_refused(low, dm, guest, disks):
         ("/dev/mapper/large", INVALID, "it has 32776 sectors, the original has 32768"),
         ("/dev/mapper/ro", INVALID, "it is read-only, the original is not"),
         ("/dev/mapper/blocks", INVALID, "its logical blocks have 4096 bytes, those of the original 512"),
+        ("/dev/mapper/direct", "Too many levels of symbolic links",
+         "it is over the original itself, not over the interpose device: its I/O would come back to it without end"),
         (guest.output("dmsetup info -c --noheadings -o devno empty"), "No such device or address",
          "it has no live table"),
     ):
