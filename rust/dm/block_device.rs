@@ -44,6 +44,7 @@ pub const SECTOR_SHIFT: u32 = 9;
 
 /// The number of a block device, which the kernel and `dmsetup` write as `major:minor`.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
 pub struct DevNumber(bindings::dev_t);
 
 impl DevNumber {
@@ -152,10 +153,52 @@ impl Bdev {
         unsafe { helpers::bdev_is_zoned(self.as_ptr()) }
     }
 
-    /// Whether a table of this mapped device has `lower` in it, so that its I/O goes there. May sleep.
-    pub fn is_holder_of(&self, lower: &Bdev) -> bool {
-        // SAFETY: By the type invariants, both devices are open.
-        unsafe { helpers::bdev_is_holder(self.as_ptr(), lower.as_ptr()) }
+    /// Whether `lower` is among the devices that this one is made of, or among those that these are
+    /// made of, and so on: its bios may go there. Only what has claimed its parts is known to be made
+    /// of them. Sleeps.
+    pub fn is_over(&self, lower: &Bdev) -> Result<bool> {
+        let mut beneath = self.slaves()?;
+        let mut next = 0;
+        while let Some(&number) = beneath.get(next) {
+            if number == lower.number() {
+                return Ok(true);
+            }
+            // What is beneath a table that has just gone may be gone as well.
+            if let Ok(device) = BlockDevice::open(number, Mode::Read) {
+                for slave in device.slaves()? {
+                    if !beneath.contains(&slave) {
+                        beneath.push(slave, GFP_KERNEL)?;
+                    }
+                }
+            }
+            next += 1;
+        }
+        Ok(false)
+    }
+
+    /// The devices that this one has claimed as its parts, if it takes bios. Sleeps.
+    fn slaves(&self) -> Result<KVec<DevNumber>> {
+        // Disks, which may be pulled out; they have none.
+        if self.is_request_based() {
+            return Ok(KVec::new());
+        }
+        let mut room = 8;
+        loop {
+            let mut found: KVec<DevNumber> = KVec::with_capacity(room, GFP_KERNEL)?;
+            let spare = found.spare_capacity_mut();
+            // SAFETY: The device is open, which keeps a driver of bios from removing it; there is room
+            // for so many numbers, which is what a `DevNumber` is.
+            let count = unsafe {
+                helpers::bdev_slaves(self.as_ptr(), spare.as_mut_ptr().cast(), spare.len())
+            };
+            let fits = count.min(spare.len());
+            // SAFETY: So many were written.
+            unsafe { found.inc_len(fits) };
+            if fits == count {
+                return Ok(found);
+            }
+            room = count;
+        }
     }
 
     /// Whether it is, or is on, a disk that the NVMe driver reaches by several paths, or by one of which there

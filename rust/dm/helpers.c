@@ -249,20 +249,32 @@ HELPER bool rust_dm_helper_bdev_is_nvme_multipath(struct block_device *bdev)
 	return disk->fops->submit_bio && !strncmp(disk->disk_name, "nvme", 4);
 }
 
-HELPER bool rust_dm_helper_bdev_is_holder(struct block_device *bdev,
-					  struct block_device *lower)
+/* The devices that this one holds: how many, and the numbers of those for which there is room. */
+HELPER size_t rust_dm_helper_bdev_slaves(struct block_device *bdev, dev_t *found,
+					 size_t room)
 {
+	size_t count = 0;
 #ifdef CONFIG_BLOCK_HOLDER_DEPRECATED
 	struct kobject *slaves = bdev->bd_disk->slave_dir;
-	struct kernfs_node *link = NULL;
+	struct class_dev_iter iter;
+	struct kernfs_node *link;
+	struct device *dev;
 
-	if (slaves)
-		link = kernfs_find_and_get(slaves->sd, kobject_name(bdev_kobj(lower)));
-	kernfs_put(link);
-	return link;
-#else
-	return false;
+	if (!slaves)
+		return 0;
+	class_dev_iter_init(&iter, bdev->bd_device.class, NULL, NULL);
+	while ((dev = class_dev_iter_next(&iter))) {
+		link = kernfs_find_and_get(slaves->sd, dev_name(dev));
+		if (!link)
+			continue;
+		kernfs_put(link);
+		if (count < room)
+			found[count] = dev->devt;
+		count++;
+	}
+	class_dev_iter_exit(&iter);
 #endif
+	return count;
 }
 
 HELPER bool rust_dm_helper_bdev_is_partition(struct block_device *bdev)

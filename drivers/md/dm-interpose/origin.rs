@@ -446,7 +446,7 @@ impl Origin {
         if looked_at.is_request_based() {
             return Err(Failure::RequestBased);
         }
-        if looked_at.is_holder_of(&self.original) {
+        if looked_at.is_over(&self.original).map_err(Failure::Open)? {
             return Err(Failure::OverOriginal);
         }
         fit::check(&original, &traits(&looked_at)).map_err(Failure::Misfit)?;

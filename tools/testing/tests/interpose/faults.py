@@ -41,8 +41,13 @@ FAULTS = {
         "test_tops.py::test_cgroup_is_charged_for_the_device_that_a_bio_is_led_to",
     ),
     "a top over the original itself is taken": Fault(
-        "drivers/md/dm-interpose/origin.rs",
-        [("if looked_at.is_holder_of(&self.original) {", "if looked_at.is_holder_of(&self.original) && false {")],
+        "rust/dm/block_device.rs",
+        [("if number == lower.number() {", "if false && number == lower.number() {")],
+        "test_messages.py::test_devices_are_refused",
+    ),
+    "of a device that is above others only the next are looked at": Fault(
+        "rust/dm/block_device.rs",
+        [("            next += 1;\n", "            next = beneath.len();\n")],
         "test_messages.py::test_devices_are_refused",
     ),
     "NVMe disks that are submitted to again are taken": Fault(

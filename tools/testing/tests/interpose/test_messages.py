@@ -7,6 +7,9 @@ from lab.disks import sysfs
 
 INVALID = "Invalid argument"
 BUSY = "Device or resource busy"
+UNSUPPORTED = "Operation not supported"
+OVER_ORIGINAL = ("it is over the original itself, not over the interpose device: its I/O would come back to it without"
+                 " end")
 
 
 @pytest.fixture
@@ -101,7 +104,9 @@ def test_devices_are_refused(low, dm, guest, disks):
     blocks = disks.null("blocks", 16, blocksize=4096)
     guest.run(f"dd if=/dev/zero of={blocks} bs=4k count=1 oflag=direct status=none")
     dm.create("blocks", f"0 16384 linear {low} 0\n16384 16384 linear {blocks} 16384")
-    dm.create("direct", f"0 32768 linear {low.disk} 0")
+    direct = dm.create("direct", f"0 32768 linear {low.disk} 0")
+    between = dm.create("between", f"0 8192 linear {direct} 0")
+    dm.create("indirect", f"0 16384 linear {low} 0\n16384 8192 linear {between} 0\n24576 8192 zero")
     guest.run("dmsetup create empty --notable")
     for what, errno, said in (
         ("/dev/nothing", "No such file or directory", "there is no such block device"),
@@ -116,8 +121,8 @@ def test_devices_are_refused(low, dm, guest, disks):
         ("/dev/mapper/large", INVALID, "it has 32776 sectors, the original has 32768"),
         ("/dev/mapper/ro", INVALID, "it is read-only, the original is not"),
         ("/dev/mapper/blocks", INVALID, "its logical blocks have 4096 bytes, those of the original 512"),
-        ("/dev/mapper/direct", "Too many levels of symbolic links",
-         "it is over the original itself, not over the interpose device: its I/O would come back to it without end"),
+        ("/dev/mapper/direct", "Too many levels of symbolic links", OVER_ORIGINAL),
+        ("/dev/mapper/indirect", "Too many levels of symbolic links", OVER_ORIGINAL),
         (guest.output("dmsetup info -c --noheadings -o devno empty"), "No such device or address",
          "it has no live table"),
     ):
