@@ -62,11 +62,18 @@ pub struct Drain<'a> {
 
 impl<'a> Drain<'a> {
     /// A drain of the device; if that is a mapped device, items of the queue suspend it. Sleeps.
+    ///
+    /// Fails with `EOPNOTSUPP` if its driver does not account for what it has in flight: that of md
+    /// can be told not to.
     pub fn new(device: &'a Bdev, queue: &'a OwnedQueue) -> Result<Self> {
         let suspension = match MappedDevice::get(device.number()) {
             Some(mapped) => Some(Suspension::new(mapped)?),
             None => None,
         };
+        // SAFETY: The device is open.
+        if suspension.is_none() && !unsafe { helpers::bdev_counts_inflight(device.as_ptr()) } {
+            return Err(compat::eopnotsupp());
+        }
         Ok(Drain {
             device,
             queue,

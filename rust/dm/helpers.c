@@ -296,6 +296,13 @@ HELPER bool rust_dm_helper_bdev_has_inline_crypto(struct block_device *bdev)
 #endif
 }
 
+HELPER bool rust_dm_helper_bdev_counts_inflight(struct block_device *bdev)
+{
+	/* Of the drivers of bios only this one asks. */
+	return strncmp(bdev->bd_disk->disk_name, "md", 2) ||
+	       blk_queue_io_stat(bdev_get_queue(bdev));
+}
+
 HELPER unsigned int
 rust_dm_helper_bdev_count_inflight(struct block_device *bdev)
 {
@@ -359,6 +366,13 @@ HELPER bool rust_dm_helper_bdev_freeze_queue_wait(struct block_device *bdev,
 						  unsigned long jiffies)
 {
 	return blk_mq_freeze_queue_wait_timeout(bdev_get_queue(bdev), jiffies);
+}
+
+/* Somebody is about to enter the queue, and cannot as long as it is frozen. */
+HELPER bool rust_dm_helper_bdev_has_waiters(struct block_device *bdev)
+{
+	/* Orders what the caller did before with the look at the list. */
+	return wq_has_sleeper(&bdev_get_queue(bdev)->mq_freeze_wq);
 }
 
 HELPER void rust_dm_helper_bdev_unfreeze_queue(struct block_device *bdev)

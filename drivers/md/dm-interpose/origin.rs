@@ -10,8 +10,9 @@
 //! 3. Begin to hold bios back; lead new ones to the top; drain the original of those it was given
 //!    before; end the hold. This is the moment of a snapshot.
 //! 4. Thaw.
-//! 5. Wait for threads that were interrupted while they submitted a bio past the hooks, and drain
-//!    the original once more. Only raw writers can have had such a bio.
+//! 5. Wait for threads that were interrupted while they submitted a bio past the hooks, or that
+//!    somebody else's freeze of the queue has kept from entering it, and drain the original once
+//!    more. Only raw writers can have had such a bio.
 //! 6. Later, by a timer: when no bio can be any more that was submitted before, stop looking for
 //!    such.
 //!
@@ -128,6 +129,8 @@ pub(crate) enum Failure {
     RequestBased,
     /// It sends its I/O to the original itself.
     OverOriginal,
+    /// The original's driver does not say what it has in flight.
+    NotCounted,
     /// It does not fit the original.
     Misfit(Misfit),
     /// It cannot be opened or hooked.
@@ -148,6 +151,7 @@ impl Failure {
             Failure::Refused(_) => EBUSY,
             Failure::NotMapped | Failure::RequestBased | Failure::Misfit(_) => EINVAL,
             Failure::OverOriginal => compat::eloop(),
+            Failure::NotCounted => compat::eopnotsupp(),
             Failure::NoDevice(error)
             | Failure::Open(error)
             | Failure::Freeze(error)
@@ -167,6 +171,10 @@ impl fmt::Display for Failure {
             Failure::OverOriginal => f.write_str(
                 "it is over the original itself, not over the interpose device: its I/O would come \
                  back to it without end",
+            ),
+            Failure::NotCounted => f.write_str(
+                "the original does not count its I/O, so nobody could wait for it: write 1 to its \
+                 queue/iostats",
             ),
             Failure::Misfit(misfit) => misfit.fmt(f),
             Failure::Open(error) if *error == EBUSY => {
@@ -350,12 +358,11 @@ impl Origin {
 
         let _noio = NoIo::enter();
         let frozen = self.freeze(freeze).inspect_err(|_| turn.show())?;
-        let mut drained = self.lead_and_drain(&turn, &top, first);
+        let drained = self.lead_and_drain(&turn, &top, first);
         drop(frozen);
-        if drained.is_ok() {
-            self.original.wait_for_submitters();
-            drained = self.drain_held(second);
-        }
+        let drained = drained
+            .and_then(|()| self.original.wait_for_submitters(DRAIN_MS))
+            .and_then(|()| self.drain_held(second));
         if let Err(error) = drained {
             drop(self.original.unlead());
             turn.steps().state.leave();
@@ -484,7 +491,13 @@ impl Origin {
 
     /// A drain of the original, for when nothing may be allocated.
     fn drain(&self) -> Result<Drain<'_>, Failure> {
-        Drain::new(&self.original, self.originals.queue()).map_err(Failure::Open)
+        Drain::new(&self.original, self.originals.queue()).map_err(|error| {
+            if error == compat::eopnotsupp() {
+                Failure::NotCounted
+            } else {
+                Failure::Open(error)
+            }
+        })
     }
 
     /// Has the timer look whether a top has left, and whether stragglers may come.

@@ -15,13 +15,18 @@ use super::{
     }, //
 };
 use crate::{
-    bindings,
+    bindings::{
+        self,
+        helpers, //
+    },
     block_device::{
         Bdev,
         BlockDevice,
         Sector, //
     },
-    device::Mode, //
+    compat,
+    device::Mode,
+    wait, //
 };
 use core::{
     ops::Deref,
@@ -37,7 +42,8 @@ use kernel::{
         },
         Arc,
         Mutex, //
-    }, //
+    },
+    time::Delta, //
 };
 
 /// What the hooks have to know of an original.
@@ -175,13 +181,30 @@ impl Original {
     }
 
     /// Waits until each bio that was submitted before has either entered the queue of its device
-    /// or been led to a top, also that of a thread that was interrupted in between. Sleeps, for a
-    /// tenth of a second or more.
+    /// or been led to a top, also that of a thread that was interrupted in between, or that waits
+    /// for somebody's freeze of the queue to end. Sleeps, for a tenth of a second or more.
     ///
     /// Not while bios are held back: a thread that polls for one of them never gets there.
-    pub fn wait_for_submitters(&self) {
-        // SAFETY: Waits; the caller may sleep.
-        unsafe { bindings::synchronize_rcu_tasks() }
+    ///
+    /// Fails with `ETIMEDOUT` when the queue cannot be entered for `limit_ms`; a fatal signal may end
+    /// the wait as well.
+    pub fn wait_for_submitters(&self, limit_ms: u32) -> Result {
+        let device = self.listed.device.as_ptr();
+        // SAFETY: The device is open.
+        let is_free = || !unsafe { helpers::bdev_has_waiters(device) };
+        let limit = Some(Delta::from_millis(limit_ms.into()));
+        loop {
+            if !wait::until(is_free, limit) {
+                return Err(compat::etimedout());
+            }
+            // SAFETY: Waits, until each thread has gone to sleep once, or was asleep; the caller may
+            // sleep.
+            unsafe { bindings::synchronize_rcu_tasks() };
+            // None slept there before, none does now: where they sleep, they have entered.
+            if is_free() {
+                return Ok(());
+            }
+        }
     }
 }
 

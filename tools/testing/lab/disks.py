@@ -63,6 +63,29 @@ class Disks:
         self.guest.run("\n".join(lines))
         return f"/dev/{name}"
 
+    def mirror(self, mib, disks):
+        """md: an array of RAID 1 on disks that are as large at least. It goes by `stop_mirror`."""
+        members = "".join(f"""
+            cat /sys/block/{disk.removeprefix("/dev/")}/dev > new_dev
+            echo {mib * 1024} > dev-{disk.removeprefix("/dev/")}/size
+            echo {number} > dev-{disk.removeprefix("/dev/")}/slot""" for number, disk in enumerate(disks))
+        self.guest.run(f"""set -e
+            modprobe -a md_mod raid1
+            echo md_lab > /sys/module/md_mod/parameters/new_array
+            cd /sys/block/md_lab/md
+            echo none > metadata_version
+            echo raid1 > level
+            echo {len(disks)} > raid_disks
+            echo {mib * 1024} > component_size{members}
+            echo none > resync_start
+            echo active > array_state
+            /lab/settle""")
+        return "/dev/md_lab"
+
+    def stop_mirror(self):
+        """Takes the array down, and all mapped devices before, which may be on it."""
+        self.guest.run("dmsetup remove_all; echo clear > /sys/block/md_lab/md/array_state; /lab/settle")
+
     def scsi_debug(self, mib, **parameters):
         """scsi_debug: a SCSI disk in memory; parameters are the module's (lbpu=1, sector_size=4096, ...)."""
         words = " ".join(f"{name}={value}" for name, value in parameters.items())

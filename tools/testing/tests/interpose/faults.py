@@ -50,6 +50,21 @@ FAULTS = {
         [("            next += 1;\n", "            next = beneath.len();\n")],
         "test_messages.py::test_devices_are_refused",
     ),
+    "an array that does not count its I/O is drained": Fault(
+        "rust/dm/drain.rs",
+        [("if suspension.is_none() && !unsafe", "if false && !unsafe")],
+        "test_messages.py::test_what_cannot_be_waited_for_is_refused",
+    ),
+    "nobody waits for who waits before a frozen queue": Fault(
+        "rust/dm/interpose/original.rs",
+        [("let is_free = || !unsafe { helpers::bdev_has_waiters(device) };", "let is_free = || !device.is_null();")],
+        "test_stragglers.py::test_what_waits_before_a_frozen_queue",
+    ),
+    "the driver of bios is not asked what it has in flight": Fault(
+        "rust/dm/drain.rs",
+        [("if drained && !self.device.is_request_based() {", "if false {")],
+        "test_snapshot.py::test_snapshot_of_a_raw_disk_is_a_prefix_of_each_writer[bios]",
+    ),
     "NVMe disks that are submitted to again are taken": Fault(
         "drivers/md/dm-interpose/target.rs",
         [("if device.is_nvme_multipath() {", "if device.is_nvme_multipath() && false {")],

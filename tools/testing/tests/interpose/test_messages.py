@@ -168,6 +168,20 @@ def test_lost_features_are_refused(interpose, disks, dm, guest):
         guest.run("rmmod scsi_debug")
 
 
+def test_what_cannot_be_waited_for_is_refused(interpose, disks, guest):
+    """An array that does not count its I/O, until it does."""
+    disk = disks.mirror(16, disks.ram(16, 2))
+    low = interpose.low(disk)
+    top = low.top("top")
+    guest.run("echo 0 > /sys/block/md_lab/queue/iostats")
+    errno, reason = low.refuse("attach", top)
+    assert errno == UNSUPPORTED and reason.endswith("write 1 to its queue/iostats"), reason
+    guest.run("echo 1 > /sys/block/md_lab/queue/iostats")
+    low.attach(top)
+    low.detach()
+    disks.stop_mirror()
+
+
 ATOMIC_WRITE = """
 import mmap, os, sys
 disk, size = os.open(sys.argv[1], os.O_RDWR | os.O_DIRECT), int(sys.argv[2])

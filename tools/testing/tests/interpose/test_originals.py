@@ -36,10 +36,6 @@ class Originals:
         """A queue of requests with a cache that needs flushes."""
         return self.disks.null("nullb", self.mib, irqmode=2, completion_nsec=100_000, cache_size=1)
 
-    def bio_based_null(self):
-        """A driver of bios, which may be small."""
-        return self.disks.null("nullb", self.mib, queue_mode=0, max_sectors=16)
-
     def ram(self):
         """A driver of bios that ends them at once."""
         return self.disks.ram(self.mib)[0]
@@ -69,27 +65,8 @@ class Originals:
 
     def mirror(self):
         """An array: a driver of bios that hands them to two disks."""
-        self.disks.ram(self.mib, 2)
-        self.guest.run(f"""set -e
-            modprobe -a md_mod raid1
-            echo md_lab > /sys/module/md_mod/parameters/new_array
-            cd /sys/block/md_lab/md
-            echo none > metadata_version
-            echo raid1 > level
-            echo 2 > raid_disks
-            echo {self.mib * 1024} > component_size
-            for n in 0 1; do
-                cat /sys/block/ram$n/dev > new_dev
-                echo {self.mib * 1024} > dev-ram$n/size
-                echo $n > dev-ram$n/slot
-            done
-            echo none > resync_start
-            echo active > array_state
-            /lab/settle""")
-        self.clean_up = lambda: self.guest.run(
-            "dmsetup remove_all; echo clear > /sys/block/md_lab/md/array_state; /lab/settle"
-        )
-        return "/dev/md_lab"
+        self.clean_up = self.disks.stop_mirror
+        return self.disks.mirror(self.mib, self.disks.ram(self.mib, 2))
 
 
 KINDS = [name for name in vars(Originals) if not name.startswith("_")]

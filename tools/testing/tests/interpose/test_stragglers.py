@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Bios that were submitted before there was a top: the hook that catches them, and how long it stays."""
 
-from lab import patience
+import pathlib
+
+from lab import modules, patience
 from tests.interpose.rig import ENTRY, SECOND
 
 
@@ -69,4 +71,22 @@ def test_what_waits_in_the_list_of_a_thread(snapshots, interpose, guest, dm, dis
     assert low.status().stragglers > 0
     assert snapshots.content() == before
     interpose.wait_for_one_hook()
+    low.detach("nofreeze")
+
+
+def test_what_waits_before_a_frozen_queue(interpose, guest, disks):
+    """Is past both hooks, and counted nowhere: as long as somebody else has the queue frozen, an attach waits."""
+    disk = disks.null("nullb", 8)
+    low = interpose.low(disk)
+    top = low.top("top")
+    with modules.inserted(guest, pathlib.Path(__file__).parent / "frozen", f"disk={disk}"):
+        writer = guest.start(f"echo $$ > /tmp/writer; exec dd if=/dev/zero of={disk} bs=4k count=1 oflag=direct")
+        guest.run("until [ -s /tmp/writer ] && grep -q bio_queue_enter /proc/$(cat /tmp/writer)/wchan;"
+                  " do sleep 0.01; done")
+        errno, reason = low.refuse("attach", top, "nofreeze")
+        assert errno == "Connection timed out" and "does not finish its I/O" in reason
+        assert writer.poll() is None
+    assert writer.wait() == 0, writer.stdout.read()
+    assert low.status().state == "idle" and low.status().redirected == 0
+    low.attach(top, "nofreeze")
     low.detach("nofreeze")
