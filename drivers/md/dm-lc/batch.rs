@@ -96,8 +96,8 @@ pub trait Store {
     fn live(&self, part: &Part, position: u64) -> Live;
 
     /// The newest copy of a block, if all of it was written together, it is dirty, and is written to
-    /// the cache device.
-    fn whole(&self, block: u64) -> Option<Stored>;
+    /// the cache device. Users write meanwhile.
+    fn whole(&mut self, block: u64) -> Option<Stored>;
 
     /// Reads blocks from their positions in the log, one behind the other into `memory`.
     fn read_blocks(
@@ -203,7 +203,7 @@ impl Batch {
     }
 
     /// Notes which blocks next to the sorted runs may go along; no more than `room`.
-    fn look_aside(&mut self, room: usize, find: impl Fn(u64) -> Option<Stored>) {
+    fn look_aside(&mut self, room: usize, mut find: impl FnMut(u64) -> Option<Stored>) {
         let Batch { runs, aside, .. } = self;
         aside.clear();
         let mut add = |block| {
@@ -398,19 +398,17 @@ pub fn write_back<S: Store>(
     store.read(tail.position, window).map_err(Error::Cache)?;
 
     let (next, lost) = collect(store, batch, window, written).map_err(Error::Damaged)?;
-    // In an ordered log all is written, superseded or not.
-    batch.superseding = if superblock.ordered {
-        u64::MAX
-    } else {
-        store.end()
-    };
-
     sort(&mut batch.runs);
     if superblock.ordered {
         batch.keep_newest();
         batch.aside.clear();
+        // All is written, superseded or not.
+        batch.superseding = u64::MAX;
     } else {
         batch.look_aside(aside.len() / BLOCK_BYTES, |block| store.whole(block));
+        // Now that all is collected: what goes along may have been appended a moment ago, and does not
+        // supersede itself.
+        batch.superseding = store.end();
     }
     if !batch.aside.is_empty() {
         let aside = &mut aside[..batch.aside.len() * BLOCK_BYTES];

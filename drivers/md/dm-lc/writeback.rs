@@ -287,7 +287,7 @@ impl Store for Devices<'_> {
         shard.live(part, position)
     }
 
-    fn whole(&self, block: u64) -> Option<Stored> {
+    fn whole(&mut self, block: u64) -> Option<Stored> {
         let stored = self.cache.shards[shard_of(block)].lock().whole(block)?;
         let end = stored.position + BLOCK_SECTORS;
         (end <= self.cache.written()).then_some(stored)

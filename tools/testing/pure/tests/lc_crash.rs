@@ -182,6 +182,25 @@ fn neighbours_are_written_back_together() {
     }
 }
 
+/// What goes along may be newer than all that the batch began with: it does not supersede itself.
+#[test]
+fn what_comes_while_a_batch_is_collected_goes_along_or_stays() {
+    let mut machine = Machine::start(disks(), 1).map_err(|error| error.0).unwrap();
+    machine.write(80, 8, 1).unwrap();
+    machine.flush().unwrap();
+    machine.when_looking_aside = Some((80, 16, 2));
+    machine.write_back().unwrap();
+    assert_eq!(machine.aside, 1);
+    while machine.log.used() != 0 {
+        machine.write_back().unwrap();
+    }
+    for sector in 80..96 {
+        let mut bytes = vec![0; SECTOR];
+        machine.disks.backing.read(sector, &mut bytes);
+        assert_eq!(tag_of(sector, &bytes), Some(2), "sector {sector}");
+    }
+}
+
 /// What users write again while a batch is written is passed over when its turn comes.
 #[test]
 fn what_was_overwritten_meanwhile_is_not_written_back() {

@@ -214,6 +214,9 @@ pub struct Machine {
     pub meanwhile: Vec<Option<u64>>,
     /// The blocks that were written then, and their tags.
     pub came: Vec<(u64, u64)>,
+    /// What is written, also to the log, while a batch looks for what goes along: first sector, how many,
+    /// and tag.
+    pub when_looking_aside: Option<(u64, u32, u64)>,
     /// Skip the rule that what is superseded has to be durable: for a test of the test.
     pub break_superseded: bool,
     /// Discards do nothing.
@@ -258,6 +261,7 @@ impl Machine {
                 aside: 0,
                 meanwhile: Vec::new(),
                 came: Vec::new(),
+                when_looking_aside: None,
                 break_superseded: false,
                 no_discards: false,
                 break_copies: false,
@@ -690,7 +694,11 @@ impl Store for Machine {
         self.shards[shard_of(part.block)].live(part, position)
     }
 
-    fn whole(&self, block: u64) -> Option<Stored> {
+    fn whole(&mut self, block: u64) -> Option<Stored> {
+        if let Some((sector, sectors, tag)) = self.when_looking_aside.take() {
+            self.write(sector, sectors, tag).ok()?;
+            self.write_log().ok()?;
+        }
         let stored = self.shards[shard_of(block)].whole(block)?;
         (stored.position + 8 <= self.written).then_some(stored)
     }
