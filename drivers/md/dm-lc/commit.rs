@@ -212,7 +212,7 @@ pub(crate) fn serve(this: &Shared<Cache>, close: bool) {
             crate::write::flushed(this, bio, result);
         }
     }
-    while matches!(committer.write_ready(this, 0), Ok(count) if count != 0) {}
+    let written = committer.write_ready(this, 0);
     crate::room::make(this);
     drop(committer);
     if crate::writeback::is_above_watermark(this) {
@@ -229,3 +229,7 @@ pub(crate) fn commit(this: &Shared<Cache>) -> Result {
     committer.write_all(this)?;
     committer.flush(this)
 }
+    if written.is_ok_and(|count| count != 0) {
+        // As many may be full by now: but others who want the log come first.
+        Cache::kick_log(this.clone());
+    }
