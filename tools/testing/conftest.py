@@ -144,6 +144,17 @@ def disks(guest):
 
 
 @pytest.fixture
+def cgroup(guest):
+    """A cgroup whose I/O is counted, and may be throttled."""
+    guest.run("""set -e
+        mkdir -p /tmp/cg && mount -t cgroup2 none /tmp/cg
+        echo +io > /tmp/cg/cgroup.subtree_control
+        mkdir -p /tmp/cg/slow""")
+    yield "/tmp/cg/slow"
+    guest.run("rmdir /tmp/cg/slow; umount /tmp/cg", check=False)
+
+
+@pytest.fixture
 def failing(guest):
     """Allocations fail that may wait for memory, too; nothing is said of it. Gives /sys/kernel/debug's folders.
 

@@ -77,17 +77,18 @@ pub(crate) struct Around {
     pub(crate) sector: Sector,
     /// How many.
     pub(crate) sectors: u32,
-    /// The log has the same: else it went around it.
-    pub(crate) is_logged: bool,
+    /// If the log has the same, how many [batches](Cache::batches) had begun or ended; None: it went around
+    /// the log.
+    pub(crate) logged: Option<u64>,
 }
 
 impl Around {
     /// What a bio that is about to be sent there changes.
-    pub(crate) fn of(bio: &Bio, is_logged: bool) -> Self {
+    pub(crate) fn of(bio: &Bio, logged: Option<u64>) -> Self {
         Around {
             sector: bio.sector(),
             sectors: bio.sectors(),
-            is_logged,
+            logged,
         }
     }
 }
@@ -368,7 +369,11 @@ impl LcTarget {
             self.cache.backing_written.store(1, Relaxed);
         }
         let is_alone = write::forget_clean(&self.cache, around.sector, around.sectors);
-        if is_alone || around.is_logged {
+        // What the log has of the same sectors is written back after it, unless a batch was under way.
+        let is_first = around
+            .logged
+            .is_some_and(|then| self.cache.batches() == then);
+        if is_alone || is_first {
             return bio.done();
         }
         let (ended, bio) = bio.keep();
@@ -382,7 +387,7 @@ impl LcTarget {
         let sector = bio.sector();
         if write::may_go_around(cache, &bio) {
             write::note_around(cache, bio.sectors());
-            let around = Around::of(&bio, false);
+            let around = Around::of(&bio, None);
             bio.per_bio().around = Some(around);
             return bio.remap(&cache.backing, sector);
         }

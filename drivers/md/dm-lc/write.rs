@@ -272,7 +272,7 @@ pub(crate) fn refuse(cache: &Cache, mut bio: OwnedBio<LcTarget>) {
         pass_down(cache, bio);
     } else {
         note_around(cache, bio.sectors());
-        submit_around(cache, bio, false);
+        submit_around(cache, bio, None);
     }
 }
 
@@ -294,28 +294,29 @@ pub(crate) fn flushed(this: &Shared<Cache>, bio: OwnedBio<LcTarget>, result: Res
 }
 
 /// Sends a bio to the backing device that changes what is there: one that goes past the log, or is in it
-/// and goes there as well.
-fn submit_around(cache: &Cache, mut bio: OwnedBio<LcTarget>, is_logged: bool) {
-    let around = Around::of(&bio, is_logged);
+/// and goes there as well; `logged` is then how many batches had begun or ended, none of which is under way.
+fn submit_around(cache: &Cache, mut bio: OwnedBio<LcTarget>, logged: Option<u64>) {
+    let around = Around::of(&bio, logged);
     bio.per_bio().around = Some(around);
     bio.submit(&cache.backing, around.sector);
 }
 
 /// Sends a write that is in the log to the backing device too. Not before the batch under way has ended: it
 /// may have an older copy of the same sectors, which would overwrite it there. One that begins later finds
-/// this one.
+/// this one, but may write a newer one before this reaches the device: see [`overlaps`].
 pub(crate) fn write_through(this: &Shared<Cache>, bio: OwnedBio<LcTarget>) {
-    if this.batches() & 1 == 0 {
-        return submit_around(this, bio, true);
+    let batches = this.batches();
+    if batches & 1 == 0 {
+        return submit_around(this, bio, Some(batches));
     }
     this.head.lock().through.push(bio);
     Cache::kick_writeback(this);
 }
 
-/// A bio went around the log, and while it was on its way a write of some of its sectors came into the
-/// log. Nobody may tell which of the two is the later one; but it has to be the same one from now on,
-/// and a batch may have written it back just before the bio reached the device, or just after. So the bio
-/// does not end before that batch does.
+/// A bio went to the backing device past the log, and while it was on its way a write of some of its sectors
+/// came into the log. Nobody may tell which of the two is the later one; but it has to be the same one from
+/// now on, and a batch may have written it back just before the bio reached the device, or just after. So the
+/// bio does not end before that batch does.
 pub(crate) fn overlaps(this: &Shared<Cache>, bio: DoneBio<LcTarget>) {
     this.head.lock().overlaps.push(bio);
     Cache::kick_writeback(this);
@@ -330,7 +331,7 @@ pub(crate) fn end_overlaps(this: &Shared<Cache>) {
         (head.overlaps.take_all(), head.through.take_all())
     };
     for bio in through {
-        submit_around(this, bio, true);
+        submit_around(this, bio, Some(this.batches()));
     }
     for mut bio in bios {
         if let Some(around) = bio.per_bio().around {
@@ -421,7 +422,7 @@ pub(crate) fn pass_down(cache: &Cache, bio: OwnedBio<LcTarget>) {
     if cache.is_ordered() || cache.backing.max_discard_sectors() == 0 {
         bio.end(Status::OK);
     } else {
-        submit_around(cache, bio, false);
+        submit_around(cache, bio, None);
     }
 }
 

@@ -33,14 +33,3 @@ def nvme(guest):
     """Plugs an NVMe disk of so many MiB into the guest."""
     yield lambda mib: guest.plug_in("nvme", mib)
     guest.pull_out("nvme")
-
-
-@pytest.fixture
-def cgroup(guest):
-    """A cgroup whose I/O is counted, and may be throttled."""
-    guest.run("""set -e
-        mkdir -p /tmp/cg && mount -t cgroup2 none /tmp/cg
-        echo +io > /tmp/cg/cgroup.subtree_control
-        mkdir -p /tmp/cg/slow""")
-    yield "/tmp/cg/slow"
-    guest.run("rmdir /tmp/cg/slow; umount /tmp/cg", check=False)

@@ -185,6 +185,31 @@ def test_write_through_is_not_overtaken_by_a_batch(lc_module, guest, dm, disks):
     guest.run(f"dd if={rig.backing} bs=4k skip=200 count=1 iflag=direct status=none | cmp - /tmp/data")
 
 
+def test_two_writes_through_the_cache_at_the_same_time(rig, guest, disks, cgroup):
+    """The first of them reaches the backing device last: what is read then stays so when the copies are given up."""
+    rig.backing = disks.null("throttled", 48)
+    rig.create("2 allow_migrate 0")
+    guest.run(f"for i in 0 1; do dd if=/dev/urandom of=/tmp/$i bs=4k count=1 status=none; done"
+              f" && dd if=/dev/zero of={rig.device} bs=4k seek=5 count=1 oflag=direct conv=notrunc status=none")
+    rig.device.message("mode", "writethrough")
+    guest.run(f"echo $(cat /sys/block/throttled/dev) wbps=16 > {cgroup}/io.max")
+    before = sum(rig.status().counters)
+    write = f"dd of={rig.device} bs=4k seek=5 oflag=direct conv=notrunc status=none"
+    first = guest.start(f"echo $$ > {cgroup}/cgroup.procs; exec {write} if=/tmp/0")
+    guest.run(f"until [ $(dmsetup status {rig.device} | awk '{{ n = 0; for (i = 20; i < 36; i++) n += $i; print n }}')"
+              f" -gt {before} ]; do sleep 0.01; done")
+    guest.run(f"{write} if=/tmp/1")
+    # It is written back, and nobody but the first writer is left.
+    rig.device.message("flush")
+    assert first.poll() is None
+    guest.run(f"echo $(cat /sys/block/throttled/dev) wbps=max > {cgroup}/io.max")
+    assert first.wait() == 0, first.stdout.read()
+    read = f"dd if={rig.device} bs=4k skip=5 count=1 iflag=direct status=none | sha256sum"
+    there = guest.output(read)
+    rig.device.message("mode", "passthrough")
+    assert guest.output(read) == there
+
+
 def test_neighbours_are_written_back_together(rig):
     """Blocks that follow each other on the backing device, and are far from each other in the log."""
     rig.create("8 nr_max_batched_migration 1 high_watermark 100 low_watermark 100 flush_current_buffer_interval 0")
