@@ -101,6 +101,13 @@ use kernel::{
 /// The window of the writeback, in sectors: as many full records as there may be.
 pub(crate) const WINDOW_SECTORS: u64 = 2 * BUFFERS as u64 * RECORD_SECTORS;
 
+/// Nothing was written to the backing device that is not durable.
+pub(crate) const NOTHING: u32 = 0;
+/// Something was.
+const SOMETHING: u32 = 1;
+/// A flush is under way for what was.
+pub(crate) const BEING_FLUSHED: u32 = 2;
+
 /// What is appended to the log, and the bios that wait for that.
 pub(crate) struct Head {
     pub(crate) log: Log,
@@ -238,8 +245,11 @@ pub(crate) struct Cache {
     /// What is before this position no recovery finds.
     pub(crate) tail: Atomic<u64>,
     pub(crate) epoch: Atomic<u64>,
-    /// Something was written to the backing device that a flush has to make durable.
+    /// Whether something was written to the backing device that a flush has to make durable: [`NOTHING`] and
+    /// so on.
     pub(crate) backing_written: Atomic<u32>,
+    /// A flush of that has failed of which no user knows. A device may say only once what it has lost.
+    pub(crate) backing_lost: Atomic<u32>,
     /// The index had no room for a write.
     pub(crate) index_full: Atomic<u32>,
     /// The backing device has failed, and the retry timer runs.
@@ -291,6 +301,8 @@ pub(crate) struct Cache {
     pub(crate) totals: Totals,
 
     pub(crate) queue: OwnedQueue,
+    /// For the verify item, which the log item may wait for: in want of memory a queue has one thread.
+    pub(crate) verify_queue: OwnedQueue,
     #[pin]
     pub(crate) log_work: Work<Cache, LOG>,
     #[pin]
@@ -377,6 +389,7 @@ impl Cache {
         let promoter = Promoter::new().map_err(no_memory)?;
         let admission = Admission::new().map_err(|e| no_memory(e.into()))?;
         let queue = OwnedQueue::new(c"dm-lc").map_err(no_memory)?;
+        let verify_queue = OwnedQueue::new(c"dm-lc-verify").map_err(no_memory)?;
         let settings = options.settings;
         let write_settings = WriteSettings::of(&settings).word();
         let read_settings = ReadSettings::of(&settings);
@@ -407,7 +420,8 @@ impl Cache {
             tail_id: Atomic::new(0),
             tail: Atomic::new(0),
             epoch: Atomic::new(0),
-            backing_written: Atomic::new(0),
+            backing_written: Atomic::new(NOTHING),
+            backing_lost: Atomic::new(0),
             index_full: Atomic::new(0),
             paused: Atomic::new(0),
             loaded: OnceFlag::new(),
@@ -432,6 +446,7 @@ impl Cache {
             written_runs <- new_irq_lock!(Runs::default(), "dm_lc_written_runs"),
             totals: Totals::new(),
             queue,
+            verify_queue,
             log_work <- new_work!("dm_lc_log"),
             admit_work <- new_work!("dm_lc_admit"),
             writeback_work <- new_work!("dm_lc_writeback"),
@@ -611,6 +626,27 @@ impl Cache {
     /// Whether all that was written to the log, and discarded, is durable there.
     pub(crate) fn is_all_durable(&self) -> bool {
         self.has_durable(&self.head.lock())
+    }
+
+    /// Users' data has come to the backing device, and may be in its volatile cache. Any context.
+    pub(crate) fn note_backing_written(&self) {
+        self.backing_written.store(SOMETHING, Relaxed);
+    }
+
+    /// A flush of the backing device has failed that no user has asked for. What was written back is written
+    /// again; but if there is something that users have written there, the next who asks has to know. Any
+    /// context.
+    pub(crate) fn note_backing_lost(&self) {
+        if self.backing_written.load(Acquire) != NOTHING {
+            self.backing_lost.store(1, Relaxed);
+        }
+    }
+
+    /// Whether the cache device has no part in a flush. Any context.
+    pub(crate) fn flushes_backing_alone(&self) -> bool {
+        self.is_in(Mode::Passthrough)
+            && self.head.lock().log.used() == 0
+            && self.backing_lost.load(Relaxed) == 0
     }
 
     /// Whether nothing is in the log, nor about to be, and nothing is lost.

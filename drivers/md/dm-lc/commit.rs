@@ -8,7 +8,11 @@
 //! nothing is new costs a flush of the device, and no write.
 
 use crate::{
-    cache::Cache,
+    cache::{
+        Cache,
+        BEING_FLUSHED,
+        NOTHING, //
+    },
     format::{
         Due,
         Superblock,
@@ -24,6 +28,7 @@ use dm::prelude::*;
 use kernel::{
     prelude::*,
     sync::atomic::{
+        Acquire,
         Full,
         Relaxed, //
     }, //
@@ -142,13 +147,24 @@ impl Committer {
         })
     }
 
-    /// Makes durable what was written.
-    fn flush(&mut self, cache: &Shared<Cache>) -> Result {
-        if cache.backing_written.xchg(0, Full) != 0 {
-            cache.backing.flush().inspect_err(|_| {
-                cache.backing_written.store(1, Relaxed);
+    /// Makes durable what was written; for users, who are told if it fails, or did while none asked.
+    fn flush(&mut self, cache: &Shared<Cache>, for_users: bool) -> Result {
+        if cache.backing_written.load(Acquire) != NOTHING {
+            // What ends from now on is not in this flush.
+            cache.backing_written.xchg(BEING_FLUSHED, Full);
+            let flushed = cache.backing.flush();
+            if let Err(errno) = flushed {
                 cache.totals.backing_errors.fetch_add(1, Relaxed);
-            })?;
+                if !for_users {
+                    cache.note_backing_lost();
+                }
+                cache.note_backing_written();
+                return Err(errno);
+            }
+            let _ = cache.backing_written.cmpxchg(BEING_FLUSHED, NOTHING, Full);
+        }
+        if for_users && cache.backing_lost.xchg(0, Full) != 0 {
+            return Err(EIO);
         }
         // Once: what a device has lost may be said at the first flush only.
         let flushed = cache.disk.device.flush();
@@ -207,7 +223,7 @@ pub(crate) fn serve(this: &Shared<Cache>, close: bool) {
     if !flushes.is_empty() {
         let result = committer
             .write_all(this)
-            .and_then(|()| committer.flush(this));
+            .and_then(|()| committer.flush(this, true));
         for bio in flushes {
             crate::write::flushed(this, bio, result);
         }
@@ -215,6 +231,10 @@ pub(crate) fn serve(this: &Shared<Cache>, close: bool) {
     let written = committer.write_ready(this, 0);
     crate::room::make(this);
     drop(committer);
+    if written.is_ok_and(|count| count != 0) {
+        // As many may be full by now: but others who want the log come first.
+        Cache::kick_log(this.clone());
+    }
     if crate::writeback::is_above_watermark(this) {
         Cache::kick_writeback(this);
     }
@@ -227,9 +247,5 @@ pub(crate) fn commit(this: &Shared<Cache>) -> Result {
     }
     let mut committer = this.committer.lock();
     committer.write_all(this)?;
-    committer.flush(this)
+    committer.flush(this, false)
 }
-    if written.is_ok_and(|count| count != 0) {
-        // As many may be full by now: but others who want the log come first.
-        Cache::kick_log(this.clone());
-    }

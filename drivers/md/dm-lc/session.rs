@@ -65,7 +65,7 @@ impl Cache {
             self.epoch.store(superblock.epoch, Relaxed);
             self.committer.lock().start(superblock, due);
             // Another table may have left writes in the volatile cache of the device.
-            self.backing_written.store(1, Relaxed);
+            self.note_backing_written();
         }
         superblock.clean = false;
         self.disk.write_superblock(superblock, block)?;

@@ -366,7 +366,7 @@ impl LcTarget {
         // Now, and not when it was sent: a flush that came in between has not reached it, and took
         // the mark away; and what was copied in between may be older.
         if bio.op() == Op::Write {
-            self.cache.backing_written.store(1, Relaxed);
+            self.cache.note_backing_written();
         }
         let is_alone = write::forget_clean(&self.cache, around.sector, around.sectors);
         // What the log has of the same sectors is written back after it, unless a batch was under way.
@@ -452,6 +452,9 @@ impl LcTarget {
             } else {
                 bio.kill()
             };
+        }
+        if self.cache.flushes_backing_alone() {
+            return bio.remap(&self.cache.backing, 0);
         }
         let (mapped, bio) = bio.take();
         write::wait_for_flush(self.cache.share(), bio);

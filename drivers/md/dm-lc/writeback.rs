@@ -174,7 +174,10 @@ fn one_batch(this: &Shared<Cache>, writer: &mut Writer) -> bool {
     this.end_batch();
     match result {
         // What there is is in memory still.
-        Ok(None) => return crate::commit::commit(this).is_ok(),
+        Ok(None) => match crate::commit::commit(this) {
+            Ok(()) => return true,
+            Err(errno) => pause(this, writer, errno),
+        },
         Ok(Some(sectors)) => {
             writer.pause_ms = 0;
             this.totals.written_back.fetch_add(sectors, Relaxed);
@@ -211,15 +214,23 @@ fn one_batch(this: &Shared<Cache>, writer: &mut Writer) -> bool {
     false
 }
 
-/// The backing device has failed: nothing is lost, and it is tried again later.
+/// The backing device has failed, unless the cache device has, which was said then. Nothing is lost, and it is
+/// tried again later.
 fn pause(this: &Shared<Cache>, writer: &mut Writer, errno: Error) {
+    if this.has_failed() {
+        return;
+    }
     let is_first = writer.pause_ms == 0;
     writer.pause_ms = writer
         .pause_ms
         .saturating_mul(2)
         .clamp(FIRST_PAUSE_MS, LONGEST_PAUSE_MS);
-    this.totals.backing_errors.fetch_add(1, Relaxed);
-    this.paused.store(1, Relaxed);
+    {
+        // Who waits for the tail has looked at this before, or sees it.
+        let _head = this.head.lock();
+        this.totals.backing_errors.fetch_add(1, Relaxed);
+        this.paused.store(1, Relaxed);
+    }
     this.tail_moved.notify_all();
     if is_first {
         dm::error!(
@@ -350,7 +361,8 @@ impl Store for Devices<'_> {
     }
 
     fn flush_backing(&mut self) -> Result {
-        self.cache.backing.flush()
+        let flushed = self.cache.backing.flush();
+        flushed.inspect_err(|_| self.cache.note_backing_lost())
     }
 
     fn commit_log(&mut self, end: u64) -> Result {

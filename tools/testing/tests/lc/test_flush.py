@@ -3,7 +3,9 @@
 
 import pytest
 
-from tests.lc.rig import Status
+from lab import patience
+from tests.lc.breakable import become
+from tests.lc.rig import Rig, Status
 
 
 def write_and_fsync(rig, blocks, first=0):
@@ -97,3 +99,47 @@ def test_what_nobody_flushes_is_written_before_long(rig, interval):
     rig.device.message("flush_current_buffer_interval", 1)
     rig.guest.run(f"until [ $(dmsetup status {rig.device} | grep -o 'user_sectors [0-9]*' | cut -d' ' -f2) = 8 ];"
                   " do sleep 0.05; done")
+
+
+def test_flushes_are_served_beside_a_stream(lc_module, guest, dm, disks):
+    """Which fills buffers faster than the cache device takes them."""
+    rig = Rig(guest, dm, disks)
+    rig.cache = disks.null("slow", 512, irqmode=2, completion_nsec=patience.busy(50_000_000), hw_queue_depth=8,
+                           submit_queues=1)
+    rig.create("2 allow_migrate 0")
+    stream = guest.start(
+        f"fio --name=stream --filename={rig.device} --direct=1 --ioengine=libaio --iodepth=8 --rw=write --bs=1m"
+        " --size=40m --io_size=320m --minimal > /tmp/stream; touch /tmp/stream.end")
+    served = guest.output(
+        f"n=0; until [ -e /tmp/stream.end ]; do xfs_io -c fsync {rig.device} && n=$((n + 1)); done; echo $n")
+    assert stream.wait() == 0
+    # With each group of buffers, of which there are 80, or with the next.
+    assert int(served) >= 8
+
+
+def test_lost_flush_of_the_backing_device_is_told_to_who_asks_next(rig, guest, dm, disks):
+    """A device may say only once what it has lost, and may say it when no user has asked."""
+    # Without a cache there are no flushes.
+    disk = disks.null("cached", 48, cache_size=1)
+    rig.backing = dm.create("backing", f"0 {rig.sectors} linear {disk} 0")
+    rig.backing.disk = disk
+    rig.create("4 flush_current_buffer_interval 0 mode writearound")
+    guest.run(f"dd if=/dev/zero of={rig.device} bs=4k count=8 oflag=direct conv=notrunc status=none")
+    become(rig.backing, f"0 {rig.sectors} flakey DISK 0 0 3600 1 error_writes")
+    assert rig.device.message("flush_current_buffer", check=False).returncode
+    become(rig.backing, f"0 {rig.sectors} linear DISK 0")
+    rig.device.message("flush_current_buffer")
+    fsync = f"dd if=/dev/null of={rig.device} conv=fsync,notrunc status=none"
+    assert "Input/output error" in guest.run(fsync, check=False).stderr
+    guest.run(fsync)
+
+
+def test_passthrough_flushes_the_backing_device_alone(parts):
+    """The cache device may as well be broken."""
+    parts.again("4 flush_current_buffer_interval 0 mode passthrough")
+    become(parts.cache, f"0 {parts.sectors} error")
+    parts.guest.run(f"dd if=/tmp/data of={parts.device} bs=4k oflag=direct conv=fsync,notrunc status=none")
+    parts.guest.run(f"cmp -n 32768 {parts.backing} /tmp/data")
+    become(parts.cache, f"0 {parts.sectors} linear DISK 0")
+    status = parts.status()
+    assert (status.state, status["cache_errors"], status["log_flushes"]) == ("rw", 0, 0)
