@@ -396,6 +396,7 @@ impl Superblock {
         let in_range = u32_at(block, 108) as usize <= LOST_RUNS
             && counters.iter().all(|&count| count < u64::MAX / 2)
             && (space.first_position()..u64::MAX / 2).contains(&superblock.tail.position)
+            && space.next_record(superblock.tail.position) == superblock.tail.position
             && (1..=MAX_SECTORS).contains(&superblock.backing_sectors)
             && (superblock.tail.id..u64::MAX / 2).contains(&superblock.durable_id)
             && superblock.lost.runs().all(|(sector, sectors)| {

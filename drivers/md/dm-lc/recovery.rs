@@ -137,17 +137,17 @@ pub fn walk<R: Read>(
         let Some(record) = Record::parse(bytes, &due, superblock) else {
             break;
         };
-        // The log does not run into its own tail.
-        let most = superblock.tail.position + superblock.space.sectors();
-        if record.epoch < epoch || record.end() > most {
+        if record.epoch < epoch || runs_into_tail(&record, superblock) {
             break;
         }
         if due.id >= durable_id && !record.is_whole() {
             // Torn, or damaged: what comes later may know.
-            if !was_durable(device, superblock, window, &due)? {
-                break;
-            }
-            durable_id = due.id + 1;
+            let (next, since) = (record.next(), record.epoch);
+            durable_id = match durable_id_behind(device, superblock, window, next, since)? {
+                Some(durable_id) => durable_id,
+                None if was_durable(device, superblock, window, &due)? => due.id + 1,
+                None => break,
+            };
             filled = Filled::default();
             continue;
         }
@@ -251,15 +251,48 @@ impl Filled {
     }
 }
 
-/// Whether anything behind the end of the log says that the record that is due there was durable.
+/// Whether a record ends behind where the log may.
+fn runs_into_tail(record: &Record<'_>, superblock: &Superblock) -> bool {
+    record.next().position > superblock.tail.position + superblock.space.sectors()
+}
+
+/// Follows the log by its headers from `due` on, which is not the first record: the `durable_id` of the
+/// first that says that the one before `due` was durable. Everything may be written between two flushes, so
+/// that may be far.
+fn durable_id_behind<R: Read>(
+    device: &mut R,
+    superblock: &Superblock,
+    window: &mut [u8],
+    mut due: Due,
+    mut epoch: u64,
+) -> Result<Option<u64>, Error<R::Error>> {
+    let id = due.id;
+    let mut filled = Filled::default();
+    loop {
+        let bytes = filled
+            .from(device, superblock, window, due.position)
+            .map_err(Error::Device)?;
+        let record = Record::parse(bytes, &due, superblock)
+            .filter(|record| record.epoch >= epoch && !runs_into_tail(record, superblock));
+        let Some(record) = record else {
+            return Ok(None);
+        };
+        if record.durable_id >= id {
+            return Ok(Some(record.durable_id));
+        }
+        epoch = record.epoch;
+        due = record.next();
+    }
+}
+
+/// Whether anything behind the end of the log says that the record that is due there was durable: as far as
+/// what can have been under way with it.
 fn was_durable<R: Read>(
     device: &mut R,
     superblock: &Superblock,
     window: &mut [u8],
     due: &Due,
 ) -> Result<bool, Error<R::Error>> {
-    let space = &superblock.space;
-    let header_sectors = u64::from(space.header_sectors());
     let mut filled = Filled::default();
     let mut position = due.position;
     let end = position + (BUFFERS as u64 + 1) * RECORD_SECTORS;
@@ -273,7 +306,7 @@ fn was_durable<R: Read>(
                 return Ok(true);
             }
         }
-        position += header_sectors;
+        position += 1;
     }
     Ok(false)
 }

@@ -48,7 +48,7 @@ pub(crate) fn write_info(cache: &Cache, out: &mut StatusWriter<'_>) -> fmt::Resu
         space.header_sectors(),
         RECORD_SECTORS,
         records(space.sectors()),
-        records(space.sectors() - log_used),
+        records(space.sectors().saturating_sub(log_used)),
         cache.due_id.load(Relaxed),
         space.sector(head),
         id_before(&cache.durable_id),

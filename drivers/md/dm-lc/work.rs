@@ -121,7 +121,7 @@ impl Cache {
 
     /// Lets the verify item look at the reads that wait for it. Any context.
     pub(crate) fn kick_verify(this: &Shared<Self>) {
-        let _ = this.queue.enqueue::<_, VERIFY>(this.clone());
+        let _ = this.verify_queue.enqueue::<_, VERIFY>(this.clone());
     }
 
     /// Lets the promote item look at what was read. Any context.
@@ -209,6 +209,7 @@ impl Cache {
         this.queue.cancel_delayed::<_, CLOCK>(this);
         this.queue.cancel_delayed::<_, AGE>(this);
         this.queue.cancel_delayed::<_, PACE>(this);
+        this.verify_queue.flush();
         this.queue.flush();
     }
 }

@@ -330,6 +330,30 @@ fn damage_below_what_was_durable_is_lost_at_start() {
     }
 }
 
+/// Any number of records may be written between two flushes: what says that the first of them was durable may
+/// be far behind it.
+#[test]
+fn damage_far_before_what_says_that_it_was_durable() {
+    let mut machine = machine();
+    machine.write(0, 8, 1).unwrap();
+    machine.flush().unwrap();
+    for number in 0..12 {
+        machine.write(8 + number * 100, 1000, 2 + number).unwrap();
+        machine.write_log().unwrap();
+    }
+    machine.flush().unwrap();
+    machine.write(4000, 8, 20).unwrap();
+    machine.flush().unwrap();
+    let mut disks = crash(machine);
+    // The second record, behind one of 9 sectors.
+    flip(&mut disks, LOG + 9 + 4, 200);
+    let machine = start(disks);
+    assert_eq!(lost(&machine), (8..108).collect::<Vec<u64>>());
+    for (sector, wanted) in [(0, 1), (108, 3), (1200, 13), (4000, 20)] {
+        assert_eq!(tag(&machine, sector), Some(wanted), "sector {sector}");
+    }
+}
+
 #[test]
 fn checksum_of_a_run_is_that_of_its_parts() {
     let data = content(3, 30, 9);
@@ -386,6 +410,13 @@ fn other_versions_of_the_format() {
             ),
         }
     }
+    // A tail where no record can begin.
+    let position = superblock.space.first_position() + superblock.space.sectors() - 1;
+    let block = with(&superblock, 72, &position.to_le_bytes());
+    assert_eq!(
+        find([&block, &block]),
+        Found::Refused(Refusal::Damaged(Damage::Field))
+    );
     // More lost runs than there is room for.
     let block = with(&superblock, 108, &50u32.to_le_bytes());
     assert_eq!(

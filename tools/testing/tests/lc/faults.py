@@ -49,13 +49,47 @@ FAULTS = {
     ),
     "a write through the cache does not wait for the batch under way": Fault(
         "drivers/md/dm-lc/write.rs",
-        [("if this.batches() & 1 == 0 {", "if this.batches() & 1 < 2 {")],
+        [("if batches & 1 == 0 {", "if batches & 1 < 2 {")],
         "test_data_path.py::test_write_through_is_not_overtaken_by_a_batch",
     ),
     "a log that was not read is said to be written back": Fault(
         "drivers/md/dm-lc/writeback.rs",
         [("    if !this.loaded.is_set() {\n        return Err(EAGAIN);\n    }\n    let errors", "    let errors")],
         "test_recovery.py::test_log_that_cannot_be_read_at_first",
+    ),
+    "what goes along supersedes itself": Fault(
+        "drivers/md/dm-lc/batch.rs",
+        [("        batch.superseding = store.end();\n", ""),
+         ("    sort(&mut batch.runs);\n    if superblock.ordered {\n",
+          "    sort(&mut batch.runs);\n    batch.superseding = store.end();\n    if superblock.ordered {\n")],
+        "lc_crash",
+    ),
+    "a flush waits until no buffer is full": Fault(
+        "drivers/md/dm-lc/commit.rs",
+        [("    let written = committer.write_ready(this, 0);\n",
+          "    let mut written = Ok(0);\n"
+          "    while matches!(committer.write_ready(this, 0), Ok(count) if count != 0) { written = Ok(1); }\n")],
+        "test_flush.py::test_flushes_are_served_beside_a_stream",
+    ),
+    "a write through the cache does not look whether a batch began": Fault(
+        "drivers/md/dm-lc/target.rs",
+        [(".is_some_and(|then| self.cache.batches() == then);", ".is_some();")],
+        "test_data_path.py::test_two_writes_through_the_cache_at_the_same_time",
+    ),
+    "nobody is told of a flush that failed unasked": Fault(
+        "drivers/md/dm-lc/commit.rs",
+        [("cache.backing_lost.xchg(0, Full) != 0 {", "cache.backing_lost.xchg(0, Full) > 1 {")],
+        "test_flush.py::test_lost_flush_of_the_backing_device_is_told_to_who_asks_next",
+    ),
+    "flushes in passthrough reach the cache device": Fault(
+        "drivers/md/dm-lc/target.rs",
+        [("if self.cache.flushes_backing_alone() {", "if self.cache.flushes_backing_alone() && false {")],
+        "test_flush.py::test_passthrough_flushes_the_backing_device_alone",
+    ),
+    "a log is not followed beyond what can be under way": Fault(
+        "drivers/md/dm-lc/recovery.rs",
+        [("            return Ok(Some(record.durable_id));\n", "            return Ok(None);\n")],
+        "lc_defects",
     ),
     "promoted extents count when the log is read": Fault(
         "drivers/md/dm-lc/recovery.rs",
