@@ -6,7 +6,7 @@ from tests.fault import Fault
 FAULTS = {
     "a flush takes a write around the log for done that is on its way": Fault(
         "drivers/md/dm-lc/target.rs",
-        [("            self.cache.backing_written.store(1, Relaxed);\n", ""),
+        [("            self.cache.note_backing_written();\n", ""),
          ("            write::note_around(cache, bio.sectors());\n",
           "            write::note_around(cache, bio.sectors());\n"
           "            cache.backing_written.store(1, Relaxed);\n")],
