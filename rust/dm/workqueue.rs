@@ -69,7 +69,7 @@ impl OwnedQueue {
     }
 
     /// Has a delayed item run after `delay` from now, whether or not it waits for another time
-    /// already. Any context.
+    /// already; not while it is being [cancelled](Self::cancel_delayed). Any context.
     pub fn reschedule<T, const ID: u64>(&self, item: &Shared<T>, delay: Jiffies)
     where
         T: WorkItem<ID, Pointer = Shared<T>> + HasDelayedWork<T, ID> + 'static,
@@ -83,10 +83,15 @@ impl OwnedQueue {
         // SAFETY: `HasDelayedWork` promises that the item is the field of a `delayed_work`.
         let delayed = unsafe { kernel::container_of!(work, bindings::delayed_work, work) };
         let cpu = bindings::wq_misc_consts_WORK_CPU_UNBOUND as kernel::ffi::c_int;
-        // SAFETY: Queue and item are live and initialised; the item runs with the count that it
-        // was queued with.
-        if unsafe { bindings::mod_delayed_work_on(cpu, self.0.as_ptr(), delayed, delay) } {
-            // SAFETY: The item was pending, and has a count already: that of above is ours.
+        // Not in one call, which does not tell whether the item was queued, or is being cancelled.
+        // SAFETY: The delayed work is live and initialised.
+        if unsafe { bindings::cancel_delayed_work(delayed) } {
+            // SAFETY: The item was pending and will not run, so its count is ours.
+            unsafe { item.put_cancelled() };
+        }
+        // SAFETY: Queue and item are live and initialised; the item runs with the count of above.
+        if !unsafe { bindings::queue_delayed_work_on(cpu, self.0.as_ptr(), delayed, delay) } {
+            // SAFETY: The item was not queued, so the count is ours still.
             unsafe { item.put_cancelled() };
         }
     }
