@@ -78,9 +78,7 @@ impl Open {
             (others.source, "source"),
         ];
         roles.into_iter().find(|&(device, role)| {
-            metadata == device
-                || dest == device && role != "source"
-                || source == device && role == "metadata"
+            metadata == device || dest == device || source == device && role != "source"
         })
     }
 

@@ -140,6 +140,8 @@ def test_a_device_has_one_role_in_all_clones(rig, guest, dm, disks):
         (f"{spare} {other} {metadata}", "metadata"),
         (f"{dest} {other} {spare}", "destination"),
         (f"{source} {other} {spare}", "source"),
+        (f"{spare} {source} {other}", "source"),
+        (f"{spare} {other} {dest}", "destination"),
     ]:
         where = guest.console_size()
         reason = dm.refuse("second", f"0 {rig.sectors} clone {devices} {rig.region} 1 no_hydration")
