@@ -38,10 +38,15 @@ use kernel::{
 /// Sends a write into hydrated regions to the destination; a FUA write waits until they are
 /// hydrated durably.
 pub(crate) fn send_write(this: &Shared<Engine>, bio: OwnedBio<CloneTarget>) {
-    let regions = this.metadata().geometry().touched(bio.range());
-    if this.metadata().note_write(regions) && bio.is_fua() {
+    let metadata = this.metadata();
+    let regions = metadata.geometry().touched(bio.range());
+    if metadata.note_write(regions) && bio.is_fua() {
         this.commits.lock().fua_writes.push(bio);
         Engine::kick_commit(this);
+    } else if bio.is_fua() && metadata.mode() != Mode::ReadWrite && metadata.has_user_data() {
+        // Of a flush with data device-mapper makes two: it sends the second whatever became of the first.
+        // So this may say that all before it is durable.
+        bio.end(Status::IOERR);
     } else {
         let sector = bio.sector();
         bio.submit(&this.dest, sector);

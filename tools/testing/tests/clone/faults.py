@@ -28,6 +28,16 @@ FAULTS = {
         [("= self.conflict(others, devices) {", "= self.conflict(others, devices).filter(|_| false) {")],
         "test_reload.py::test_a_device_has_one_role_in_all_clones",
     ),
+    "a clone may write to the source of another": Fault(
+        "drivers/md/dm-clone/registry.rs",
+        [("metadata == device || dest == device ||", "metadata == device || dest == device && role != \"source\" ||")],
+        "test_reload.py::test_a_device_has_one_role_in_all_clones",
+    ),
+    "a flush with data says that all is durable that could not be committed": Fault(
+        "drivers/md/dm-clone/commit.rs",
+        [("mode() != Mode::ReadWrite && metadata.has_user_data() {", "mode() != Mode::ReadWrite && false {")],
+        "test_errors.py::test_flush_with_data_fails_as_one_without",
+    ),
     "sizes are checked after the metadata are formatted": Fault(
         "drivers/md/dm-clone/target.rs",
         [("        check_sizes(&devices, &geometry, block_sectors)?;\n",
