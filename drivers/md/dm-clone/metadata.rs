@@ -305,11 +305,12 @@ impl Metadata {
         if !self.uncommitted.lock().begin_commit() {
             return Ok(Committed::Already);
         }
-        let mut done = self.write_transaction(&mut store, &flush);
-        while let Ok(Done::Part) = done {
-            // What there was no room for is dirty still.
-            self.uncommitted.lock().begin_commit();
-            done = self.write_transaction(&mut store, &flush);
+        let mut done = self.write_transaction(&mut store, 0, &flush);
+        while let Ok(Done::Part(from)) = done {
+            // It goes on with what there was no room for, not with what has become dirty before that since:
+            // once around, or those who wait would wait as long as anything is hydrated.
+            self.uncommitted.lock().go_on_with_commit();
+            done = self.write_transaction(&mut store, from, &flush);
         }
         if let Some(open) = store.open.as_ref() {
             self.used.store(open.usage().0, Relaxed);
@@ -323,6 +324,7 @@ impl Metadata {
     fn write_transaction(
         &self,
         store: &mut OnDisk,
+        from: usize,
         flush: &impl Fn() -> Result,
     ) -> Result<Done, CommitError> {
         let mut changes = Taking {
@@ -330,7 +332,7 @@ impl Metadata {
             flush,
         };
         let result = match store.open.as_mut() {
-            Some(open) => open.commit(&mut changes),
+            Some(open) => open.commit(from, &mut changes),
             None => Err(store::CommitError::Device(EIO)),
         };
         let done = result.map_err(|error| {
@@ -343,12 +345,7 @@ impl Metadata {
             self.mode.store(mode as u32, Relaxed);
             CommitError::Failed { step, errno, mode }
         })?;
-        let mut uncommitted = self.uncommitted.lock();
-        if done == Done::Part {
-            uncommitted.leave_user_data();
-        }
-        uncommitted.end_commit();
-        drop(uncommitted);
+        self.uncommitted.lock().end_commit(done == Done::All);
         let mut from = 0;
         // One block at a time, so that interrupts are not kept off for long.
         while let Some(block) = self.uncommitted.lock().settle(&self.regions, from) {

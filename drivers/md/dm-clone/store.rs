@@ -93,8 +93,8 @@ pub enum CommitError<E> {
 pub enum Done {
     /// It committed everything.
     All,
-    /// It committed what there was room for.
-    Part,
+    /// It committed what there was room for: all before this block.
+    Part(usize),
 }
 
 /// The metadata on disk.
@@ -197,11 +197,11 @@ impl<D: Disk> Store<D> {
         with_all_nodes.max(with_own_nodes)
     }
 
-    /// Commits changes in one transaction.
+    /// Commits changes in one transaction, those from a block on.
     ///
     /// After an error, what is in memory is no longer what is on disk: no further transaction may
     /// follow.
-    pub fn commit<C>(&mut self, changes: &mut C) -> Result<Done, CommitError<D::Error>>
+    pub fn commit<C>(&mut self, from: usize, changes: &mut C) -> Result<Done, CommitError<D::Error>>
     where
         C: Changes<Error = D::Error>,
     {
@@ -209,7 +209,7 @@ impl<D: Disk> Store<D> {
             return Err(CommitError::NoSpace);
         };
         let room = self.room(&loaded.tree);
-        let result = self.write_transaction(&mut loaded, room, changes);
+        let result = self.write_transaction(&mut loaded, room, from, changes);
         self.loaded = Some(loaded);
         result
     }
@@ -218,6 +218,7 @@ impl<D: Disk> Store<D> {
         &mut self,
         loaded: &mut Loaded,
         mut room: u64,
+        mut from: usize,
         changes: &mut C,
     ) -> Result<Done, CommitError<D::Error>>
     where
@@ -234,10 +235,9 @@ impl<D: Disk> Store<D> {
         }
         let mut done = Done::All;
         let mut count = 0;
-        let mut from = 0;
         while let Some(number) = changes.next(from) {
             if room == 0 {
-                done = Done::Part;
+                done = Done::Part(number);
                 break;
             }
             if count == places.len() {

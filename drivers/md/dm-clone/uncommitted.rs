@@ -179,18 +179,20 @@ impl Uncommitted {
     }
 
     /// Ends a commit that is durable, as far as the counts go: [`settle`](Self::settle) does the
-    /// rest.
-    pub fn end_commit(&mut self) {
+    /// rest. If it was not of all that was dirty when it began, [another](Self::go_on_with_commit) has to
+    /// follow.
+    pub fn end_commit(&mut self, of_all: bool) {
         if self.committing {
             self.committed += core::mem::take(&mut self.taken);
-            self.user_taken = false;
+            self.user_taken &= !of_all;
             self.committing = false;
         }
     }
 
-    /// Some of the user's data could not be committed with the rest; it is for the next commit.
-    pub fn leave_user_data(&mut self) {
-        self.user |= self.user_taken;
+    /// Begins the commit of what there was no room for in the one before. What has become dirty since is
+    /// for a later one, though this may take some of it.
+    pub fn go_on_with_commit(&mut self) {
+        self.committing = true;
     }
 
     /// Forgets the first block from `from` on that a commit had taken, now that it is durable, and

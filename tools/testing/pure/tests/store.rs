@@ -404,7 +404,7 @@ fn try_edits(
             content[block] = value;
         }
         model.writes.borrow_mut().clear();
-        prop_assert_eq!(store.commit(&mut Edit::new(edit)).unwrap(), Done::All);
+        prop_assert_eq!(store.commit(0, &mut Edit::new(edit)).unwrap(), Done::All);
         prop_assert_eq!(&audit(&model.image.borrow(), regions), &content);
         let (used, blocks) = store.usage();
         prop_assert!(used <= blocks);
@@ -452,7 +452,7 @@ proptest! {
             new[block] = value;
         }
         *model.calls_left.borrow_mut() = calls;
-        let result = store.commit(&mut Edit::new(edit));
+        let result = store.commit(0, &mut Edit::new(edit));
         let expected = if result.is_ok() { new } else { old };
         prop_assert_eq!(audit(&model.image.borrow(), regions), expected);
     }
@@ -468,11 +468,14 @@ proptest! {
             return Err(TestCaseError::reject("not even room for the format"));
         };
         let mut edit = Edit::new((0..arrays).map(|block| (block, 7)));
+        let mut from = 0;
         loop {
             edit.flushed = false;
-            match store.commit(&mut edit) {
+            match store.commit(from, &mut edit) {
                 Ok(Done::All) => break,
-                Ok(Done::Part) => {
+                Ok(Done::Part(next)) => {
+                    prop_assert!(next > from);
+                    from = next;
                     prop_assert!(store.missing() > 0);
                     let now = audit(&model.image.borrow(), regions);
                     prop_assert!(now != content, "no progress");
@@ -538,7 +541,7 @@ fn good_image(regions: u64, fan: usize, spare: u64, commits: u64) -> Good {
     let (mut store, content) = open(&model, regions).unwrap_or_else(|_| panic!("opened"));
     for commit in 1..=commits {
         let edit = (0..content.len()).map(|block| (block, 100 * commit + block as u64));
-        assert_eq!(store.commit(&mut Edit::new(edit)).unwrap(), Done::All);
+        assert_eq!(store.commit(0, &mut Edit::new(edit)).unwrap(), Done::All);
     }
     let image = model.image.take();
     let kind_of = |number: usize| {
@@ -655,7 +658,7 @@ fn use_image(rng: &mut StdRng, image: Image, regions: u64) -> Outcome {
             .filter(|(_, value)| value % 2 == 0)
             .collect();
         let mut changes = Edit::new(edit.clone());
-        match store.commit(&mut changes) {
+        match store.commit(0, &mut changes) {
             Ok(_) => {
                 for (block, value) in edit {
                     if !changes.content.contains_key(&block) {
@@ -716,13 +719,13 @@ fn the_needed_size_is_exact() {
     for arrays in [1, 2, 100, 252] {
         let regions = arrays as u64 * 32576;
         let blocks = needed_to_format(regions, 1 << 10);
-        for (missing, done) in [(0, Done::All), (1, Done::Part)] {
+        for missing in [0, 1] {
             let model = Model::new(format_image(regions, blocks - missing, 252));
             let (mut store, _) = open(&model, regions).unwrap_or_else(|_| panic!("opened"));
             assert_eq!(store.missing(), missing);
             let mut edit = Edit::new((0..arrays).map(|block| (block, 7)));
-            match store.commit(&mut edit) {
-                Ok(found) => assert_eq!(found, done),
+            match store.commit(0, &mut edit) {
+                Ok(done) => assert_eq!(done == Done::All, missing == 0),
                 Err(CommitError::NoSpace) => assert!(arrays == 1 && missing == 1),
                 Err(_) => panic!("failed"),
             }
@@ -736,7 +739,7 @@ fn one_change_writes_one_block_of_each_kind() {
     for (regions, nodes) in [(1, 1), (250 * 32576, 1), (300 * 32576, 2)] {
         let model = Model::new(format_image(regions, 2000, 252));
         let (mut store, _) = open(&model, regions).unwrap_or_else(|_| panic!("opened"));
-        store.commit(&mut Edit::new([(0, 1)])).unwrap();
+        store.commit(0, &mut Edit::new([(0, 1)])).unwrap();
         // Array block, nodes, bitmap, index, superblock.
         assert_eq!(model.writes.borrow().len(), 3 + nodes + 1);
     }
@@ -751,7 +754,7 @@ fn writes_of_changes(arrays: u64, device_blocks: u64) -> Vec<usize> {
         let block = turn * 7919 % arrays;
         model.writes.borrow_mut().clear();
         store
-            .commit(&mut Edit::new([(block as usize, turn)]))
+            .commit(0, &mut Edit::new([(block as usize, turn)]))
             .unwrap();
         model.writes.borrow().len()
     });

@@ -211,7 +211,7 @@ impl Machine {
         prop_assert!(commit.before.is_subset(&self.disk), "not all was committed");
         self.user.retain(|region| !self.disk.contains(region));
 
-        self.uncommitted.end_commit();
+        self.uncommitted.end_commit(true);
         let mut from = 0;
         while let Some(block) = self.uncommitted.settle(&self.map, from) {
             from = block + 1;
@@ -347,7 +347,7 @@ fn what_comes_after_a_block_was_taken_waits() {
     uncommitted.take(&map, 0, &mut values);
     assert_eq!(values[0], 0b11, "1 came before the block was taken");
     uncommitted.mark(&map, 2..3, By::Copy);
-    uncommitted.end_commit();
+    uncommitted.end_commit(true);
     assert_eq!(uncommitted.settle(&map, 0), Some(0));
     assert_eq!(uncommitted.settle(&map, 1), None);
 
@@ -356,7 +356,7 @@ fn what_comes_after_a_block_was_taken_waits() {
     assert!(uncommitted.begin_commit());
     uncommitted.take(&map, 0, &mut values);
     assert_eq!(values[0], 0b111);
-    uncommitted.end_commit();
+    uncommitted.end_commit(true);
     assert!(!uncommitted.is_dirty());
 }
 
@@ -378,7 +378,7 @@ fn copies_alone_need_no_commit_for_a_flush() {
     assert!(uncommitted.begin_commit());
     assert!(uncommitted.has_user_data());
     uncommitted.take(&map, 0, &mut [0; 128]);
-    uncommitted.end_commit();
+    uncommitted.end_commit(true);
     assert!(!uncommitted.has_user_data());
 }
 
@@ -400,22 +400,45 @@ fn after_a_failed_commit_there_is_none_any_more() {
     assert!(map.is_uncommitted(0..1), "a write there is not safe either");
 }
 
+/// A commit in parts goes once through all blocks. What a user writes behind it meanwhile is for the next one.
 #[test]
 fn what_there_was_no_room_for_is_committed_next() {
-    let map = RegionMap::new(2 * BLOCK_REGIONS).unwrap();
-    let mut uncommitted = Uncommitted::new(2 * BLOCK_REGIONS).unwrap();
-    uncommitted.mark(&map, 0..2 * BLOCK_REGIONS, By::User);
-    let mut values = [0; WORDS_PER_BLOCK * WORD_SIZE];
-    for block in 0..2 {
+    for by in [By::Copy, By::User] {
+        let map = RegionMap::new(2 * BLOCK_REGIONS).unwrap();
+        let mut uncommitted = Uncommitted::new(2 * BLOCK_REGIONS).unwrap();
+        uncommitted.mark(&map, 1..2 * BLOCK_REGIONS, By::User);
+        let mut values = [0; WORDS_PER_BLOCK * WORD_SIZE];
         assert!(uncommitted.begin_commit());
-        assert_eq!(uncommitted.next_dirty(0), Some(block));
-        uncommitted.take(&map, block, &mut values);
-        uncommitted.leave_user_data();
-        uncommitted.end_commit();
+        assert_eq!(uncommitted.next_dirty(0), Some(0));
+        uncommitted.take(&map, 0, &mut values);
+        uncommitted.end_commit(false);
         while uncommitted.settle(&map, 0).is_some() {}
-        assert_eq!(uncommitted.has_user_data(), block == 0);
+        assert!(uncommitted.has_user_data());
+        uncommitted.mark(&map, 0..1, by);
+        uncommitted.go_on_with_commit();
+        assert!(!uncommitted.begin_commit());
+        assert_eq!(uncommitted.next_dirty(1), Some(1));
+        uncommitted.take(&map, 1, &mut values);
+        uncommitted.end_commit(true);
+        while uncommitted.settle(&map, 0).is_some() {}
+        assert!(uncommitted.is_dirty());
+        assert_eq!(uncommitted.has_user_data(), by == By::User);
+        assert!(uncommitted.begin_commit());
+        assert_eq!(uncommitted.next_dirty(0), Some(0));
     }
-    assert!(!uncommitted.is_dirty());
+}
+
+/// A call that failed may have begun to load another state of the disk.
+#[test]
+fn what_is_loaded_again_is_what_the_disk_has_now() {
+    let map = RegionMap::new(128).unwrap();
+    let mut uncommitted = Uncommitted::new(128).unwrap();
+    uncommitted.begin_load();
+    uncommitted.load(&map, 0, &[0xFF; 16]);
+    uncommitted.begin_load();
+    uncommitted.load(&map, 0, &[[0xFF; 8], [0; 8]].concat());
+    assert_eq!(uncommitted.hydrated(), 64);
+    assert_eq!(map.next_unhydrated(0..128), Some(64));
 }
 
 #[test]
