@@ -144,7 +144,8 @@ impl RegionMap {
         let load = |maps: &Maps| {
             let mut regions = 0;
             for (word, bits) in (first..).zip(values) {
-                if bits != 0 {
+                // Not to write zeroes over zeroes, but over what an earlier call may have left.
+                if bits != 0 || maps.hydrated.load(word) != 0 {
                     let bits = bits & valid_mask(word, self.regions);
                     maps.hydrated.store(word, bits);
                     regions += u64::from(bits.count_ones());
