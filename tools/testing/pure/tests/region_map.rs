@@ -16,6 +16,7 @@ use pure::clone::{
         Uncommitted, //
     }, //
 };
+use std::sync::Barrier;
 
 /// Which regions of a map are hydrated. Runs are long and short, and all or nothing often.
 fn states() -> impl Strategy<Value = Vec<bool>> {
@@ -160,9 +161,12 @@ fn a_run_is_never_empty_while_its_regions_become_hydrated() {
     for _ in 0..200 {
         let map = RegionMap::new(4096).unwrap();
         let mut uncommitted = Uncommitted::new(map.regions()).unwrap();
+        // On one processor the writer would be done before the reader begins.
+        let both = Barrier::new(2);
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
                 let mut region = 0;
+                both.wait();
                 while region < map.regions() {
                     // It waits for the other to come by.
                     while let (false, run) = map.run(region..region + 1) {
@@ -171,6 +175,7 @@ fn a_run_is_never_empty_while_its_regions_become_hydrated() {
                     region += 1;
                 }
             });
+            both.wait();
             for region in 0..map.regions() {
                 uncommitted.mark(&map, region..region + 1, By::User);
             }
