@@ -41,7 +41,9 @@
 //!     }
 //! }
 //!
-//! engine.copier.lane().start(Copy { engine: engine.share(), region });
+//! if let Some(lane) = engine.copier.lane() {
+//!     lane.start(Copy { engine: engine.share(), region });
+//! }
 //! ```
 
 use crate::{
@@ -72,16 +74,12 @@ use kernel::{
         flags::GFP_NOWAIT,
         Flags, //
     },
-    new_condvar,
     page::{
         PAGE_SHIFT,
         PAGE_SIZE, //
     },
     prelude::*,
-    sync::{
-        Arc,
-        CondVar, //
-    },
+    sync::Arc,
     types::Opaque,
     workqueue::{
         impl_has_work,
@@ -388,7 +386,6 @@ impl<T: CopyJob> Drop for Lane<T> {
             drop(lanes);
             drop(mover);
         }
-        core.returned.notify_one();
     }
 }
 
@@ -413,9 +410,6 @@ struct Core<T: CopyJob> {
     queue: Arc<OwnedQueue>,
     #[pin]
     lanes: IrqLock<Lanes<T>>,
-    /// Notified when a lane comes back.
-    #[pin]
-    returned: CondVar,
     #[pin]
     work: Work<Core<T>>,
 }
@@ -493,7 +487,6 @@ impl<T: CopyJob> Copier<T> {
             most: size.most.max(1),
             queue,
             lanes <- new_irq_lock!(lanes, "dm_copier_lanes"),
-            returned <- new_condvar!("dm_copier_returned"),
             work <- new_work!("dm_copier"),
         }))?;
         Ok(Copier { core })
@@ -509,17 +502,14 @@ impl<T: CopyJob> Copier<T> {
         self.take_or_make(GFP_NOWAIT, bindings::GFP_NOWAIT)
     }
 
-    /// A lane; waits until one is free if need be. Sleeps, so neither inside `map` nor where lanes
-    /// come back, in [`CopyJob::done`].
-    pub fn lane(&self) -> Lane<T> {
+    /// A lane, if one is free or there may be one more: waits for memory, not for others. None only as
+    /// long as somebody has one, or tries to make one. Sleeps, so not inside `map`.
+    pub fn lane(&self) -> Option<Lane<T>> {
         let _noio = NoIo::enter();
         loop {
-            if let Some(lane) = self.take_or_make(GFP_KERNEL, bindings::GFP_NOIO) {
+            let lane = self.take_or_make(GFP_KERNEL, bindings::GFP_NOIO);
+            if lane.is_some() || self.core.lanes.lock().made != 0 {
                 return lane;
-            }
-            let mut lanes = self.core.lanes.lock();
-            if lanes.idle.is_none() && lanes.made != 0 {
-                self.core.returned.wait(&mut lanes);
             }
         }
     }
@@ -541,8 +531,6 @@ impl<T: CopyJob> Copier<T> {
             Ok(mover) => Some(Lane::new(mover, self.core.share())),
             Err(_) => {
                 self.core.lanes.lock().made -= 1;
-                // Whoever waits may have to make one as well.
-                self.core.returned.notify_one();
                 None
             }
         }

@@ -154,6 +154,8 @@ pub(crate) struct Deferred {
     /// Writes, to be sent or to hydrate their region first.
     pub(crate) writes: BioList<OwnedBio<CloneTarget>>,
     pub(crate) discards: BioList<OwnedBio<CloneTarget>>,
+    /// Writes that need a lane for a copy, when all are in use. Only the I/O work item has them wait here.
+    pub(crate) for_lanes: BioList<OwnedBio<CloneTarget>>,
 }
 
 /// Bios for the commit work item.
@@ -271,7 +273,7 @@ impl Engine {
             failures: Failures::new().map_err(|_| no_table(ENOMEM))?,
         };
         let queue = OwnedQueue::new(c"dm-clone").map_err(no_queue)?;
-        // A queue of its own: the I/O work item waits for lanes, which come back in this one.
+        // A queue of its own: the I/O work item waits for memory, which copies may have to end for.
         let copies = Arc::new(
             OwnedQueue::new(c"dm-clone-copy").map_err(no_queue)?,
             GFP_KERNEL,
@@ -381,13 +383,17 @@ impl WorkItem<IO> for Engine {
     type Pointer = Shared<Engine>;
 
     fn run(this: Shared<Engine>) {
-        let Deferred { writes, discards } = core::mem::take(&mut *this.deferred.lock());
+        let (writes, discards) = {
+            let mut deferred = this.deferred.lock();
+            (deferred.writes.take_all(), deferred.discards.take_all())
+        };
         for bio in writes {
             crate::hydrate::write(&this, bio, crate::hydrate::Wait::May);
         }
         for bio in discards {
             crate::discard::mark_and_pass_down(&this, bio);
         }
+        crate::hydrate::go_on_with_lanes(&this);
     }
 }
 

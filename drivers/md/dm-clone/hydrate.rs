@@ -18,7 +18,6 @@ use crate::{
 use core::ops::Range;
 use dm::{
     copier::{
-        Copier,
         CopyError,
         Lane, //
     },
@@ -29,7 +28,8 @@ use dm::{
     prelude::*, //
 };
 
-/// Whether a function may wait for memory.
+/// Whether a function may wait for memory. None waits for the copies of others, which take as long as the
+/// source does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
     /// Yes.
@@ -72,13 +72,22 @@ pub(crate) fn begin_overwrite(this: &Engine, sectors: Range<Sector>) -> Option<R
 
 /// Sends a write on its way, hydrating its region first if that is not. The write lies within
 /// regions that are hydrated, or within one that is not.
-pub(crate) fn write(this: &Shared<Engine>, mut bio: OwnedBio<CloneTarget>, wait: Wait) {
+pub(crate) fn write(this: &Shared<Engine>, bio: OwnedBio<CloneTarget>, wait: Wait) {
+    write_in(this, bio, wait, None);
+}
+
+/// As [`write`], with a lane for the copy if there has to be one.
+fn write_in(
+    this: &Shared<Engine>,
+    mut bio: OwnedBio<CloneTarget>,
+    wait: Wait,
+    mut lane: Option<Lane<CopyRegions>>,
+) {
     let metadata = this.metadata();
     let geometry = metadata.geometry();
     let region = geometry.region_of(bio.sector());
     let covers = geometry.covered(bio.range()) == (region..region + 1);
     let mut spare: Option<PoolBox<Entry>> = None;
-    let mut lane: Option<Lane<CopyRegions>> = None;
 
     loop {
         let mut flights = this.flights.lock();
@@ -113,9 +122,12 @@ pub(crate) fn write(this: &Shared<Engine>, mut bio: OwnedBio<CloneTarget>, wait:
         let Some(lane) = lane.take() else {
             drop(flights);
             spare = Some(entry);
-            lane = take_lane(&this.write_copier, wait);
+            lane = take_lane(this, wait);
             if lane.is_none() {
-                return defer(this, bio);
+                return match wait {
+                    Wait::May => this.deferred.lock().for_lanes.push(bio),
+                    Wait::MustNot => defer(this, bio),
+                };
             }
             continue;
         };
@@ -135,11 +147,28 @@ fn allocate<T>(pool: &Pool<T>, value: T, wait: Wait) -> Option<PoolBox<T>> {
     }
 }
 
-/// A lane of a copier.
-fn take_lane(copier: &Copier<CopyRegions>, wait: Wait) -> Option<Lane<CopyRegions>> {
+/// A lane for a write's copy, unless all are in use, or others wait for one.
+fn take_lane(this: &Engine, wait: Wait) -> Option<Lane<CopyRegions>> {
+    if !this.deferred.lock().for_lanes.is_empty() {
+        return None;
+    }
     match wait {
-        Wait::May => Some(copier.lane()),
-        Wait::MustNot => copier.try_lane(),
+        Wait::May => this.write_copier.lane(),
+        Wait::MustNot => this.write_copier.try_lane(),
+    }
+}
+
+/// Goes on with writes that wait for a lane, as far as there are some. Where one comes back, the I/O work item
+/// is started, which does this. Sleeps.
+pub(crate) fn go_on_with_lanes(this: &Shared<Engine>) {
+    while !this.deferred.lock().for_lanes.is_empty() {
+        let Some(lane) = this.write_copier.lane() else {
+            return;
+        };
+        let bio = this.deferred.lock().for_lanes.pop();
+        if let Some(bio) = bio {
+            write_in(this, bio, Wait::May, Some(lane));
+        }
     }
 }
 
@@ -155,6 +184,10 @@ pub(crate) fn copied_for_write(this: &Shared<Engine>, region: u64, result: Resul
     let geometry = this.metadata().geometry();
     let needs = |bio: &OwnedBio<CloneTarget>| geometry.covered(bio.range()).is_empty();
     land(this, region, status_of(result), By::Copy, needs);
+    // Its lane is free.
+    if !this.deferred.lock().for_lanes.is_empty() {
+        Engine::kick_io(this);
+    }
 }
 
 /// A copy of the sweep has ended, of these regions and maybe more.

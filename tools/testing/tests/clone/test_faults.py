@@ -327,3 +327,22 @@ def test_device_that_hangs_for_a_while(rig, guest, held):
     assert load.returncode == 0, said
     rig.hydrate()
     guest.run(f"iomodel verify {rig.dest} {content}")
+
+
+@OURS
+def test_source_that_hangs_keeps_up_only_what_needs_it(clone_module, guest, dm, disks):
+    """More writes wait for copies than there can be at a time: discards and whole regions need none."""
+    rig = Rig(guest, dm, disks.ram(64, 3), 64 * MIB, MIB)
+    clone = rig.create("1 no_hydration")
+    rig.source.hold()
+    block = f"dd if=/dev/zero of={clone} bs=4k count=1 oflag=direct conv=notrunc status=none"
+    writers = [guest.start(f"{block} seek={256 * number}") for number in range(24)]
+    # So many are copied at a time, the others wait for one of these to end.
+    rig.wait(lambda now: now.in_flight == 16)
+    guest.run(f"blkdiscard -f -o {40 << 20} -l {1 << 20} {clone}", timeout=30)
+    guest.run(f"dd if=/dev/zero of={clone} bs=1M seek=41 count=1 oflag=direct conv=notrunc status=none", timeout=30)
+    assert rig.progress("--noflush").in_flight == 16
+    rig.source.release()
+    for writer in writers:
+        assert writer.wait() == 0, writer.stdout.read()
+    assert rig.progress().hydrated == 24 + 2
