@@ -67,6 +67,8 @@ pub struct Place {
     pub position: u64,
     /// For how many sectors there is room; all or the first of those that were asked for.
     pub sectors: u32,
+    /// How many discards had a place.
+    discards: u64,
 }
 
 /// A record in a buffer.
@@ -203,6 +205,8 @@ pub struct Log {
     start: u64,
     /// The position behind the last write or discard.
     last_change: u64,
+    /// How many discards were given a place.
+    discards: u64,
 }
 
 impl Log {
@@ -233,6 +237,7 @@ impl Log {
             tail: space.first_position(),
             start: space.first_position(),
             last_change: 0,
+            discards: 0,
         })
     }
 
@@ -413,12 +418,14 @@ impl Log {
             };
             push(&mut content.records, record).ok()?;
         }
+        self.discards += u64::from(extent.discarded);
         let place = Place {
             buffer: number,
             extent: content.extents.len(),
             offset: at,
             position: buffer.position + u64::from(at),
             sectors: extent.sectors,
+            discards: self.discards,
         };
         push(&mut content.extents, extent).ok()?;
         buffer.used = end;
@@ -468,6 +475,12 @@ impl Log {
         }
         buffer.in_flight -= 1;
         buffer.in_flight == 0 && open != Some(place.buffer)
+    }
+
+    /// Whether a discard was given a place after this one.
+    #[inline]
+    pub fn has_discarded_since(&self, place: &Place) -> bool {
+        self.discards != place.discards
     }
 
     /// Whether the device has no room for another buffer, unless something is written back.

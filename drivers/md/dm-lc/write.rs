@@ -4,8 +4,9 @@
 //! in the index, and acknowledged; all by the thread that submits it.
 //!
 //! Nobody is locked out while data is copied. The order of two writes to the same sectors is that
-//! of their places in the log, whichever is published first. A buffer is written only when all that
-//! it holds is published, so what is on the cache device is in the index.
+//! of their places in the log, whichever is published first. A write that learns of a discard with a
+//! later place when it is published takes another place, behind that. A buffer is written only when all
+//! that it holds is published, so what is on the cache device is in the index.
 //!
 //! When there is no room a write waits in [`Head::waiting`](crate::cache::Head::waiting), with a
 //! note of how much of it is in the log already. What comes later waits behind it. So that not all
@@ -109,7 +110,11 @@ pub(crate) fn append(
                 shard.insert(&part, place.position, crc, in_memory);
             }
         }
-        finish(cache, &handle, &place, sum.value());
+        if finish(cache, &handle, &place, sum.value()) {
+            // A discard of the same sectors may have forgotten them before they were published; but a
+            // recovery would put it over them, although they are read now. Once more, behind it.
+            continue;
+        }
         *done += sectors;
     }
     Outcome::Done
@@ -194,10 +199,19 @@ pub(crate) fn place_for_copy(cache: &Cache, sector: u64, sectors: u32) -> Option
         .flatten()
 }
 
-/// The data is in place, and the index knows.
+/// The data is in place, and the index knows. Whether a discard was given a place since this was.
 #[inline]
-pub(crate) fn finish(cache: &Cache, handle: impl Fn() -> Shared<Cache>, place: &Place, crc: u32) {
-    let was_last = cache.head.lock().log.complete(place, crc);
+pub(crate) fn finish(
+    cache: &Cache,
+    handle: impl Fn() -> Shared<Cache>,
+    place: &Place,
+    crc: u32,
+) -> bool {
+    let (was_last, discarded) = {
+        let mut head = cache.head.lock();
+        let was_last = head.log.complete(place, crc);
+        (was_last, head.log.has_discarded_since(place))
+    };
     if was_last {
         cache.copied.notify_all();
     }
@@ -211,6 +225,7 @@ pub(crate) fn finish(cache: &Cache, handle: impl Fn() -> Shared<Cache>, place: &
         }
         Cache::kick_log(handle);
     }
+    discarded
 }
 
 /// Lets a bio wait for room.

@@ -44,6 +44,26 @@ fn blocks_are_blocks_of_the_device_as_long_as_buffers_become_full() {
     }
 }
 
+/// A write that is published after a discard with a later place is told, and takes another place.
+#[test]
+fn a_write_learns_of_discards_that_came_while_it_was_copied() {
+    let mut machine = Machine::start(disks(), 1).map_err(|error| error.0).unwrap();
+    let log = &mut machine.log;
+    let write = log.append(0, 8).unwrap();
+    let other = log.append(8, 8).unwrap();
+    log.complete(&other, 0);
+    assert!(!log.has_discarded_since(&other));
+    let discard = log.append_discard(0, 8).unwrap();
+    log.complete(&discard, 0);
+    assert!(!log.has_discarded_since(&discard));
+    log.complete(&write, 0);
+    assert!(log.has_discarded_since(&write));
+    let again = log.append(0, 8).unwrap();
+    log.complete(&again, 0);
+    assert!(again.position >= discard.position);
+    assert!(!log.has_discarded_since(&again));
+}
+
 /// Writes a number into bytes that have their checksum, from the fifth byte on, in the first four.
 fn change(bytes: &mut [u8], at: usize, number: u16) {
     bytes[at..at + 2].copy_from_slice(&number.to_le_bytes());
