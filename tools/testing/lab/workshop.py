@@ -37,8 +37,10 @@ class Workshop:
             assert text.count(old) == 1, f"{file} has changed: this fault must be made in another way: {old}"
             text = text.replace(old, new)
         path.write_text(text)
-        yield
-        path.write_text(good)
+        try:
+            yield
+        finally:
+            path.write_text(good)
 
     def modules(self):
         """The folder of the modules, built from the copy as it is."""

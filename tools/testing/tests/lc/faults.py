@@ -67,7 +67,7 @@ FAULTS = {
     "a flush waits until no buffer is full": Fault(
         "drivers/md/dm-lc/commit.rs",
         [("    let written = committer.write_ready(this, 0);\n",
-          "    let mut written = Ok(0);\n"
+          "    let mut written: Result<usize> = Ok(0);\n"
           "    while matches!(committer.write_ready(this, 0), Ok(count) if count != 0) { written = Ok(1); }\n")],
         "test_flush.py::test_flushes_are_served_beside_a_stream",
     ),
