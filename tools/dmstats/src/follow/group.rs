@@ -40,6 +40,7 @@ pub struct Followed {
     /// Its id; none while the file has no place on the device, so that there is no group.
     pub id: Option<u32>,
     program: Vec<u8>,
+    /// Its name, as it is written down.
     alias: Vec<u8>,
     like: RegionSpec,
     /// Where the file was when the group was last made to fit.
@@ -64,7 +65,7 @@ impl Followed {
             devno,
             id: Some(id),
             program: leader.program.to_vec(),
-            alias: group.alias.clone(),
+            alias: sanitized(&group.alias),
             like: RegionSpec {
                 range: None,
                 step: Step::Areas(1),
@@ -83,7 +84,7 @@ impl Followed {
             devno,
             id: None,
             program: program.to_vec(),
-            alias: alias.to_vec(),
+            alias: sanitized(alias),
             like,
             places: None,
             fits: false,
@@ -126,34 +127,34 @@ impl Followed {
         Device::new(kernel, self.devno, &self.program)
     }
 
-    /// The group's id in a snapshot. Somebody else may have given it another one: then it is the group of the same
-    /// name that has some of the file.
+    /// The group's id in a snapshot. Somebody else may have changed where it is, as its file may have gone elsewhere:
+    /// then it has its name still. Or he may have given it another id: then it is the group of the same name that has
+    /// some of the file.
     fn find(&self, snapshot: &Snapshot) -> Option<u32> {
         let known = self.places.as_deref().map(ranges);
-        let ours = |(id, group): &(&u32, &Group)| {
-            let program = snapshot
-                .regions
-                .get(id)
-                .is_some_and(|leader| *leader.program == *self.program);
+        let is_named = |group: &Group| sanitized(&group.alias) == self.alias;
+        let has_some = |group: &Group| {
             let covered = group.covered(snapshot);
-            program
-                && known
-                    .as_ref()
-                    .is_none_or(|known| covered.iter().any(|range| known.overlaps(range)))
+            known
+                .as_ref()
+                .is_some_and(|known| covered.iter().any(|range| known.overlaps(range)))
+        };
+        // What has no name may be anybody's, unless the file has no place by which to know it either.
+        let name_tells = !self.alias.is_empty() || known.as_ref().is_some_and(RangeSet::is_empty);
+        let is_ours = |id: &u32| {
+            let leader = snapshot.regions.get(id);
+            leader.is_some_and(|leader| *leader.program == *self.program)
         };
         let id = self.id?;
-        let group = snapshot.groups.get(&id).map(|group| (&id, group));
-        if group.filter(ours).is_some() {
+        let same = snapshot.groups.get(&id).filter(|_| is_ours(&id));
+        if same.is_some_and(|group| {
+            known.is_none() || (name_tells && is_named(group)) || has_some(group)
+        }) {
             return Some(id);
         }
-        let mut named = snapshot
-            .groups
-            .iter()
-            .filter(|(_, group)| group.alias == self.alias);
-        known
-            .as_ref()
-            .and_then(|_| named.find(ours))
-            .map(|(id, _)| *id)
+        let mut groups = snapshot.groups.iter();
+        let other = groups.find(|(id, group)| is_named(group) && is_ours(id) && has_some(group));
+        other.map(|(id, _)| *id)
     }
 
     /// Looks for the group after somebody changed something. If it is no more what it was made, the next fit makes it

@@ -100,6 +100,23 @@ def test_dmfilemapd_projects_a_file_in_many_pieces_too(guest, mounted):
     assert guest.output("dmstats list --noheadings -o region_id d") == ""
 
 
+def test_f7_a_projected_file_that_is_cut_to_nothing_is_still_followed(guest, mounted):
+    fragmented(guest, "/mnt/f", 80)
+    daemon = guest.start("exec dmfilemapd -v --map /mnt/f 2>&1")
+    assert "created" in daemon.stdout.readline()
+    guest.run("truncate -s 0 /mnt/f")
+    assert daemon.stdout.readline() == "dmfilemapd: /mnt/f: 0 region(s) created, 0 removed\n"
+    # When the file has blocks again, they are counted.
+    guest.run("dd if=/dev/urandom of=/mnt/f bs=32k count=1 oflag=direct status=none; sync")
+    assert "created" in daemon.stdout.readline()
+    read(guest, "/mnt/f")
+    # Blocks of 1 KiB may have a page in common with others.
+    assert int(guest.output(REPORT).split(":")[0]) > 0
+    guest.run("kill $(pidof dmfilemapd)")
+    daemon.communicate()
+    assert guest.output("dmstats list --noheadings -o region_id d") == ""
+
+
 def test_a_group_says_of_which_file_it_is_now(guest, mounted):
     fragmented(guest, "/mnt/f", 4)
     guest.run("dmstats create --filemap --projected --nomonitor --follow path /mnt/f")

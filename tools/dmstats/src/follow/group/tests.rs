@@ -134,6 +134,71 @@ fn a12_a13_a_group_that_somebody_removed_is_not_made_again() {
 }
 
 #[test]
+fn f7_a_projected_file_that_is_cut_to_nothing_keeps_its_group() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("cut"));
+    let mut group = Followed::none(D, b"dmstats", b"f", RegionSpec::whole());
+    let at: Vec<(u64, u64)> = (0..65).map(|index| (index * 16, 8)).collect();
+    for places in [&at[..], &[], &at[..9], &[]] {
+        group.fit(&fake, places, &word(), &locks.0).unwrap();
+        // Its own change is told to it like that of anybody else.
+        assert_eq!(group.recognise(&snapshot(&fake)), Fate::Same);
+        assert!(group.fits(places));
+        assert_eq!(group.id, Some(0));
+    }
+    group.delete(&fake, &locks.0).unwrap();
+    assert_eq!(snapshot(&fake).regions.len(), 0);
+}
+
+#[test]
+fn a_group_that_somebody_else_moves_with_its_file_is_still_followed() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("moved"));
+    let mut group = mapped(&fake, &[(0, 8)]);
+    group.fit(&fake, &[(0, 8)], &word(), &locks.0).unwrap();
+    let device = Device::new(&fake, D, b"dmstats");
+    let moved = device.update_file(&snapshot(&fake), 1, &[(4000, 8)], None, |_| ());
+    assert_eq!(moved.unwrap().group, Some(1));
+    assert_eq!(group.recognise(&snapshot(&fake)), Fate::Same);
+    // What it has to do is to look where the file is.
+    assert!(!group.fits_still());
+    let fate = group.fit(&fake, &[(4000, 8)], &word(), &locks.0).unwrap();
+    assert_eq!(fate, Fate::Fitted(0, 0));
+    group.delete(&fake, &locks.0).unwrap();
+    assert_eq!(snapshot(&fake).regions.len(), 1);
+}
+
+#[test]
+fn a_group_without_a_name_is_known_by_its_places() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("unnamed"));
+    let device = Device::new(&fake, D, b"dmstats");
+    for (at, fate) in [(0, Fate::Same), (4000, Fate::Removed)] {
+        let whole = RegionSpec::whole();
+        let made = device.map_file(&[(0, 8)], &whole, Some(b""), |_| ());
+        let mut group = Followed::new(&fake, D, made.unwrap().group.unwrap()).unwrap();
+        group.fit(&fake, &[(0, 8)], &word(), &locks.0).unwrap();
+        device.delete_group(&snapshot(&fake), 0, |_| ()).unwrap();
+        let other = device.map_file(&[(at, 8)], &whole, Some(b""), |_| ());
+        assert_eq!(other.unwrap().group, Some(0));
+        assert_eq!(group.recognise(&snapshot(&fake)), fate);
+        device.delete_group(&snapshot(&fake), 0, |_| ()).unwrap();
+    }
+}
+
+#[test]
+fn a8_a_group_of_a_name_with_a_colon_is_found_again() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("colon"));
+    let mut group = Followed::none(D, b"dmstats", b"a:b", RegionSpec::whole());
+    let at = [(0, 8), (16, 8)];
+    group.fit(&fake, &at, &word(), &locks.0).unwrap();
+    let device = Device::new(&fake, D, b"dmstats");
+    device.delete(&snapshot(&fake), 0).unwrap();
+    foreign(&fake);
+    let rest = [1].into_iter().collect();
+    device.group(&snapshot(&fake), &rest, b"a:b").unwrap();
+    assert_eq!(group.recognise(&snapshot(&fake)), Fate::Same);
+    assert_eq!(group.id, Some(1));
+}
+
+#[test]
 fn a8_a_group_with_another_id_is_found_again() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("a8"));
     let mut group = mapped(&fake, &[(0, 8), (16, 8)]);
