@@ -21,6 +21,7 @@ use std::path::PathBuf;
 
 use rustix::fs::FlockOperation;
 
+use crate::projection;
 use crate::Devno;
 use crate::Error;
 use crate::Result;
@@ -78,32 +79,38 @@ pub fn changes(folder: &Path, devno: Devno) -> Result<Changes> {
     lock().map_err(|source| error(&path, source))
 }
 
-/// What stands behind the process in the lock of a group that it has made itself.
+/// What stands behind the process in the lock of a group that it has made itself. The path of the file comes last.
 const MADE: &str = "map";
 
 /// The right to follow a group, until it is dropped.
 pub struct Following {
     path: PathBuf,
-    made: bool,
+    made: Option<PathBuf>,
     _file: File,
 }
 
 impl Following {
     /// Writes down that it is this process.
     pub fn sign(&self) {
-        let made = if self.made {
-            format!(" {MADE}")
-        } else {
-            String::new()
-        };
+        let mut text = std::process::id().to_string().into_bytes();
+        if let Some(file) = &self.made {
+            text.extend(format!(" {MADE} ").bytes());
+            projection::escape(file, &mut text);
+        }
+        text.push(b'\n');
         // It is for the eyes of others only.
-        let _ = fs::write(&self.path, format!("{}{made}\n", std::process::id()));
+        let _ = fs::write(&self.path, text);
     }
 }
 
-/// Takes the right to follow a group; an error, if another process has it. `made` says that the group is the process's
+/// Takes the right to follow a group; an error, if another process has it. `made` is the file if the group is the process's
 /// own, and of no use to anybody without it.
-pub fn following(folder: &Path, devno: Devno, group: u32, made: bool) -> Result<Following> {
+pub fn following(
+    folder: &Path,
+    devno: Devno,
+    group: u32,
+    made: Option<&Path>,
+) -> Result<Following> {
     make_folder(folder)?;
     let path = folder.join(format!("{devno}.{group}"));
     let taken = || loop {
@@ -127,7 +134,7 @@ pub fn following(folder: &Path, devno: Devno, group: u32, made: bool) -> Result<
         Ok(file) => {
             let lock = Following {
                 path,
-                made,
+                made: made.map(Path::to_owned),
                 _file: file,
             };
             lock.sign();
@@ -137,9 +144,16 @@ pub fn following(folder: &Path, devno: Devno, group: u32, made: bool) -> Result<
     }
 }
 
-/// The groups of a device whose locks say that the process which has them has made them: if nobody has one any more,
-/// that was killed.
-pub fn made(folder: &Path, devno: Devno) -> Result<Vec<u32>> {
+/// Forgets whoever followed a group that had this id before, which was made anew. If he was killed, his lock is still
+/// there, and the group would be taken for what he has left.
+pub fn made_anew(folder: &Path, devno: Devno, group: u32) {
+    // If another process has it, that is no more than it was.
+    drop(following(folder, devno, group, None));
+}
+
+/// The groups of a device whose locks say that the process which has them has made them, and the paths of their files:
+/// if nobody has one any more, that was killed.
+pub fn made(folder: &Path, devno: Devno) -> Result<Vec<(u32, PathBuf)>> {
     let prefix = format!("{devno}.");
     let list = || {
         let mut groups = Vec::new();
@@ -152,8 +166,11 @@ pub fn made(folder: &Path, devno: Devno) -> Result<Vec<u32>> {
             };
             // It may have gone by now.
             let text = fs::read_to_string(entry.path()).unwrap_or_default();
-            if text.split_whitespace().nth(1) == Some(MADE) {
-                groups.push(group);
+            let mut words = text.split_whitespace().skip(1);
+            let made = words.next() == Some(MADE);
+            let file = words.next().filter(|_| made);
+            if let Some(file) = file.and_then(|word| projection::unescaped(word.as_bytes())) {
+                groups.push((group, file));
             }
         }
         groups.sort_unstable();
@@ -183,8 +200,8 @@ mod tests {
             major: 253,
             minor: 7,
         };
-        let first = following(&folder, devno, 1, false).unwrap();
-        let said = following(&folder, devno, 1, false)
+        let first = following(&folder, devno, 1, None).unwrap();
+        let said = following(&folder, devno, 1, None)
             .err()
             .unwrap()
             .to_string();
@@ -195,15 +212,24 @@ mod tests {
                 std::process::id()
             )
         );
-        let other = following(&folder, devno, 2, true).unwrap();
-        let said = following(&folder, devno, 2, true)
+        let file = Path::new("/srv/a b\n");
+        let other = following(&folder, devno, 2, Some(file)).unwrap();
+        let said = following(&folder, devno, 2, Some(file))
             .err()
             .unwrap()
             .to_string();
         assert!(said.ends_with(&format!("process {} already", std::process::id())));
-        assert_eq!(made(&folder, devno).unwrap(), [2]);
+        assert_eq!(made(&folder, devno).unwrap(), [(2, file.to_owned())]);
+        // Whoever lives is not forgotten; who was killed is.
+        made_anew(&folder, devno, 2);
+        let killed = folder.join("253:7.3");
+        fs::write(&killed, "123 map /srv/f\n").unwrap();
+        assert_eq!(made(&folder, devno).unwrap().len(), 2);
+        made_anew(&folder, devno, 3);
+        assert!(!killed.exists());
+        assert_eq!(made(&folder, devno).unwrap().len(), 1);
         drop(first);
-        drop(following(&folder, devno, 1, false).unwrap());
+        drop(following(&folder, devno, 1, None).unwrap());
         drop(other);
         drop(changes(&folder, devno).unwrap());
         // What is left is the file that tells of changes.
@@ -226,7 +252,7 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         let _changes = changes(&folder, devno).unwrap();
-        let _following = following(&folder, devno, 1, false).unwrap();
+        let _following = following(&folder, devno, 1, None).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&folder), 0o700);
         assert_eq!(mode(&folder.join("253:7")), 0o600);

@@ -91,11 +91,10 @@ impl Word {
         let mut parts = word.strip_prefix(TAG)?.splitn(3, |byte| *byte == b',');
         let mode = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
         let handle = Handle::parse(std::str::from_utf8(parts.next()?).ok()?)?;
-        let path = unescaped(parts.next()?)?;
         Some(Word {
             mode,
             handle,
-            path: std::ffi::OsString::from_vec(path).into(),
+            path: unescaped(parts.next()?)?,
         })
     }
 
@@ -108,7 +107,8 @@ impl Word {
     }
 }
 
-fn escape(path: &Path, word: &mut Vec<u8>) {
+/// Writes a path as one word that is text, whatever bytes it has.
+pub(crate) fn escape(path: &Path, word: &mut Vec<u8>) {
     for byte in path.as_os_str().as_bytes() {
         if byte.is_ascii_alphanumeric() || b"/._-+@".contains(byte) {
             word.push(*byte);
@@ -118,7 +118,8 @@ fn escape(path: &Path, word: &mut Vec<u8>) {
     }
 }
 
-fn unescaped(word: &[u8]) -> Option<Vec<u8>> {
+/// Reads a path that was written so.
+pub(crate) fn unescaped(word: &[u8]) -> Option<PathBuf> {
     let mut out = Vec::new();
     let mut bytes = word.iter();
     while let Some(byte) = bytes.next() {
@@ -129,7 +130,7 @@ fn unescaped(word: &[u8]) -> Option<Vec<u8>> {
             out.push(*byte);
         }
     }
-    Some(out)
+    Some(std::ffi::OsString::from_vec(out).into())
 }
 
 /// The regions that are to be made over what a file at these places has outside of its regions; none if there is

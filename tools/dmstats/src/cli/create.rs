@@ -196,6 +196,7 @@ impl<'a> Command<'a> {
                 .device
                 .group_new(ids.clone(), alias, &like.aux)?
                 .group;
+            subject.made(group);
         }
         for (id, spec) in ids.iter().zip(&specs) {
             let areas = cost::areas(spec.range.map_or(0, |(_, len)| len), spec.step);
@@ -323,6 +324,7 @@ impl<'a> Command<'a> {
                 }
             };
             let map = map.map_err(could_not)?;
+            subject.made(map.group);
             let count = map.regions.len();
             let members: dmstats::IdSet = map.regions.iter().copied().collect();
             let text = match map.group {
@@ -425,6 +427,7 @@ impl<'a> Command<'a> {
             .device
             .update_file(&snapshot, group, &extents.places, word.as_ref(), bar)
             .map_err(could_not)?;
+        subject.made(update.group.filter(|now| *now != group));
         let count = update.kept + update.created;
         let text = match update.group {
             Some(now) if now != group => {

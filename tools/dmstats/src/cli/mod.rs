@@ -603,6 +603,7 @@ impl<'a> Command<'a> {
         let group = group.or_else(|error| {
             failed(format!("{error}\nCould not create group on {name}: {text}"))
         })?;
+        subject.made(Some(group));
         let precise = members
             .regions(&snapshot.regions)
             .filter(|region| region.precise)

@@ -94,6 +94,13 @@ impl<'a> Subject<'a> {
         dmstats::lock::changes(Path::new(dmstats::lock::FOLDER), self.devno())
     }
 
+    /// Tells that a group was made, which is not the one that had its id before.
+    pub fn made(&self, group: Option<u32>) {
+        if let Some(group) = group {
+            dmstats::lock::made_anew(Path::new(dmstats::lock::FOLDER), self.devno(), group);
+        }
+    }
+
     /// Its name as people know it.
     pub fn shown(&self) -> String {
         String::from_utf8_lossy(&names::shown(&self.name)).into_owned()

@@ -60,6 +60,11 @@ impl Followed {
     /// A group that exists.
     pub fn new<T: Transport>(kernel: &T, devno: Devno, id: u32) -> Result<Self> {
         let snapshot = Device::new(kernel, devno, b"").list()?;
+        Self::of(&snapshot, devno, id)
+    }
+
+    /// A group of a snapshot.
+    pub fn of(snapshot: &Snapshot, devno: Devno, id: u32) -> Result<Self> {
         let (group, leader) = (snapshot.group(id)?, snapshot.region(id)?);
         Ok(Followed {
             devno,
@@ -237,7 +242,7 @@ impl Followed {
         };
         let _lock = match self.id {
             Some(known) if known == id => None,
-            _ => match lock::following(locks, self.devno, id, false) {
+            _ => match lock::following(locks, self.devno, id, None) {
                 // It is the group of somebody else who follows the same file.
                 Err(Error::Followed { .. }) => return Ok(()),
                 other => Some(other?),

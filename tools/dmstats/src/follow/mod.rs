@@ -128,6 +128,7 @@ enum End {
     Unmounted,
     NoDevice,
     Stopped,
+    Failed,
 }
 
 impl End {
@@ -139,6 +140,7 @@ impl End {
             End::Unmounted => "File system unmounted",
             End::NoDevice => "Device removed",
             End::Stopped => "Asked to stop",
+            End::Failed => "Cannot be followed",
         }
     }
 }
@@ -154,6 +156,14 @@ struct Entry {
     made: bool,
 }
 
+impl Entry {
+    /// Takes the lock of its group under an id.
+    fn lock_of(&self, locks: &Path, id: u32) -> Result<lock::Following> {
+        let file = self.made.then_some(self.view.path.as_path());
+        lock::following(locks, self.group.devno, id, file)
+    }
+}
+
 /// What a [`Follower`] says, by how much it matters: 1 what it did, 2 what it sees.
 pub type Say<'a> = &'a dyn Fn(u8, &str);
 
@@ -167,8 +177,8 @@ pub struct Follower<'a, T: Transport> {
     interval: Duration,
     cleanup: Cleanup,
     say: Say<'a>,
-    /// The groups of devices that processes had made before this one, which may have been killed.
-    made: BTreeMap<Devno, Vec<u32>>,
+    /// The groups of devices that processes had made before this one, which may have been killed, and their files.
+    made: BTreeMap<Devno, Vec<(u32, PathBuf)>>,
     /// The kernel's account of memory for statistics: it tells for nothing that regions came or went.
     account: Option<u64>,
 }
@@ -212,8 +222,12 @@ impl<'a, T: Transport> Follower<'a, T> {
     pub fn add(&mut self, file: &File, path: &Path, mode: Mode, group: u32) -> Result<()> {
         let view = View::new(file, path, mode)?;
         let followed = Followed::new(self.kernel, view.devno, group)?;
-        let lock = lock::following(&self.locks, view.devno, group, false)?;
-        self.insert(view, followed, Some(lock), false)
+        let lock = lock::following(&self.locks, view.devno, group, None)?;
+        let (number, seen) = self.insert(view, followed, Some(lock), false);
+        seen.inspect_err(|_| {
+            self.watches.forget(number);
+            self.files.remove(&number);
+        })
     }
 
     /// Follows a file that has no group, which is made now, or when the file has some place on the device. If a process
@@ -231,24 +245,26 @@ impl<'a, T: Transport> Follower<'a, T> {
         self.kernel
             .info(&crate::Find::Devno(view.devno))
             .map_err(|_| Error::File("not a device-mapper device.".into()))?;
-        match self.orphan(&mut view, program, alias)? {
-            Some((id, lock)) => {
+        let (group, lock) = match self.orphan(&mut view, program, alias)? {
+            Some((id, group, lock)) => {
                 let text = format!("{}: group ID {id} was left by another", path.display());
                 (self.say)(1, &text);
-                let group = Followed::new(self.kernel, view.devno, id)?;
-                self.insert(view, group, Some(lock), true)?;
+                (group, Some(lock))
             }
             None => {
                 let group = Followed::none(view.devno, program, alias, like.clone());
-                self.insert(view, group, None, true)?;
+                (group, None)
             }
-        }
-        let number = self.next - 1;
-        let looked = self.look(number, Instant::now());
-        looked.inspect_err(|_| {
-            self.watches.forget(number);
-            self.files.remove(&number);
-        })
+        };
+        self.begin(view, group, lock)
+    }
+
+    /// Follows a file whose group is ours. If that cannot be, the group ends as others do: nobody would follow it any
+    /// more if it was left by another.
+    fn begin(&mut self, view: View, group: Followed, lock: Option<lock::Following>) -> Result<()> {
+        let (number, seen) = self.insert(view, group, lock, true);
+        let looked = seen.and_then(|()| self.look(number, Instant::now()));
+        looked.inspect_err(|_| self.end(number, End::Failed))
     }
 
     /// The group of a file that a process has made which was killed, and its lock.
@@ -257,7 +273,7 @@ impl<'a, T: Transport> Follower<'a, T> {
         view: &mut View,
         program: &[u8],
         alias: &[u8],
-    ) -> Result<Option<(u32, lock::Following)>> {
+    ) -> Result<Option<(u32, Followed, lock::Following)>> {
         // There may be many files, all of which will have locks.
         let devno = view.devno;
         if let btree_map::Entry::Vacant(unknown) = self.made.entry(devno) {
@@ -267,7 +283,9 @@ impl<'a, T: Transport> Follower<'a, T> {
             return Ok(None);
         }
         match view.extents()? {
-            Look::Here(extents) => self.orphan_at(devno, program, alias, &extents.places),
+            Look::Here(extents) => {
+                self.orphan_at(devno, program, alias, &view.path, &extents.places)
+            }
             _ => Ok(None),
         }
     }
@@ -277,33 +295,40 @@ impl<'a, T: Transport> Follower<'a, T> {
         devno: Devno,
         program: &[u8],
         alias: &[u8],
+        path: &Path,
         places: &[(u64, u64)],
-    ) -> Result<Option<(u32, lock::Following)>> {
+    ) -> Result<Option<(u32, Followed, lock::Following)>> {
         let snapshot = Device::new(self.kernel, devno, program).list()?;
-        for id in self.made.get(&devno).into_iter().flatten().copied() {
+        // Another file may have the same name in another folder, and the group of one cover much beside it.
+        let made = self.made.get(&devno).into_iter().flatten();
+        for (id, _) in made.filter(|(_, file)| file == path) {
+            let id = *id;
             if Followed::is_of_file(&snapshot, id, program, alias, places) {
-                match lock::following(&self.locks, devno, id, true) {
+                let group = Followed::of(&snapshot, devno, id)?;
+                match lock::following(&self.locks, devno, id, Some(path)) {
                     // It lives.
                     Err(Error::Followed { .. }) => {}
-                    other => return other.map(|lock| Some((id, lock))),
+                    other => return other.map(|lock| Some((id, group, lock))),
                 }
             }
         }
         Ok(None)
     }
 
+    /// Adds a file; gives back its number, and whether it can be watched and seen.
     fn insert(
         &mut self,
         mut view: View,
         group: Followed,
         lock: Option<lock::Following>,
         made: bool,
-    ) -> Result<()> {
+    ) -> (usize, Result<()>) {
         let number = self.next;
-        self.watch(number, &mut view)?;
-        let (stamp, age) = match view.stamp()? {
-            Look::Here((stamp, age)) => (Some(stamp), age),
-            _ => (None, Duration::ZERO),
+        let watched = self.watch(number, &mut view);
+        let (stamp, age, seen) = match watched.and_then(|()| view.stamp()) {
+            Ok(Look::Here((stamp, age))) => (Some(stamp), age, Ok(())),
+            Ok(_) => (None, Duration::ZERO, Ok(())),
+            Err(error) => (None, Duration::ZERO, Err(error)),
         };
         let entry = Entry {
             view,
@@ -316,7 +341,7 @@ impl<'a, T: Transport> Follower<'a, T> {
         };
         self.next += 1;
         self.files.insert(number, entry);
-        Ok(())
+        (number, seen)
     }
 
     fn watch(&mut self, number: usize, view: &mut View) -> Result<()> {
@@ -511,9 +536,7 @@ impl<'a, T: Transport> Follower<'a, T> {
         if id == before {
             return;
         }
-        let lock = id
-            .map(|id| lock::following(&self.locks, entry.group.devno, id, entry.made))
-            .transpose();
+        let lock = id.map(|id| entry.lock_of(&self.locks, id)).transpose();
         if !by_us && matches!(lock, Err(Error::Followed { .. })) {
             return self.end(number, End::Removed);
         }
@@ -636,7 +659,7 @@ impl<'a, T: Transport> Follower<'a, T> {
         let delete = match end {
             End::Removed | End::NoDevice => false,
             End::Gone | End::Elsewhere => self.cleanup != Cleanup::Never,
-            End::Unmounted | End::Stopped => self.cleanup == Cleanup::Always,
+            End::Unmounted | End::Stopped | End::Failed => self.cleanup == Cleanup::Always,
         };
         if delete {
             if let Err(error) = entry.group.delete(self.kernel, &self.locks) {
@@ -674,7 +697,7 @@ mod tests {
             pace: Pace::new(Instant::now(), Duration::ZERO),
             stamp: None,
             missing: None,
-            lock: Some(lock::following(&locks, D, 0, true).unwrap()),
+            lock: Some(lock::following(&locks, D, 0, Some(&locks.join("f"))).unwrap()),
             made: true,
         };
         follower.files.insert(0, entry);
@@ -710,7 +733,7 @@ mod tests {
             let fake = Fake::new(10_000);
             let (mut follower, locks) = follower(&fake, &format!("another-{look}"));
             let other = other_group(&fake);
-            let theirs = lock::following(&locks, D, other, false).unwrap();
+            let theirs = lock::following(&locks, D, other, None).unwrap();
             let now = Instant::now();
             let places = vec![(0, 8), (64, 8)];
             fake.take_log();
@@ -746,7 +769,7 @@ mod tests {
         follower.fit(0, now, &grown).unwrap();
         assert_eq!(fake.take_log(), ["@stats_list"]);
         assert!(matches!(
-            lock::following(&locks, D, other, false),
+            lock::following(&locks, D, other, None),
             Err(Error::Followed { .. })
         ));
         assert_eq!(follower.files[&0].pace.due(), Some(now));
@@ -759,15 +782,17 @@ mod tests {
     fn a_group_that_a_killed_process_has_made_is_followed_again() {
         let fake = Fake::new(10_000);
         let (mut follower, locks) = follower(&fake, "killed");
-        let mut find = |program: &[u8], alias: &[u8], at| {
+        let file = locks.join("f");
+        let mut find = |program: &[u8], alias: &[u8], at, file: &Path| {
             follower.made = [(D, lock::made(&locks, D).unwrap())].into();
-            let found = follower.orphan_at(D, program, alias, &[(at, 8)]);
-            found.unwrap().map(|(id, _)| id)
+            let found = follower.orphan_at(D, program, alias, file, &[(at, 8)]);
+            found.unwrap().map(|(id, ..)| id)
         };
         // Its process lives.
-        assert_eq!(find(b"dmstats", b"f", 4), None);
+        assert_eq!(find(b"dmstats", b"f", 4, &file), None);
         let device = Device::new(&fake, D, b"dmstats");
-        for (id, text) in [(1, "123 map\n"), (2, "123\n"), (7, "123 map\n")] {
+        let killed = format!("123 map {}\n", file.display());
+        for (id, text) in [(1, &*killed), (2, "123\n"), (7, &*killed)] {
             let like = RegionSpec::whole();
             if id < 7 {
                 let made = device.map_file(&[(0, 8), (16 * id, 8)], &like, Some(b"f"), |_| ());
@@ -776,14 +801,38 @@ mod tests {
             let name = format!("{D}.{}", if id < 7 { 2 * id - 1 } else { id });
             std::fs::write(locks.join(name), text).unwrap();
         }
-        // Another program's, another file's, one that is elsewhere.
-        assert_eq!(find(b"other", b"f", 4), None);
-        assert_eq!(find(b"dmstats", b"g", 4), None);
-        assert_eq!(find(b"dmstats", b"f", 800), None);
+        // Another program's, another file's, one that is elsewhere, another of its name.
+        assert_eq!(find(b"other", b"f", 4, &file), None);
+        assert_eq!(find(b"dmstats", b"g", 4, &file), None);
+        assert_eq!(find(b"dmstats", b"f", 800, &file), None);
+        assert_eq!(find(b"dmstats", b"f", 4, Path::new("/srv/f")), None);
         // That of group 3 was not made by its process.
-        assert_eq!(find(b"dmstats", b"f", 32), None);
-        assert_eq!(find(b"dmstats", b"f", 4), Some(1));
+        assert_eq!(find(b"dmstats", b"f", 32, &file), None);
+        assert_eq!(find(b"dmstats", b"f", 4, &file), Some(1));
         std::fs::remove_dir_all(&locks).unwrap();
+    }
+
+    #[test]
+    fn a_group_that_was_left_and_cannot_be_followed_is_not_left_again() {
+        for (cleanup, groups) in [(Cleanup::Always, 0), (Cleanup::Gone, 1)] {
+            let fake = Fake::new(10_000);
+            let (mut follower, locks) = follower(&fake, &format!("left-{groups}"));
+            let entry = follower.files.remove(&0).unwrap();
+            follower.cleanup = cleanup;
+            // There is no folder in which it could be watched.
+            let word = Word {
+                mode: Mode::Path,
+                path: locks.join("none/f"),
+                ..entry.view.word()
+            };
+            let view = View::known(word, D);
+            assert!(follower.begin(view, entry.group, entry.lock).is_err());
+            assert!(follower.is_empty());
+            let left = Device::new(&fake, D, b"").list().unwrap().groups.len();
+            assert_eq!(left, groups);
+            assert_eq!(lock::made(&locks, D).unwrap(), []);
+            std::fs::remove_dir_all(&locks).unwrap();
+        }
     }
 
     #[test]

@@ -292,6 +292,21 @@ def test_a_group_that_a_killed_process_left_is_followed_by_the_next(guest, mount
     assert daemon.ends()[1] == 0 and groups(guest) == []
 
 
+def test_a_group_that_a_user_has_made_is_not_taken_for_one_that_was_left(guest, mounted):
+    new_file(guest, "/mnt/f")
+    daemon = Daemon(guest, "-v --map /mnt/f")
+    daemon.says("region.s. created")
+    guest.run(f"kill -KILL {daemon.pid}")
+    daemon.ends()
+    # It has the id of the other, whose lock is there still.
+    guest.run("dmstats delete --groupid 1 d && dmstats create --filemap --nomonitor /mnt/f")
+    daemon = Daemon(guest, "-v --map /mnt/f")
+    daemon.says("region.s. created")
+    assert groups(guest) == ["1:f:1", "2:f:2"]
+    guest.run(f"kill {daemon.pid}")
+    assert daemon.ends()[1] == 0 and groups(guest) == ["1:f:1"]
+
+
 def test_a_daemon_leaves_the_group_of_another_alone(guest, mounted):
     new_file(guest, "/mnt/f")
     first, second = (Daemon(guest, "-v --map /mnt/f"), Daemon(guest, "-v --map /mnt/f"))
