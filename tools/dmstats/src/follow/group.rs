@@ -2,6 +2,7 @@
 
 //! The group of a file that is followed: made to fit the file again and again, and found again if its id changes.
 
+use std::cmp::Reverse;
 use std::path::Path;
 
 use rangemap::RangeSet;
@@ -14,6 +15,7 @@ use crate::Device;
 use crate::Devno;
 use crate::Error;
 use crate::Group;
+use crate::IdSet;
 use crate::RegionSpec;
 use crate::Result;
 use crate::Snapshot;
@@ -47,6 +49,8 @@ pub struct Followed {
     places: Option<Vec<(u64, u64)>>,
     /// Whether it still does, as far as is known.
     fits: bool,
+    /// Its regions when it was last seen.
+    members: IdSet,
 }
 
 fn ranges(places: &[(u64, u64)]) -> RangeSet<u64> {
@@ -80,6 +84,7 @@ impl Followed {
             },
             places: None,
             fits: false,
+            members: group.members.clone(),
         })
     }
 
@@ -93,6 +98,7 @@ impl Followed {
             like,
             places: None,
             fits: false,
+            members: IdSet::new(),
         }
     }
 
@@ -134,7 +140,7 @@ impl Followed {
 
     /// The group's id in a snapshot. Somebody else may have changed where it is, as its file may have gone elsewhere:
     /// then it has its name still. Or he may have given it another id: then it is the group of the same name that has
-    /// some of the file.
+    /// some of the file, and of these the one with most of its regions: the file may have other groups.
     fn find(&self, snapshot: &Snapshot) -> Option<u32> {
         let known = self.places.as_deref().map(ranges);
         let is_named = |group: &Group| sanitized(&group.alias) == self.alias;
@@ -157,9 +163,24 @@ impl Followed {
         }) {
             return Some(id);
         }
-        let mut groups = snapshot.groups.iter();
-        let other = groups.find(|(id, group)| is_named(group) && is_ours(id) && has_some(group));
-        other.map(|(id, _)| *id)
+        let others = snapshot
+            .groups
+            .iter()
+            .filter(|(id, group)| is_named(group) && is_ours(id) && has_some(group));
+        let likeness = |(id, group): &(&u32, &Group)| {
+            let members = self.members.among(&snapshot.regions);
+            let same = members.filter(|id| group.members.contains(*id)).count();
+            let sectors: u64 = group
+                .covered(snapshot)
+                .iter()
+                .flat_map(|range| {
+                    let of_file = known.iter().flat_map(move |known| known.overlapping(range));
+                    of_file.map(|part| part.end.min(range.end) - part.start.max(range.start))
+                })
+                .sum();
+            (same, sectors, Reverse(**id))
+        };
+        others.max_by_key(likeness).map(|(id, _)| *id)
     }
 
     /// Looks for the group after somebody changed something. If it is no more what it was made, the next fit makes it
@@ -173,6 +194,7 @@ impl Followed {
         };
         self.id = Some(id);
         let group = snapshot.groups.get(&id);
+        self.members = group.map_or_else(IdSet::new, |group| group.members.clone());
         self.fits &= self.places.as_deref().is_some_and(|places| {
             group.is_some_and(|group| {
                 let (covered, wanted) = (group.covered(snapshot), ranges(places));
@@ -211,6 +233,7 @@ impl Followed {
                     Some(plan) => device.project_file(&plan, &self.like, &self.alias, word)?,
                     None => device.map_file(places, &self.like, Some(&self.alias), |_| ())?,
                 };
+                self.members = map.regions.iter().copied().collect();
                 (map.group, map.regions.len(), 0)
             }
             Some(_) => {
@@ -222,6 +245,8 @@ impl Followed {
                     self.id = Some(id);
                     return Ok(Fate::Moved);
                 }
+                // Those that stay are known; of those that are made the list tells that follows each change.
+                self.members = snapshot.group(id)?.members.clone();
                 let update = device.update_file(&snapshot, id, places, Some(word), |_| ())?;
                 (update.group, update.created, update.removed)
             }

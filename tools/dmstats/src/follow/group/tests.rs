@@ -226,6 +226,30 @@ fn a8_a_group_with_another_id_is_found_again() {
 }
 
 #[test]
+fn a8_of_several_groups_of_a_file_the_one_with_its_regions_is_found() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("several"));
+    let device = Device::new(&fake, D, b"dmstats");
+    let at = [(0, 8), (16, 8), (32, 8)];
+    let whole = RegionSpec::whole();
+    // Of the two others one is found before it, the other has more of the file once it has lost a region.
+    let other = |id| {
+        let made = device.map_file(&at, &whole, Some(b"f"), |_| ());
+        assert_eq!(made.unwrap().group, Some(id));
+    };
+    other(0);
+    let mut group = Followed::none(D, b"dmstats", b"f", whole.clone());
+    group.fit(&fake, &at, &word(), &locks.0).unwrap();
+    other(6);
+    assert_eq!(group.id, Some(3));
+    device.delete(&snapshot(&fake), 3).unwrap();
+    device
+        .group(&snapshot(&fake), &[4, 5].into_iter().collect(), b"f")
+        .unwrap();
+    assert_eq!(group.recognise(&snapshot(&fake)), Fate::Same);
+    assert_eq!(group.id, Some(4));
+}
+
+#[test]
 fn f13_a_member_that_somebody_deleted_is_noticed() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("f13"));
     let mut group = mapped(&fake, &[(0, 8), (16, 8)]);
