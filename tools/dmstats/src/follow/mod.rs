@@ -483,6 +483,7 @@ impl<'a, T: Transport> Follower<'a, T> {
         failed
             .into_iter()
             .for_each(|(number, error)| self.failed(number, now, &error));
+        self.lock_again();
         let account = self.kernel.memory_used();
         if looks % GROUPS == 0 || account.is_none() || account != self.account {
             self.account = account;
@@ -491,6 +492,16 @@ impl<'a, T: Transport> Follower<'a, T> {
             devices
                 .into_iter()
                 .for_each(|devno| self.groups(devno, now));
+        }
+    }
+
+    /// Takes the locks that it could not when groups got their ids: another may have had such a group before, and have
+    /// seen by now that it was deleted.
+    fn lock_again(&mut self) {
+        for entry in self.files.values_mut() {
+            if let (Some(id), None) = (entry.group.id, &entry.lock) {
+                entry.lock = entry.lock_of(&self.locks, id).ok();
+            }
         }
     }
 
@@ -775,6 +786,29 @@ mod tests {
         assert_eq!(follower.files[&0].pace.due(), Some(now));
         follower.fit(0, now, &grown).unwrap();
         assert!(follower.files[&0].group.fits(&grown.places));
+        std::fs::remove_dir_all(&locks).unwrap();
+    }
+
+    #[test]
+    fn f9_a_lock_that_another_held_for_too_long_is_taken_later() {
+        let fake = Fake::new(10_000);
+        let (mut follower, locks) = follower(&fake, "late");
+        let late = lock::following(&locks, D, 1, None).unwrap();
+        let group = Followed::none(D, b"dmstats", b"g", RegionSpec::whole());
+        let mut entry = follower.files.remove(&0).unwrap();
+        entry.lock = None;
+        follower.files.insert(0, Entry { group, ..entry });
+        let now = Instant::now();
+        follower.fit(0, now, &at_first()).unwrap();
+        assert_eq!(follower.files[&0].group.id, Some(1));
+        follower.routine(now, 1);
+        assert!(follower.files[&0].lock.is_none());
+        drop(late);
+        follower.routine(now, 2);
+        assert!(matches!(
+            lock::following(&locks, D, 1, None),
+            Err(Error::Followed { .. })
+        ));
         std::fs::remove_dir_all(&locks).unwrap();
     }
 
