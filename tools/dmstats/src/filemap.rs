@@ -393,7 +393,11 @@ impl<T: Transport> Device<'_, T> {
             kept.among(&snapshot.regions)
                 .min_by_key(|id| snapshot.regions.get(id).map(|region| region.len))
         });
-        let Some(region) = moved.and_then(|moved| now.regions.get(&moved)) else {
+        // Somebody may have deleted it, and another program have its id by now.
+        let region = moved
+            .and_then(|moved| now.regions.get(&moved))
+            .filter(|region| *region.program == *self.program);
+        let Some(region) = region else {
             return Ok(None);
         };
         let spec = specs(&[(region.start, region.len)], like);

@@ -437,8 +437,8 @@ fn b3_a_group_whose_id_is_not_0_can_change_its_leader() {
     );
 }
 
-/// A kernel in which another program takes the id of our first region as soon as it is free.
-struct Rival<'a>(&'a Fake);
+/// A kernel in which others do something as soon as it has been told this.
+struct Rival<'a>(&'a Fake, &'static str, fn(&Fake));
 
 impl Transport for Rival<'_> {
     fn devices(&self) -> Result<Vec<(Devno, Vec<u8>)>> {
@@ -455,8 +455,8 @@ impl Transport for Rival<'_> {
 
     fn message(&self, devno: Devno, text: &[u8], expect: usize) -> Result<Vec<u8>> {
         let reply = self.0.message(devno, text, expect)?;
-        if text == b"@stats_delete 0" {
-            foreign(self.0, 1);
+        if text.starts_with(self.1.as_bytes()) {
+            self.2(self.0);
         }
         Ok(reply)
     }
@@ -471,7 +471,7 @@ fn a8_if_another_program_takes_the_id_the_group_has_a_new_one_and_loses_nothing(
     let fake = Fake::new(10_000);
     map(&fake, &[(0, 8), (16, 8)]);
     fake.account(D, false, 0, 24, 1);
-    let rival = Rival(&fake);
+    let rival = Rival(&fake, "@stats_delete 0", |fake| foreign(fake, 1));
     let device = Device::new(&rival, D, b"dmstats");
     let changed = device
         .update_file(&device.list().unwrap(), 0, &[(16, 8)], None, |_| ())
@@ -483,6 +483,31 @@ fn a8_if_another_program_takes_the_id_the_group_has_a_new_one_and_loses_nothing(
         (after.regions.len(), &after.regions[&0].program[..]),
         (2, &b"other"[..])
     );
+}
+
+#[test]
+fn a8_a_region_that_is_another_programs_by_now_is_not_moved() {
+    let fake = Fake::new(10_000);
+    map(&fake, &[(0, 8), (16, 8)]);
+    // Region 2, the new one, is deleted, and its id is taken, before the old leader's is free.
+    let rival = Rival(&fake, "@stats_set_aux 1 ", |fake| {
+        fake.message(D, b"@stats_delete 2", 0).unwrap();
+        foreign(fake, 1);
+    });
+    let device = Device::new(&rival, D, b"dmstats");
+    let changed = device
+        .update_file(
+            &device.list().unwrap(),
+            0,
+            &[(16, 8), (64, 8)],
+            None,
+            |_| (),
+        )
+        .unwrap();
+    assert_eq!(changed.group, Some(1));
+    let after = device.list().unwrap();
+    assert_eq!(*after.regions[&2].program, *b"other");
+    assert_eq!(after.regions.len(), 2);
 }
 
 #[test]
