@@ -80,7 +80,7 @@ pub struct Args {
     #[arg(long)]
     pub alldevices: bool,
     /// Regions of all programs
-    #[arg(long)]
+    #[arg(long, conflicts_with = "programid")]
     pub allprograms: bool,
     /// All regions
     #[arg(long)]

@@ -70,6 +70,7 @@ REFUSED = [
     "group --regions 99 d", "group --regions 2-1 d", "ungroup d", "ungroup --groupid 9 d", "report d --interval 0",
     "create --filemap /etc/hostname", "create --filemap", "update_filemap /etc/hostname",
     "create --filemap --segments /etc/hostname", "list --un",
+    "list --allprograms --programid x d", "delete --allregions --allprograms --programid x d",
 ]
 
 
