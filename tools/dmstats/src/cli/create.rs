@@ -181,6 +181,8 @@ impl<'a> Command<'a> {
         if self.plan(&name, &specs, Some(specs.len()))? {
             return Ok(());
         }
+        // Until there is a group nobody is to delete what it will name: others would get the ids.
+        let changes = args.segments.then(|| subject.changes()).transpose()?;
         let made = subject
             .device
             .create_all(&specs, progress(specs.len(), "creating"));
@@ -198,6 +200,7 @@ impl<'a> Command<'a> {
                 .group;
             subject.made(group);
         }
+        drop(changes);
         for (id, spec) in ids.iter().zip(&specs) {
             let areas = cost::areas(spec.range.map_or(0, |(_, len)| len), spec.step);
             let text = format!("{name}: Created new region with {areas} area(s) as region ID {id}");
@@ -311,6 +314,7 @@ impl<'a> Command<'a> {
                 (_, Some(alias), _) | (_, None, Some(alias)) => Some(alias.as_bytes()),
                 (_, None, None) => Some(&b""[..]),
             };
+            let changes = subject.changes()?;
             let map = match &plan {
                 Some(plan) => {
                     say_plan(&path, &extents, plan);
@@ -325,6 +329,8 @@ impl<'a> Command<'a> {
             };
             let map = map.map_err(could_not)?;
             subject.made(map.group);
+            // The daemon that is started takes it too.
+            drop(changes);
             let count = map.regions.len();
             let members: dmstats::IdSet = map.regions.iter().copied().collect();
             let text = match map.group {

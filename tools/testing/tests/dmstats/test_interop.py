@@ -248,6 +248,16 @@ def test_a_region_of_another_program_is_none_of_ours(guest, device):
     assert refused.returncode == 1 and "Region ID 1 already a member of group ID 0" in refused.stderr
 
 
+def test_who_changes_groups_is_waited_for_with_what_is_to_be_grouped(guest, device):
+    said = guest.output("""
+        dmstats delete --allregions d
+        exec 3<> /run/dmfilemapd/$(dmsetup info -c --noheadings --separator : -o major,minor d) && flock 3
+        dmstats create --segments d 3>&- > /dev/null & sleep 0.5
+        dmsetup message d 0 @stats_list; echo made:
+        exec 3>&-; wait; dmstats list --group --noheadings -o group_id,region_id d""")
+    assert said.splitlines()[-2:] == ["made:", "0:0-1"] and "dmstats" not in said
+
+
 def test_what_fails_on_one_of_all_devices_is_done_on_the_others(guest, dm):
     for name in "abc":
         dm.create(name, "0 8 zero")
