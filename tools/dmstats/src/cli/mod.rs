@@ -306,16 +306,17 @@ fn progress(count: usize, what: &'static str) -> impl FnMut(usize) {
 
 /// Does something with each device. The first of some that fails is the last; of all devices, the others are done too.
 fn on_each<D>(
-    devices: &[D],
+    devices: impl IntoIterator<Item = D>,
     all: bool,
     name: impl Fn(&D) -> String,
-    mut act: impl FnMut(&D) -> Result<()>,
+    mut act: impl FnMut(D) -> Result<()>,
 ) -> Result<()> {
     let mut done = Ok(());
     for device in devices {
+        let name = name(&device);
         match act(device) {
             Err(Stop::Failed(text)) if all => {
-                say(&format!("{}: {text}", name(device)));
+                say(&format!("{name}: {text}"));
                 done = Err(Stop::Said);
             }
             other => other?,
@@ -405,9 +406,19 @@ impl<'a> Command<'a> {
         subjects: &[Subject<'a>],
         mut act: impl FnMut(&mut Self, &Subject<'a>) -> Result<()>,
     ) -> Result<()> {
+        let all = self.of_all();
+        on_each(
+            subjects,
+            all,
+            |subject| subject.shown(),
+            |subject| act(self, subject),
+        )
+    }
+
+    /// Whether no devices were named.
+    fn of_all(&self) -> bool {
         let args = self.args;
-        let all = args.names.is_empty() && args.uuid.is_none() && args.major.is_none();
-        on_each(subjects, all, Subject::shown, |subject| act(self, subject))
+        args.names.is_empty() && args.uuid.is_none() && args.major.is_none()
     }
 
     /// What a device has of all programs.
@@ -707,23 +718,27 @@ impl<'a> Command<'a> {
             _ => LIST_VERBOSE,
         };
         let layout = self.layout(default, &[Section::Region])?;
-        let subjects = self.named_or_all()?;
-        let views = self.views(subjects)?;
+        let (views, listed) = self.views(self.named_or_all()?);
         let shown = Shown::new(args, args.verbose > 0, true);
-        self.show(&layout, &views, &shown, None)
+        if listed.is_ok() || !views.is_empty() {
+            self.show(&layout, &views, &shown, None)?;
+        }
+        listed
     }
 
-    fn views(&self, subjects: Vec<Subject<'a>>) -> Result<Vec<View<'a>>> {
+    /// What devices have, and whether all could be asked.
+    fn views(&self, subjects: Vec<Subject<'a>>) -> (Vec<View<'a>>, Result<()>) {
         let mut views = Vec::new();
-        for subject in subjects {
+        let listed = on_each(subjects, self.of_all(), Subject::shown, |subject| {
             match self.snapshot(&subject) {
                 Ok(snapshot) => views.push(View::new(subject, snapshot)),
                 Err(Stop::Failed(text))
                     if self.args.names.is_empty() && text.ends_with("not found") => {}
                 Err(stop) => return Err(stop),
             }
-        }
-        Ok(views)
+            Ok(())
+        });
+        (views, listed)
     }
 
     fn report(&mut self) -> Result<()> {
@@ -754,15 +769,17 @@ impl<'a> Command<'a> {
         let mut number = 0;
         // Without clearing, the first sample is what the next is compared with.
         if args.keep {
-            let mut views = self.views(self.named_or_all()?)?;
-            self.count(&mut views, &mut earlier, &shown)?;
+            let (views, listed) = self.views(self.named_or_all()?);
+            let (_, counted) = self.count(views, &mut earlier, &shown);
+            listed.and(counted)?;
             self.last = Some(Instant::now());
             next += nominal;
             std::thread::sleep(nominal);
         }
         loop {
-            let mut views = self.views(self.named_or_all()?)?;
-            self.count(&mut views, &mut earlier, &shown)?;
+            let (views, listed) = self.views(self.named_or_all()?);
+            let (mut views, counted) = self.count(views, &mut earlier, &shown);
+            let done = listed.and(counted);
             let now = Instant::now();
             let interval = self.last.map_or(nominal, |last| now - last);
             self.last = Some(now);
@@ -770,7 +787,11 @@ impl<'a> Command<'a> {
             for view in &mut views {
                 view.interval_ns = interval_ns;
             }
-            self.show(&layout, &views, &shown, Some((number, interval_ns)))?;
+            // What was counted has been cleared: it is shown, whatever failed on another device.
+            if done.is_ok() || !views.is_empty() {
+                self.show(&layout, &views, &shown, Some((number, interval_ns)))?;
+            }
+            done?;
             number += 1;
             if number == count {
                 return Ok(());
@@ -783,53 +804,68 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Tells views what was counted since the last time in what is shown. A device that has gone since has no counts.
+    /// Tells views what was counted since the last time in what is shown. Those of which that cannot be known are left
+    /// out, and that is told.
     fn count(
         &self,
-        views: &mut [View<'a>],
+        views: Vec<View<'a>>,
+        earlier: &mut BTreeMap<Devno, Sample>,
+        shown: &Shown,
+    ) -> (Vec<View<'a>>, Result<()>) {
+        let mut known = Vec::new();
+        let name = |view: &View<'a>| view.subject.shown();
+        let counted = on_each(views, self.of_all(), name, |mut view| {
+            self.count_on(&mut view, earlier, shown)?;
+            known.push(view);
+            Ok(())
+        });
+        (known, counted)
+    }
+
+    /// Does so with one. A device that has gone since has no counts.
+    fn count_on(
+        &self,
+        view: &mut View<'a>,
         earlier: &mut BTreeMap<Devno, Sample>,
         shown: &Shown,
     ) -> Result<()> {
-        for view in views {
-            let (subject, snapshot) = (&view.subject, &view.snapshot);
-            // Before the counters are cleared: what could not be attributed would be lost.
-            let files = self.files_of(subject, snapshot, shown);
-            let unseen = |region: &dmstats::Region| {
-                let of_group = region.group.and_then(|group| files.get(&group));
-                of_group.is_some_and(Option::is_none)
-            };
-            let keep = self.args.keep;
-            let wanted = |region: &dmstats::Region| {
-                shown.counts(snapshot, region) && (keep || !unseen(region))
-            };
-            let mut sample = match subject.device.sample(snapshot, !keep, wanted) {
-                Err(error) if error.is_missing() => continue,
-                other => other?,
-            };
-            let mut told = if keep {
-                let mut before = earlier.remove(&subject.devno()).unwrap_or_default();
-                // What cannot be told now is told when the file is seen again.
-                for region in snapshot.regions.values().filter(|region| unseen(region)) {
-                    let id = region.id;
-                    if let Some(then) = before.regions.get(&id) {
-                        sample.regions.insert(id, then.clone());
-                    } else if let Some(now) = sample.regions.get(&id) {
-                        before.regions.insert(id, now.clone());
-                    }
-                }
-                let difference = sample.since(snapshot, &before);
-                earlier.insert(subject.devno(), sample);
-                difference
-            } else {
-                sample
-            };
-            for (id, places) in &files {
-                if let Some(places) = places {
-                    self.project(snapshot, &mut told, *id, places);
+        let (subject, snapshot) = (&view.subject, &view.snapshot);
+        // Before the counters are cleared: what could not be attributed would be lost.
+        let files = self.files_of(subject, snapshot, shown);
+        let unseen = |region: &dmstats::Region| {
+            let of_group = region.group.and_then(|group| files.get(&group));
+            of_group.is_some_and(Option::is_none)
+        };
+        let keep = self.args.keep;
+        let wanted =
+            |region: &dmstats::Region| shown.counts(snapshot, region) && (keep || !unseen(region));
+        let mut sample = match subject.device.sample(snapshot, !keep, wanted) {
+            Err(error) if error.is_missing() => return Ok(()),
+            other => other?,
+        };
+        let mut told = if keep {
+            let mut before = earlier.remove(&subject.devno()).unwrap_or_default();
+            // What cannot be told now is told when the file is seen again.
+            for region in snapshot.regions.values().filter(|region| unseen(region)) {
+                let id = region.id;
+                if let Some(then) = before.regions.get(&id) {
+                    sample.regions.insert(id, then.clone());
+                } else if let Some(now) = sample.regions.get(&id) {
+                    before.regions.insert(id, now.clone());
                 }
             }
-            view.sample = Some(told);
+            let difference = sample.since(snapshot, &before);
+            earlier.insert(subject.devno(), sample);
+            difference
+        } else {
+            sample
+        };
+        for (id, places) in &files {
+            if let Some(places) = places {
+                self.project(snapshot, &mut told, *id, places);
+            }
         }
+        view.sample = Some(told);
         Ok(())
     }
 
@@ -1003,8 +1039,8 @@ mod tests {
     fn one_device_that_fails_keeps_no_other_of_all_from_being_done() {
         for (all, count) in [(true, 3), (false, 2)] {
             let mut done = Vec::new();
-            let result = on_each(&[1, 2, 3], all, i32::to_string, |device| {
-                done.push(*device);
+            let result = on_each([1, 2, 3], all, i32::to_string, |device| {
+                done.push(device);
                 match device {
                     2 => failed("no"),
                     _ => Ok(()),
@@ -1015,7 +1051,7 @@ mod tests {
             assert!(result.is_err());
         }
         // Nobody reads what is said of the others.
-        let closed = on_each(&[1, 2], true, i32::to_string, |_| Err(Stop::Closed));
+        let closed = on_each([1, 2], true, i32::to_string, |_| Err(Stop::Closed));
         assert!(matches!(closed, Err(Stop::Closed)));
     }
 
