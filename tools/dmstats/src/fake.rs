@@ -23,7 +23,6 @@ use crate::Result;
 use crate::Target;
 use crate::Transport;
 
-const MAX_ENTRIES: u64 = 8_388_608;
 const MAX_HISTOGRAM_ENTRIES: u64 = 134_217_728;
 const REGION_BYTES: u64 = 65_664;
 const AREA_BYTES: u64 = 224;
@@ -237,7 +236,7 @@ impl Fake {
         }
         let areas = len.div_ceil(step);
         let bins = bounds.len() as u64 + 1;
-        if areas > MAX_ENTRIES || bins * areas > MAX_HISTOGRAM_ENTRIES {
+        if areas > reply::MAX_AREAS || bins * areas > MAX_HISTOGRAM_ENTRIES {
             return Err(Errno::OVERFLOW);
         }
         let bytes = REGION_BYTES + areas * (AREA_BYTES + if bins > 1 { 16 * bins } else { 0 });

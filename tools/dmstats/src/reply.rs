@@ -27,6 +27,9 @@ pub struct ListRow<'a> {
     pub bounds: Vec<u64>,
 }
 
+/// A region has so many areas at most (the kernel's `DM_STAT_MAX_ENTRIES`).
+pub(crate) const MAX_AREAS: u64 = 8_388_608;
+
 /// So many digits are always a number of 64 bits.
 const SAFE_DIGITS: usize = 19;
 
@@ -88,6 +91,10 @@ impl<'a> ListRow<'a> {
         let id = u32::try_from(id).ok()?;
         let end = start.checked_add(len);
         if id > crate::ids::MAX_ID || len == 0 || end.is_none() || step == 0 {
+            return None;
+        }
+        // A word that was written with a line end has rows of its own, which are not the kernel's.
+        if len.div_ceil(step) > MAX_AREAS {
             return None;
         }
 
@@ -223,6 +230,7 @@ mod tests {
             (row.program, row.aux, row.precise),
             (&b"my program"[..], &b"has a histogram:2,1"[..], false)
         );
+        assert!(ListRow::parse(b"0: 0+8388608 1 a -", None).is_some());
         let row = ListRow::parse(b"0: 0+8 8 caf\xe9 \xff", None).unwrap();
         assert_eq!((row.program, row.aux), (&b"caf\xe9"[..], &b"\xff"[..]));
     }
@@ -244,6 +252,8 @@ mod tests {
             "2147483648: 0+8 8 a -",
             "0: 18446744073709551615+1 8 a -",
             "0:0+8 8 a -",
+            "5: 0+1152921504606846976 1 dmstats -",
+            "0: 0+8388609 1 a -",
         ] {
             assert_eq!(ListRow::parse(line.as_bytes(), None), None, "{line}");
         }
@@ -302,6 +312,7 @@ mod tests {
             program in "[!-~]{1,8}", aux in "[!-~]{1,12}", precise: bool,
             gaps in proptest::collection::vec(1u64..100, 0..4),
         ) {
+            let step = step.max(len.div_ceil(MAX_AREAS));
             let bounds: Vec<u64> = gaps.iter().scan(0, |sum, gap| { *sum += gap; Some(*sum) }).collect();
             let mut line = format!("{id}: {start}+{len} {step} {program} {aux}");
             if precise { line += " precise_timestamps"; }
