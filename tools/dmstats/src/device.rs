@@ -149,7 +149,8 @@ impl<'a, T: Transport> Device<'a, T> {
         if areas.len() as u64 != region.areas() {
             return Err(Error::NoRegion(region.id));
         }
-        Ok(RegionSample::new(areas, region.bins()))
+        let place = (region.start, region.len);
+        Ok(RegionSample::new(place, areas, region.bins()))
     }
 
     /// The kernel's own rows of a region.

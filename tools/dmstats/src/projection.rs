@@ -464,7 +464,7 @@ mod tests {
             },
             bins: vec![2],
         });
-        RegionSample::new(areas.collect(), 1)
+        RegionSample::new((0, reads.len() as u64), areas.collect(), 1)
     }
 
     #[test]

@@ -186,6 +186,8 @@ impl Count {
 /// What was counted in a region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegionSample {
+    /// Where the region is: first sector and sectors.
+    pub place: (u64, u64),
     /// In each area.
     pub areas: Vec<Count>,
     /// In all of them.
@@ -193,14 +195,18 @@ pub struct RegionSample {
 }
 
 impl RegionSample {
-    /// The sample of a region with these areas and so many bins in each.
-    pub fn new(areas: Vec<Count>, bins: usize) -> Self {
+    /// The sample of a region at this place, with these areas and so many bins in each.
+    pub fn new(place: (u64, u64), areas: Vec<Count>, bins: usize) -> Self {
         let mut total = Count {
             bins: vec![0; bins],
             ..Count::default()
         };
         areas.iter().for_each(|area| total.add(area));
-        RegionSample { areas, total }
+        RegionSample {
+            place,
+            areas,
+            total,
+        }
     }
 }
 
@@ -252,16 +258,20 @@ impl Sample {
         self.errors.insert(id, projection.error);
     }
 
-    /// What came since an earlier sample; of regions that were not in it, all.
+    /// What came since an earlier sample; of regions that were not in it, all. A region elsewhere is another one, which
+    /// has the id by now.
     pub fn since(&self, snapshot: &Snapshot, earlier: &Self) -> Self {
         let mut regions = IdMap::new();
         for (id, region) in &self.regions {
             let bins = region.total.bins.len();
             let sample = match earlier.regions.get(id) {
                 Some(then)
-                    if then.areas.len() == region.areas.len() && then.total.bins.len() == bins =>
+                    if then.place == region.place
+                        && then.areas.len() == region.areas.len()
+                        && then.total.bins.len() == bins =>
                 {
                     RegionSample::new(
+                        region.place,
                         region
                             .areas
                             .iter()

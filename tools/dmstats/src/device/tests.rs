@@ -459,6 +459,32 @@ fn samples_without_clearing_leave_the_counts_to_others() {
 }
 
 #[test]
+fn a_region_that_has_the_id_of_another_by_now_is_counted_from_its_beginning() {
+    let fake = Fake::new(1000);
+    let at = |start| RegionSpec {
+        range: Some((start, 8)),
+        ..RegionSpec::whole()
+    };
+    let device = device(&fake);
+    let sample = || {
+        let snapshot = device.list().unwrap();
+        let sample = device.sample(&snapshot, false, |_| true).unwrap();
+        (snapshot, sample)
+    };
+    device.create(&at(0)).unwrap();
+    fake.account(D, false, 0, 8, 1);
+    let (snapshot, first) = sample();
+    device.delete(&snapshot, 0).unwrap();
+    assert_eq!(device.create(&at(8)).unwrap(), 0);
+    for _ in 0..3 {
+        fake.account(D, false, 8, 8, 1);
+    }
+    let (snapshot, second) = sample();
+    let since = second.since(&snapshot, &first);
+    assert_eq!(since.regions[&0].total.counters.reads, 3);
+}
+
+#[test]
 fn only_what_is_wanted_is_cleared() {
     let fake = Fake::new(1000);
     let snapshot = make(&fake, 3);
