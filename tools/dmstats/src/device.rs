@@ -7,7 +7,6 @@ use crate::cost;
 use crate::idmap::IdMap;
 use crate::message;
 use crate::message::LONGEST_ROW;
-use crate::message::ROW_OVERHEAD;
 use crate::reply;
 use crate::reply::PrintRow;
 use crate::sample::Count;
@@ -289,7 +288,7 @@ impl<'a, T: Transport> Device<'a, T> {
                     alias: group.alias.clone(),
                     members: rest,
                 };
-                match self.set_aux(*leader, &snapshot.word(*leader, Some(&group))) {
+                match self.describe(snapshot, *leader, Some(&group)) {
                     // Its group has ended with it.
                     Err(Error::NoRegion(_)) => {}
                     other => other?,
@@ -345,9 +344,22 @@ impl<'a, T: Transport> Device<'a, T> {
         }
     }
 
-    pub(crate) fn set_aux(&self, id: u32, word: &[u8]) -> Result<()> {
+    /// Describes a group, or none, in the word of a region of a snapshot.
+    fn describe(&self, snapshot: &Snapshot, id: u32, group: Option<&Group>) -> Result<()> {
+        let row = snapshot.region(id)?.row();
+        self.set_aux(id, &snapshot.word(id, group), row)
+    }
+
+    /// How long the row of a region is that is made so, but for its word.
+    pub(crate) fn row_of(&self, spec: &RegionSpec) -> usize {
+        let precise = spec.precise || crate::bounds::need_precise(&spec.bounds);
+        message::row(&self.program, &spec.bounds, precise)
+    }
+
+    /// Sets a region's word; the rest of its row is so long.
+    pub(crate) fn set_aux(&self, id: u32, word: &[u8], row: usize) -> Result<()> {
         message::check_word("user data", word)?;
-        if word.len() + self.program.len() + ROW_OVERHEAD > LONGEST_ROW {
+        if word.len() + row > LONGEST_ROW {
             return Err(Error::DescriptorTooLong(word.len()));
         }
         self.send(&message::set_aux(id, word), 0)
@@ -376,14 +388,14 @@ impl<'a, T: Transport> Device<'a, T> {
             alias: sanitized(alias),
             members: members.clone(),
         };
-        self.set_aux(leader, &snapshot.word(leader, Some(&group)))?;
+        self.describe(snapshot, leader, Some(&group))?;
         Ok(leader)
     }
 
     /// Ends a group; its regions stay.
     pub fn ungroup(&self, snapshot: &Snapshot, id: u32) -> Result<()> {
         snapshot.group(id)?;
-        self.set_aux(id, &snapshot.word(id, None))
+        self.describe(snapshot, id, None)
     }
 
     /// Deletes a group with all of its regions.

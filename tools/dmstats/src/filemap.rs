@@ -112,7 +112,7 @@ impl<T: Transport> Device<'_, T> {
                 group: None,
                 regions,
             }),
-            Some(alias) => self.group_new(regions, alias, &like.aux),
+            Some(alias) => self.group_new(regions, alias, like),
         }
     }
 
@@ -130,19 +130,28 @@ impl<T: Transport> Device<'_, T> {
             ..like.clone()
         };
         let regions = self.create_all(&specs(&plan.regions, &like), |_| ())?;
-        self.group_new(regions, alias, &word.format())
+        let leader = RegionSpec {
+            aux: word.format(),
+            ..like
+        };
+        self.group_new(regions, alias, &leader)
     }
 
-    /// Makes a group of regions that were just made, or removes them. `user` is what else stands in the word of the
-    /// first.
-    pub fn group_new(&self, regions: Vec<u32>, alias: &[u8], user: &[u8]) -> Result<FileMap> {
+    /// Makes a group of regions that were just made, or removes them. `first` is how the first was made, but for what
+    /// else is to stand in its word.
+    pub fn group_new(
+        &self,
+        regions: Vec<u32>,
+        alias: &[u8],
+        first: &RegionSpec,
+    ) -> Result<FileMap> {
         let members: IdSet = regions.iter().copied().collect();
         let group = Group {
             alias: sanitized(alias),
             members,
         };
         let leader = group.members.first().unwrap_or_default();
-        match self.set_aux(leader, &described(group, user)) {
+        match self.set_aux(leader, &described(group, &first.aux), self.row_of(first)) {
             Ok(()) => Ok(FileMap {
                 group: Some(leader),
                 regions,
@@ -240,13 +249,16 @@ impl<T: Transport> Device<'_, T> {
             members: kept.iter().chain(created.iter().copied()).collect(),
         };
         let first = described.members.first().unwrap_or(id);
-        if let Err(error) = maker.set_aux(first, &snapshot.word(id, Some(&described))) {
+        // What is new is like the leader.
+        let row = |id: u32| snapshot.regions.get(&id).unwrap_or(leader).row();
+        let word = snapshot.word(id, Some(&described));
+        if let Err(error) = maker.set_aux(first, &word, row(first)) {
             return Err(maker.roll_back(&created, error));
         }
         if first < id {
             // The old leader stays a member, which leads no more.
             if !stale.contains(id) {
-                maker.set_aux(id, &snapshot.word(id, None))?;
+                maker.set_aux(id, &snapshot.word(id, None), leader.row())?;
             }
             update.group = Some(first);
         }
@@ -298,7 +310,7 @@ impl<T: Transport> Device<'_, T> {
         let maker = Device::new(self.transport, self.devno, &leader.program);
         let Some(plan) = self.plan_beside(&kept, places, like)? else {
             if user != leader.user {
-                maker.set_aux(id, &described(group.clone(), user))?;
+                maker.set_aux(id, &described(group.clone(), user), leader.row())?;
             }
             return Ok(Update {
                 group: Some(id),
@@ -321,11 +333,12 @@ impl<T: Transport> Device<'_, T> {
                 .collect(),
         };
         let first = group.members.first().unwrap_or(id);
-        if let Err(error) = maker.set_aux(first, &described(group, user)) {
+        let row = snapshot.regions.get(&first).unwrap_or(leader).row();
+        if let Err(error) = maker.set_aux(first, &described(group, user), row) {
             return Err(maker.roll_back(&created, error));
         }
         if first != id {
-            maker.set_aux(id, b"-")?;
+            maker.set_aux(id, b"-", leader.row())?;
         }
         for (region, _) in &stale {
             maker.transport_delete(region.id)?;
@@ -413,9 +426,11 @@ impl<T: Transport> Device<'_, T> {
         }
         group.members.remove(region.id);
         group.members.insert(new);
-        self.set_aux(new, &snapshot.word(id, Some(group)))?;
+        self.set_aux(new, &snapshot.word(id, Some(group)), self.row_of(like))?;
         if first != region.id {
-            self.set_aux(first, &snapshot.word(first, None))?;
+            let row = snapshot.regions.get(&first).map(Region::row);
+            let row = row.unwrap_or_else(|| self.row_of(like));
+            self.set_aux(first, &snapshot.word(first, None), row)?;
         }
         self.transport_delete(region.id)?;
         Ok(Some(new))

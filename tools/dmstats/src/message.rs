@@ -12,7 +12,7 @@ use crate::Result;
 /// A row of the list must be shorter for other programs to be able to read the device's list at all.
 pub(crate) const LONGEST_ROW: usize = 4095;
 /// What else may be in a row: numbers, the words of the kernel.
-pub(crate) const ROW_OVERHEAD: usize = 128;
+const ROW_OVERHEAD: usize = 128;
 
 /// A word as it has to be written for the kernel to read this one.
 pub fn quoted(word: &[u8]) -> Vec<u8> {
@@ -36,6 +36,24 @@ pub fn check_word(what: &str, word: &[u8]) -> Result<()> {
         ))),
         None => Ok(()),
     }
+}
+
+/// The kernel's word for a histogram of these bounds, with the space before it; nothing if there are none.
+fn histogram(bounds: &[u64], precise: bool) -> String {
+    if bounds.is_empty() {
+        return String::new();
+    }
+    let unit = if precise { 1 } else { 1_000_000 };
+    let words: Vec<String> = bounds
+        .iter()
+        .map(|bound| (bound / unit).to_string())
+        .collect();
+    format!(" histogram:{}", words.join(","))
+}
+
+/// How long a region's row is at most, but for its word.
+pub(crate) fn row(program: &[u8], bounds: &[u64], precise: bool) -> usize {
+    program.len() + ROW_OVERHEAD + histogram(bounds, precise).len()
 }
 
 /// `@stats_create`.
@@ -72,19 +90,8 @@ pub fn create(spec: &RegionSpec, program: &[u8]) -> Result<Vec<u8>> {
     if precise {
         text.extend(b" precise_timestamps");
     }
-    let mut row = program.len() + spec.aux.len() + ROW_OVERHEAD;
-    if !spec.bounds.is_empty() {
-        let unit = if precise { 1 } else { 1_000_000 };
-        let words: Vec<String> = spec
-            .bounds
-            .iter()
-            .map(|bound| (bound / unit).to_string())
-            .collect();
-        let word = format!(" histogram:{}", words.join(","));
-        row += word.len();
-        text.extend(word.bytes());
-    }
-    if row > LONGEST_ROW {
+    text.extend(histogram(&spec.bounds, precise).bytes());
+    if row(program, &spec.bounds, precise) + spec.aux.len() > LONGEST_ROW {
         return Err(Error::Invalid(
             "The user data and the bounds are longer than other programs can read".into(),
         ));

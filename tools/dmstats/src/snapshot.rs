@@ -11,6 +11,7 @@ use rangemap::RangeSet;
 
 use crate::aux::Aux;
 use crate::idmap::IdMap;
+use crate::message;
 use crate::projection::Word;
 use crate::reply;
 use crate::reply::ListRow;
@@ -65,6 +66,11 @@ impl Region {
             && self.program == other.program
             && self.user == other.user
             && self.bounds == other.bounds
+    }
+
+    /// How long its row in the list is at most, but for its word.
+    pub(crate) fn row(&self) -> usize {
+        message::row(&self.program, &self.bounds, self.precise)
     }
 
     /// How many bins its histogram has.

@@ -194,10 +194,7 @@ impl<'a> Command<'a> {
         let mut group = None;
         if args.segments && !args.nogroup {
             let alias = args.alias.as_deref().unwrap_or_default().as_bytes();
-            group = subject
-                .device
-                .group_new(ids.clone(), alias, &like.aux)?
-                .group;
+            group = subject.device.group_new(ids.clone(), alias, &like)?.group;
             subject.made(group);
         }
         drop(changes);

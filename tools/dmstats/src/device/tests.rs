@@ -217,6 +217,27 @@ fn a_descriptor_that_would_hide_the_device_from_others_is_refused() {
 }
 
 #[test]
+fn bounds_and_the_program_of_its_leader_take_room_from_a_descriptor() {
+    let scattered: IdSet = (0..500).map(|index| index * 2).collect();
+    for (bounds, program, fits) in [(0, 1, true), (300, 1, false), (0, 2500, false)] {
+        let fake = Fake::new(100);
+        let other = Device::new(&fake, D, &vec![b'x'; program]);
+        let spec = RegionSpec {
+            bounds: (1..=bounds).map(|bound| bound * 1_000_001).collect(),
+            ..RegionSpec::whole()
+        };
+        other.create(&spec).unwrap();
+        let snapshot = make(&fake, 999);
+        let made = device(&fake).group(&snapshot, &scattered, b"");
+        assert_eq!(made.is_ok(), fits, "{made:?}");
+        assert_eq!(
+            device(&fake).list().unwrap().groups.len(),
+            usize::from(fits)
+        );
+    }
+}
+
+#[test]
 fn a33_many_deletes_need_one_list_and_the_helper_leaves_no_trace() {
     let fake = Fake::new(100);
     let snapshot = make(&fake, 2000);
