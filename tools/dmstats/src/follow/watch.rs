@@ -20,6 +20,10 @@ use crate::Devno;
 use crate::Error;
 use crate::Result;
 
+/// So many signs are read at once: what comes meanwhile, maybe faster than it can be read, is left for the next time.
+/// It is as many as the kernel keeps if nothing else is said (`fs.inotify.max_queued_events`).
+const MOST: usize = 16_384;
+
 /// What a sign means to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
@@ -145,10 +149,21 @@ impl Watches {
 
     /// The signs since the last call, without waiting.
     pub fn read(&mut self) -> Result<Vec<Event>> {
+        self.read_most(MOST)
+    }
+
+    /// The first signs since the last call: so many, and those that the kernel has told with them.
+    fn read_most(&mut self, most: usize) -> Result<Vec<Event>> {
         let mut space = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.inotify, &mut space);
         let mut events = Vec::new();
+        let mut count = 0;
         loop {
+            // What is in the reader would be lost with it.
+            if count >= most && reader.is_buffer_empty() {
+                return Ok(events);
+            }
+            count += 1;
             let event = match reader.next() {
                 Err(Errno::AGAIN) => return Ok(events),
                 Err(Errno::INTR) => continue,
@@ -238,6 +253,30 @@ mod tests {
                 minor: 1
             })]
         );
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn signs_that_come_without_end_are_read_in_parts_and_none_is_lost() {
+        let folder = folder("parts");
+        let files = [folder.join("1"), folder.join("2")];
+        let mut watches = Watches::new(&folder.join("locks")).unwrap();
+        for (number, file) in files.iter().enumerate() {
+            fs::write(file, "").unwrap();
+            watches.file(number, file).unwrap();
+        }
+        // Each has two signs or three, of which those of the same file are one.
+        (0..1000).for_each(|index| fs::write(&files[index % 2], "more").unwrap());
+        let mut parts = Vec::new();
+        loop {
+            let part = watches.read_most(10).unwrap();
+            if part.is_empty() {
+                break;
+            }
+            parts.push(part.len());
+        }
+        let all: usize = parts.iter().sum();
+        assert!(all >= 1000 && parts.len() > 4, "{parts:?}");
         fs::remove_dir_all(&folder).unwrap();
     }
 
