@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::path::PathBuf;
@@ -178,10 +179,16 @@ fn cleanup(when: When) -> Cleanup {
 }
 
 fn follow(follower: &mut Follower<'_, Logged<'_>>, stop: UnixStream) -> Result<()> {
+    follower.run(stop).map_err(|error| error.to_string())
+}
+
+/// Follows files as a service. The first form is no service of its own: what its environment has of one is that of
+/// whoever has started `dmstats`.
+fn serve(follower: &mut Follower<'_, Logged<'_>>, stop: UnixStream) -> Result<()> {
     let status = format!("Following {} file(s)", follower.len());
     // It fails if there is a service manager that does not listen, which is no reason to stop.
     let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
-    let ended = follower.run(stop).map_err(|error| error.to_string());
+    let ended = follow(follower, stop);
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     ended
 }
@@ -238,7 +245,7 @@ fn run(args: &Args) -> Result<()> {
             }
             map(&mut follower, word, path, args.follow)?;
         }
-        follow(&mut follower, stop)
+        serve(&mut follower, stop)
     };
     let done = files();
     // Of some files that were mapped before another could not be, or before a signal.
@@ -253,7 +260,10 @@ fn map(
     mode: Mode,
 ) -> Result<()> {
     let could_not = |error: &dyn std::fmt::Display| format!("{}: {error}", word.to_string_lossy());
-    let file = File::open(path).map_err(|error| could_not(&error))?;
+    // What is no file, as a pipe, is refused, and is not to be waited for.
+    let flags = libc::O_NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags).open(path);
+    let file = file.map_err(|error| could_not(&error))?;
     let alias = path.file_name().unwrap_or_default().as_bytes();
     let added = follower.add_new(&file, path, mode, b"dmstats", alias, &RegionSpec::whole());
     added.map_err(|error| could_not(&error))

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use dmstats::cost;
@@ -222,7 +223,9 @@ impl<'a> Command<'a> {
 
     fn open(&self, name: &std::ffi::OsStr) -> Result<(File, String)> {
         let shown = name.to_string_lossy().into_owned();
-        match File::open(name) {
+        // What is no file, as a pipe, is refused later, and is not to be waited for.
+        let flags = libc::O_NONBLOCK;
+        match File::options().read(true).custom_flags(flags).open(name) {
             Ok(file) => Ok((file, shown)),
             Err(error) => failed(format!("Could not open file {shown}: {error}")),
         }
@@ -342,13 +345,16 @@ impl<'a> Command<'a> {
             let value = json!({ "file": path, "device": subject.shown(), "group_id": map.group, "regions": members.to_string() });
             self.tell(&text, value)?;
             if let Some(group) = map.group {
+                if args.foreground {
+                    self.answer("create")?;
+                }
                 self.monitor(&file, &name, group, mode);
             }
         }
         Ok(())
     }
 
-    /// Starts the daemon that follows a file, unless that is not wanted. Without it the map is what was asked for all
+    /// Starts the daemon that follows a file, which takes the place of this process if that was asked for, unless that is not wanted. Without it the map is what was asked for all
     /// the same.
     fn monitor(&self, file: &File, name: &std::ffi::OsStr, group: u32, mode: Mode) {
         let args = self.args;
@@ -446,6 +452,9 @@ impl<'a> Command<'a> {
         drop(changes);
         self.tell(&text, value)?;
         if let Some(group) = update.group {
+            if self.args.foreground {
+                self.answer("update_filemap")?;
+            }
             self.monitor(&file, name, group, mode);
         }
         Ok(())

@@ -128,6 +128,8 @@ struct Command<'a> {
     program: Vec<u8>,
     /// What was done, for `--json`.
     results: Vec<Value>,
+    /// Whether that was told.
+    answered: bool,
     last: Option<Instant>,
 }
 
@@ -196,6 +198,7 @@ fn run(args: &Args) -> Result<()> {
         kernel: &kernel,
         program,
         results: Vec::new(),
+        answered: false,
         last: None,
     };
     let done = match name {
@@ -212,14 +215,8 @@ fn run(args: &Args) -> Result<()> {
         _ => command.report(),
     };
     // These two print objects of their own.
-    if args.json && !matches!(name, "list" | "report") {
-        print(
-            format!(
-                "{}\n",
-                json!({ "command": name, "results": command.results })
-            )
-            .as_bytes(),
-        )?;
+    if !matches!(name, "list" | "report") {
+        command.answer(name)?;
     }
     if args.verbose >= 2 {
         say(&format!("{} requests to the kernel", kernel.requests()));
@@ -333,6 +330,15 @@ impl<'a> Command<'a> {
             return Ok(());
         }
         print(format!("{text}\n").as_bytes())
+    }
+
+    /// Tells once all that was done, for `--json`.
+    fn answer(&mut self, name: &str) -> Result<()> {
+        if !self.args.json || std::mem::replace(&mut self.answered, true) {
+            return Ok(());
+        }
+        let value = json!({ "command": name, "results": self.results });
+        print(format!("{value}\n").as_bytes())
     }
 
     fn verbose(&self, text: &str) {

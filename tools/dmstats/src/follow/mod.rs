@@ -441,10 +441,12 @@ impl<'a, T: Transport> Follower<'a, T> {
         let mut changed = BTreeSet::new();
         for event in self.watches.read()? {
             match event {
-                Event::Lost => self
-                    .files
-                    .values_mut()
-                    .for_each(|entry| entry.pace.touch(now)),
+                Event::Lost => {
+                    for entry in self.files.values_mut() {
+                        entry.pace.touch(now);
+                        changed.insert(entry.view.devno);
+                    }
+                }
                 Event::Groups(devno) => drop(changed.insert(devno)),
                 Event::File(number, Sign::Unmounted) => self.end(number, End::Unmounted),
                 Event::File(number, sign) => {
@@ -882,6 +884,33 @@ mod tests {
         follower.signs(now).unwrap();
         let soon = now + Duration::from_secs(1);
         assert!(follower.files[&0].pace.due().is_some_and(|due| due < soon));
+        std::fs::remove_dir_all(&locks).unwrap();
+    }
+
+    #[test]
+    fn a13_if_signs_were_lost_groups_are_looked_for_too() {
+        let fake = Fake::new(10_000);
+        let (mut follower, locks) = follower(&fake, "lost");
+        let paths = [locks.join("f"), locks.join("g")];
+        for path in &paths {
+            std::fs::write(path, "").unwrap();
+            follower.watches.file(0, path).unwrap();
+        }
+        follower.signs(Instant::now()).unwrap();
+        let most = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+        let most: usize = most.trim().parse().unwrap();
+        for index in 0..most {
+            std::fs::write(&paths[index % 2], "more").unwrap();
+        }
+        let device = Device::new(&fake, D, b"dmstats");
+        device
+            .delete_group(&device.list().unwrap(), 0, |_| ())
+            .unwrap();
+        // All signs that there are, and that there were more.
+        for _ in 0..=most / 1000 {
+            follower.signs(Instant::now()).unwrap();
+        }
+        assert!(follower.is_empty());
         std::fs::remove_dir_all(&locks).unwrap();
     }
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """dmfilemapd: the groups of files fit them as they change, and nothing is in the way of anybody."""
 
+import json
 import re
 import time
 
@@ -347,6 +348,22 @@ def test_a3_a5_f15_what_makes_no_sense_is_refused_in_a_line(guest, mounted):
         line for why in REFUSED.values() for line in (f"dmfilemapd: {why}", "1")
     ]
     assert guest.output("dmsetup message d 0 @stats_list") == before
+
+
+def test_a_pipe_is_refused_and_not_waited_for(guest, mounted):
+    guest.run("mkfifo /mnt/p")
+    for command in ("dmstats create --filemap", "dmstats update_filemap --groupid 0", "dmfilemapd --map"):
+        said = guest.run(f"timeout 20 {command} /mnt/p", check=False)
+        assert said.returncode == 1 and said.stderr
+
+
+def test_what_was_done_is_told_before_the_daemon_takes_over(guest, mounted):
+    new_file(guest, "/mnt/f")
+    daemon = guest.start("exec dmstats create --filemap --foreground --json -v /mnt/f 2>&1")
+    made = json.loads(daemon.stdout.readline())
+    assert made["command"] == "create" and made["results"][0]["group_id"] == 1
+    guest.run("rm /mnt/f")
+    assert daemon.communicate()[0].splitlines()[-1].endswith("exiting.") and daemon.returncode == 0
 
 
 def test_a4_a6_a7_it_does_what_it_is_told_and_says_as_much_as_that(guest, mounted):
