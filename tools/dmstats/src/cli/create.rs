@@ -5,7 +5,6 @@
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
 use dmstats::cost;
 use dmstats::extents;
@@ -65,6 +64,15 @@ impl<'a> Command<'a> {
                 .any(|window| window == b"DMS_GROUP=")
         }) {
             return failed("User data must not have DMS_GROUP= in it, which is for groups.");
+        }
+        if self.args.alias.is_some() && self.args.nogroup {
+            return failed("Cannot set alias with --nogroup.");
+        }
+        if self.args.allregions {
+            return failed("Cannot use --allregions with create.");
+        }
+        if self.args.allprograms {
+            return failed("Cannot use --allprograms with create.");
         }
         Ok(())
     }
@@ -263,6 +271,11 @@ impl<'a> Command<'a> {
         if args.userdata.is_some() {
             return failed("--userdata is not yet supported with --filemap.");
         }
+        if args.projected && args.nogroup {
+            return failed(
+                "--projected is incompatible with --nogroup: it is a group that is projected.",
+            );
+        }
         let mode = args.follow.unwrap_or(Mode::Inode);
         let files = self.files()?.to_vec();
         if files.is_empty() {
@@ -305,11 +318,9 @@ impl<'a> Command<'a> {
             if self.plan(&path, &specs, plan.as_ref().map(|_| REGIONS))? {
                 continue;
             }
-            let alias = match (
-                args.nogroup,
-                args.alias.as_deref(),
-                Path::new(&name).file_name(),
-            ) {
+            // A link is the file that it leads to.
+            let whole = std::fs::canonicalize(&name).unwrap_or_else(|_| name.clone().into());
+            let alias = match (args.nogroup, args.alias.as_deref(), whole.file_name()) {
                 (true, ..) => None,
                 (_, Some(alias), _) | (_, None, Some(alias)) => Some(alias.as_bytes()),
                 (_, None, None) => Some(&b""[..]),

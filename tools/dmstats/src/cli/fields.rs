@@ -199,11 +199,12 @@ fields! {
     Special Selected selected "Selected" 8 right Number "Set if item passes selection criteria.";
 }
 
-/// A field by its name; case and underscores do not matter.
+/// A field by its name, which may lack a `region_` at its beginning; case and underscores do not matter.
 pub fn find(name: &str) -> Option<&'static Field> {
-    FIELDS
-        .iter()
-        .find(|field| letters(field.name).eq(letters(name)))
+    let whole = |field: &&Field| letters(field.name).eq(letters(name));
+    let part = |field: &&Field| letters(field.name).eq(letters("region").chain(letters(name)));
+    let mut fields = FIELDS.iter();
+    fields.find(whole).or_else(|| FIELDS.iter().find(part))
 }
 
 fn letters(name: &str) -> impl Iterator<Item = u8> + '_ {

@@ -74,6 +74,8 @@ const LIST_VERBOSE: &str =
     "stats_name,group_id,region_id,obj_type,region_start,region_len,area_count,area_id,area_start,area_len,program_id";
 const LIST_HISTOGRAM: &str =
     "stats_name,group_id,region_id,obj_type,region_start,region_len,area_count,area_len,hist_bins,hist_bounds";
+const LIST_VERBOSE_HISTOGRAM: &str =
+    "stats_name,group_id,region_id,obj_type,region_start,region_len,area_count,area_id,area_start,area_len,hist_bins,hist_bounds";
 const REPORT: &str = "stats_name,group_id,region_id,obj_type,area_id,area_start,area_len,reads_merged_per_sec,\
 writes_merged_per_sec,reads_per_sec,writes_per_sec,read_size_per_sec,write_size_per_sec,avg_request_size,queue_size,util,\
 await,read_await,write_await";
@@ -719,17 +721,41 @@ impl<'a> Command<'a> {
     fn list(&mut self) -> Result<()> {
         let args = self.args;
         let default = match (args.verbose, args.histogram) {
-            (_, true) => LIST_HISTOGRAM,
+            (0, true) => LIST_HISTOGRAM,
+            (_, true) => LIST_VERBOSE_HISTOGRAM,
             (0, _) => LIST,
             _ => LIST_VERBOSE,
         };
         let layout = self.layout(default, &[Section::Region])?;
-        let (views, listed) = self.views(self.named_or_all()?);
         let shown = Shown::new(args, args.verbose > 0, true);
-        if listed.is_ok() || !views.is_empty() {
-            self.show(&layout, &views, &shown, None)?;
+        let (interval, count) = self.times();
+        let mut number = 0;
+        loop {
+            let (views, listed) = self.views(self.named_or_all()?);
+            if listed.is_ok() || !views.is_empty() {
+                self.show(&layout, &views, &shown, None)?;
+            }
+            listed?;
+            number += 1;
+            if number == count {
+                return Ok(());
+            }
+            if !args.json {
+                print(b"\n")?;
+            }
+            std::thread::sleep(interval);
         }
-        listed
+    }
+
+    /// How long it is from one report to the next, and how many there are; 0 for no end.
+    fn times(&self) -> (Duration, u64) {
+        let args = self.args;
+        let count = match args.count {
+            None if args.interval.is_some() => 0,
+            None => 1,
+            Some(count) => count,
+        };
+        (Duration::from_secs_f64(args.interval.unwrap_or(1.0)), count)
     }
 
     /// What devices have, and whether all could be asked.
@@ -758,17 +784,12 @@ impl<'a> Command<'a> {
             }
         );
         let default = match (args.raw, args.histogram) {
-            (true, _) => REPORT_RAW,
             (_, true) => &histogram,
+            (true, _) => REPORT_RAW,
             _ => REPORT,
         };
         let layout = self.layout(default, &[Section::Stats, Section::Region])?;
-        let nominal = Duration::from_secs_f64(args.interval.unwrap_or(1.0));
-        let count = match args.count {
-            None if args.interval.is_some() => 0,
-            None => 1,
-            Some(count) => count,
-        };
+        let (nominal, count) = self.times();
         let shown = Shown::new(args, true, false);
         let mut earlier: BTreeMap<Devno, Sample> = BTreeMap::new();
         let mut next = Instant::now();

@@ -18,6 +18,15 @@ def test_a44_a45_a_file_is_a_group_that_lvm2_can_read(guest, mounted):
     guest.run(f"{LVM2} delete --groupid 1 d && dmstats delete --allregions d")
 
 
+def test_a_link_is_the_file_that_it_leads_to(guest, mounted):
+    guest.run("dd if=/dev/urandom of=/mnt/f bs=4k count=1 status=none; ln -s f /mnt/link; sync")
+    for program in (LVM2, "dmstats"):
+        guest.run(f"{program} create --filemap --nomonitor /mnt/link")
+        assert guest.output("dmstats list --group --noheadings -o stats_name d") == "f"
+        guest.run("dmstats delete --allregions d")
+    assert guest.run("dmstats create --filemap --projected --nogroup /mnt/f", check=False).returncode == 1
+
+
 def test_a20_a26_one_run_of_blocks_is_one_region(guest, mounted):
     guest.run("fallocate -l 8M /mnt/a && dd if=/dev/urandom of=/mnt/a bs=64k seek=8 count=1 conv=notrunc status=none")
     runs = len(places(guest, "/mnt/a"))

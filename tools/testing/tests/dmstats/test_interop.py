@@ -35,7 +35,8 @@ list|-S|program_id=dmstats,region_len<20m list|-o|selected,region_id|-S|region_i
 list|/dev/mapper/d report report|--raw report|--histogram report|--histogram|--relative report|--area report|--group
 report|--noheadings report|-o|stats_all report|-o|stats_all|--noheadings
 report|-o|hist_count_ranges,hist_percent_ranges|--notimesuffix report|-o|all|-S|util>=0
-report|-v print|--regionid|0
+report|-v print|--regionid|0 list|-v|--histogram report|--raw|--histogram report|--raw|--histogram|--relative
+list|-o|start,len list|-O|-start list|-S|len>1k list|--count|2
 """
 
 
@@ -70,6 +71,7 @@ REFUSED = [
     "group --regions 99 d", "group --regions 2-1 d", "ungroup d", "ungroup --groupid 9 d", "report d --interval 0",
     "create --filemap /etc/hostname", "create --filemap", "update_filemap /etc/hostname",
     "create --filemap --segments /etc/hostname", "list --un",
+    "create --alias X --nogroup d", "create --allregions d", "create --allprograms --segments d",
     "list --allprograms --programid x d", "delete --allregions --allprograms --programid x d",
 ]
 
