@@ -365,8 +365,8 @@ impl<'a> Command<'a> {
         Ok(())
     }
 
-    /// Starts the daemon that follows a file, which takes the place of this process if that was asked for, unless that is not wanted. Without it the map is what was asked for all
-    /// the same.
+    /// Starts the daemon that follows a file, unless that is not wanted; if that was asked for, it takes the place of
+    /// this process. Without it the map is what was asked for all the same.
     fn monitor(&self, file: &File, name: &std::ffi::OsStr, group: u32, mode: Mode) {
         let args = self.args;
         if args.nomonitor {
