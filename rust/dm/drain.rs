@@ -6,9 +6,12 @@
 //!
 //! | device | |
 //! |---|---|
-//! | of requests | its queue is frozen: it counts each request until it is done |
-//! | mapped device | it is suspended internally, without flushing: it counts each bio |
+//! | of requests, also a mapped one | its queue is frozen: it counts each request until it is done, and whoever waits for one |
+//! | mapped device of bios | it is suspended internally, without flushing: it counts each bio |
 //! | other of bios | its queue is frozen, which sees a bio as long as it is submitted; from then on its driver's accounting shows it |
+//!
+//! To suspend a mapped device of requests would not do: device-mapper waits for those alone that it has
+//! begun to map, not for those in its queue.
 //!
 //! What is submitted meanwhile waits, and goes on afterwards. So nobody may be waiting for a bio
 //! whose submitter this stops, and that first has to be submitted through the device.
@@ -56,20 +59,23 @@ use kernel::{
 pub struct Drain<'a> {
     device: &'a Bdev,
     queue: &'a OwnedQueue,
-    /// For a mapped device.
+    /// For a mapped device of bios.
     suspension: Option<Arc<Suspension>>,
 }
 
 impl<'a> Drain<'a> {
-    /// A drain of the device; if that is a mapped device, items of the queue suspend it. Sleeps.
+    /// A drain of the device; if that is a mapped device of bios, items of the queue suspend it.
+    /// Sleeps.
     ///
     /// Fails with `EOPNOTSUPP` if its driver does not account for what it has in flight: that of md
     /// can be told not to.
     pub fn new(device: &'a Bdev, queue: &'a OwnedQueue) -> Result<Self> {
-        let suspension = match MappedDevice::get(device.number()) {
-            Some(mapped) => Some(Suspension::new(mapped)?),
-            None => None,
+        let mapped = if device.is_request_based() {
+            None
+        } else {
+            MappedDevice::get(device.number())
         };
+        let suspension = mapped.map(Suspension::new).transpose()?;
         // SAFETY: The device is open.
         if suspension.is_none() && !unsafe { helpers::bdev_counts_inflight(device.as_ptr()) } {
             return Err(compat::eopnotsupp());
@@ -84,8 +90,8 @@ impl<'a> Drain<'a> {
     /// Waits until the device has done what it was given before, at most `limit_ms` milliseconds for
     /// its queue and as long again for its driver. A fatal signal may end the wait. Sleeps.
     ///
-    /// Fails with `ETIMEDOUT` if that is over; the device goes on as before, but for a mapped device,
-    /// which takes nothing new until its suspension has ended.
+    /// Fails with `ETIMEDOUT` if that is over; the device goes on as before, but for a mapped device of
+    /// bios, which takes nothing new until its suspension has ended.
     pub fn wait(self, limit_ms: u32) -> Result {
         let limit = Some(Delta::from_millis(limit_ms.into()));
         if let Some(suspension) = self.suspension {

@@ -31,7 +31,7 @@
 //!
 //! One step is taken at a time: whoever takes one has the [`Turn`], and `presuspend` waits for it with
 //! a lock of device-mapper's. So the step takes no such lock itself: an original that is a mapped
-//! device is suspended by an item of the queue, see [`dm::drain`]. Somebody may be suspending it
+//! device of bios is suspended by an item of the queue, see [`dm::drain`]. Somebody may be suspending it
 //! already, who waits for its file system, which waits for bios that are held: then the drain ends
 //! without success, and the step is undone.
 

@@ -10,6 +10,11 @@ FAULTS = {
          ("        drain.wait(DRAIN_MS)\n", "        Ok(drop(drain))\n")],
         "test_snapshot.py::test_snapshot_has_what_the_original_was_given",
     ),
+    "a mapped device of requests is suspended, not frozen": Fault(
+        "rust/dm/drain.rs",
+        [("let mapped = if device.is_request_based() {", "let mapped = if false {")],
+        "test_snapshot.py::test_snapshot_of_a_multipath_device",
+    ),
     "the drain of a mapped device is not given up": Fault(
         "rust/dm/drain.rs",
         [("suspension.over.load(Acquire) == 1, limit)", "suspension.over.load(Acquire) == 1, None)")],

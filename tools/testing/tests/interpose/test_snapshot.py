@@ -4,6 +4,7 @@
 import pytest
 
 from lab import places
+from lab.disks import sysfs
 from tests.interpose.snapshots import CHUNK
 
 
@@ -102,6 +103,30 @@ def test_snapshot_has_what_the_original_was_given(snapshots, interpose, guest, d
     low.attach("/dev/mapper/origin", "nofreeze")
     before = snapshots.content()
     assert writer.wait() == 0
+    assert snapshots.content() == before
+    low.detach("nofreeze")
+
+
+def test_snapshot_of_a_multipath_device(snapshots, interpose, guest, dm, disks):
+    """Its path takes one write at a time: the attach waits for those as well that are in the device's own queue."""
+    writes = 16
+    path = disks.null("path", 8, irqmode=2, completion_nsec=400_000_000, hw_queue_depth=1, submit_queues=1)
+    (store,) = disks.ram(16)
+    original = dm.create("original", f"0 {8 * 2048} multipath 0 0 1 1 round-robin 0 1 1 {path} 1")
+    queue = sysfs(original.path)
+    # Of requests, none of which becomes part of another.
+    guest.run(f"[ -d {queue}/mq ] && echo 2 > {queue}/queue/nomerges")
+    low = interpose.low(original)
+    snapshots.make(low, store)
+    done = int(guest.output(f"awk '{{ print $5 }}' {queue}/stat"))
+    writer = guest.start(f"fio --name=w --filename={original} --rw=write:4k --bs=4k --number_ios={writes} --size=1m"
+                         f" --direct=1 --ioengine=libaio --iodepth={writes} --iodepth_batch={writes} --minimal")
+    guest.run("until [ $(awk '{ print $2 }' /sys/block/path/inflight) = 1 ]; do sleep 0.01; done")
+    low.attach("/dev/mapper/origin", "nofreeze")
+    assert int(guest.output(f"awk '{{ print $5 }}' {queue}/stat")) == done + writes
+    before = snapshots.content()
+    assert writer.wait() == 0, writer.stdout.read()
+    assert low.status().redirected == 0
     assert snapshots.content() == before
     low.detach("nofreeze")
 
