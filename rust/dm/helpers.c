@@ -16,12 +16,14 @@
 #include <linux/percpu-refcount.h>
 #include <linux/random.h>
 #include <linux/ratelimit.h>
+#include <linux/rcupdate.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/tracepoint.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <trace/events/block.h>
 #include "dm.h"
@@ -373,6 +375,33 @@ HELPER bool rust_dm_helper_bdev_has_waiters(struct block_device *bdev)
 {
 	/* Orders what the caller did before with the look at the list. */
 	return wq_has_sleeper(&bdev_get_queue(bdev)->mq_freeze_wq);
+}
+
+static int note_wakeup(struct wait_queue_entry *entry, unsigned int mode,
+		       int flags, void *key)
+{
+	entry->private = entry;
+	return 0;
+}
+
+/*
+ * Waits until each thread has gone to sleep once, or was asleep. Whether none did
+ * so where bdev_has_waiters() looks: who is there stays, or is woken.
+ */
+HELPER bool rust_dm_helper_bdev_synchronize_submitters(struct block_device *bdev)
+{
+	struct wait_queue_head *waiters = &bdev_get_queue(bdev)->mq_freeze_wq;
+	struct wait_queue_entry watch;
+	bool alone;
+
+	init_waitqueue_func_entry(&watch, note_wakeup);
+	add_wait_queue(waiters, &watch);
+	synchronize_rcu_tasks();
+	spin_lock_irq(&waiters->lock);
+	alone = !watch.private && list_is_singular(&waiters->head);
+	__remove_wait_queue(waiters, &watch);
+	spin_unlock_irq(&waiters->lock);
+	return alone;
 }
 
 HELPER void rust_dm_helper_bdev_unfreeze_queue(struct block_device *bdev)

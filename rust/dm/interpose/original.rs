@@ -43,7 +43,11 @@ use kernel::{
         Arc,
         Mutex, //
     },
-    time::Delta, //
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
+    }, //
 };
 
 /// What the hooks have to know of an original.
@@ -186,25 +190,23 @@ impl Original {
     ///
     /// Not while bios are held back: a thread that polls for one of them never gets there.
     ///
-    /// Fails with `ETIMEDOUT` when the queue cannot be entered for `limit_ms`; a fatal signal may end
-    /// the wait as well.
+    /// Fails with `ETIMEDOUT` when somebody has waited before the queue for all of `limit_ms`; a fatal
+    /// signal may end the wait as well.
     pub fn wait_for_submitters(&self, limit_ms: u32) -> Result {
         let device = self.listed.device.as_ptr();
         // SAFETY: The device is open.
         let is_free = || !unsafe { helpers::bdev_has_waiters(device) };
-        let limit = Some(Delta::from_millis(limit_ms.into()));
-        loop {
-            if !wait::until(is_free, limit) {
-                return Err(compat::etimedout());
-            }
-            // SAFETY: Waits, until each thread has gone to sleep once, or was asleep; the caller may
-            // sleep.
-            unsafe { bindings::synchronize_rcu_tasks() };
-            // None slept there before, none does now: where they sleep, they have entered.
-            if is_free() {
+        let limit = Delta::from_millis(limit_ms.into());
+        let began = Instant::<Monotonic>::now();
+        while wait::until(is_free, Some(limit - began.elapsed())) && began.elapsed() < limit {
+            // Where they sleep, they have entered, unless it was before the queue. Who has been woken
+            // there may have to sleep there again.
+            // SAFETY: The device is open; the caller may sleep.
+            if unsafe { helpers::bdev_synchronize_submitters(device) } {
                 return Ok(());
             }
         }
+        Err(compat::etimedout())
     }
 }
 

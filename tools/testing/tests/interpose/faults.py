@@ -61,8 +61,9 @@ FAULTS = {
         "test_messages.py::test_what_cannot_be_waited_for_is_refused",
     ),
     "nobody waits for who waits before a frozen queue": Fault(
-        "rust/dm/interpose/original.rs",
-        [("let is_free = || !unsafe { helpers::bdev_has_waiters(device) };", "let is_free = || !device.is_null();")],
+        "rust/dm/helpers.c",
+        [("	return wq_has_sleeper(&bdev_get_queue(bdev)->mq_freeze_wq);", "	return false;"),
+         ("	alone = !watch.private && list_is_singular(&waiters->head);", "	alone = true;")],
         "test_stragglers.py::test_what_waits_before_a_frozen_queue",
     ),
     "the driver of bios is not asked what it has in flight": Fault(
