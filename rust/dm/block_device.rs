@@ -178,7 +178,7 @@ impl Bdev {
 
     /// The devices that this one has claimed as its parts, if it takes bios. Sleeps.
     fn slaves(&self) -> Result<KVec<DevNumber>> {
-        // Disks, which may be pulled out; they have none.
+        // Disks, which have none; or multipath, whose requests are no bios of its paths.
         if self.is_request_based() {
             return Ok(KVec::new());
         }
@@ -186,8 +186,8 @@ impl Bdev {
         loop {
             let mut found: KVec<DevNumber> = KVec::with_capacity(room, GFP_KERNEL)?;
             let spare = found.spare_capacity_mut();
-            // SAFETY: The device is open, which keeps a driver of bios from removing it; there is room
-            // for so many numbers, which is what a `DevNumber` is.
+            // SAFETY: The device is open; there is room for so many numbers, which is what a
+            // `DevNumber` is.
             let count = unsafe {
                 helpers::bdev_slaves(self.as_ptr(), spare.as_mut_ptr().cast(), spare.len())
             };

@@ -257,11 +257,17 @@ HELPER size_t rust_dm_helper_bdev_slaves(struct block_device *bdev, dev_t *found
 {
 	size_t count = 0;
 #ifdef CONFIG_BLOCK_HOLDER_DEPRECATED
-	struct kobject *slaves = bdev->bd_disk->slave_dir;
+	struct gendisk *disk = bdev->bd_disk;
+	struct kobject *slaves = NULL;
 	struct class_dev_iter iter;
 	struct kernfs_node *link;
 	struct device *dev;
 
+	/* Whoever removes the disk, open or not, takes the lock before it puts the folder. */
+	mutex_lock(&disk->open_mutex);
+	if (disk_live(disk))
+		slaves = kobject_get(disk->slave_dir);
+	mutex_unlock(&disk->open_mutex);
 	if (!slaves)
 		return 0;
 	class_dev_iter_init(&iter, bdev->bd_device.class, NULL, NULL);
@@ -275,6 +281,7 @@ HELPER size_t rust_dm_helper_bdev_slaves(struct block_device *bdev, dev_t *found
 		count++;
 	}
 	class_dev_iter_exit(&iter);
+	kobject_put(slaves);
 #endif
 	return count;
 }
