@@ -147,6 +147,12 @@ impl Bdev {
         unsafe { helpers::bdev_read_only(self.as_ptr()) }
     }
 
+    /// Whether pages must not change while they are written to the device.
+    pub fn needs_stable_writes(&self) -> bool {
+        // SAFETY: By the type invariants, the device is valid.
+        unsafe { helpers::bdev_stable_writes(self.as_ptr()) }
+    }
+
     /// Whether the device has zones that are written in order.
     pub fn is_zoned(&self) -> bool {
         // SAFETY: By the type invariants, the device is valid.

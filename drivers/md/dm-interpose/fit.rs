@@ -19,6 +19,8 @@ pub struct Traits {
     pub read_only: bool,
     /// What is written is durable only after a flush.
     pub write_cache: bool,
+    /// Pages must not change while they are written.
+    pub stable_writes: bool,
     /// Zones that are written in order.
     pub zoned: bool,
     /// The driver encrypts by itself.
@@ -40,6 +42,8 @@ pub enum Misfit {
     ReadOnly,
     /// The original needs flushes and the top would not let them through.
     WriteCache,
+    /// The top needs pages that do not change and the original does not.
+    StableWrites,
     /// One of the two is zoned.
     Zoned,
     /// The original encrypts and the top does not.
@@ -64,6 +68,10 @@ impl fmt::Display for Misfit {
             Misfit::WriteCache => {
                 f.write_str("it has no volatile cache and the original does: flushes would be lost")
             }
+            Misfit::StableWrites => f.write_str(
+                "it needs pages that do not change while they are written, the original does not: its \
+                 users change them",
+            ),
             Misfit::Zoned => f.write_str("zoned devices are not supported"),
             Misfit::InlineCrypto => f.write_str("it has no inline encryption, the original does"),
             Misfit::Atomic(original, top) => write!(
@@ -92,6 +100,11 @@ pub fn check(original: &Traits, top: &Traits) -> Result<(), Misfit> {
     )?;
     refuse(top.read_only && !original.read_only, Misfit::ReadOnly)?;
     refuse(original.write_cache && !top.write_cache, Misfit::WriteCache)?;
+    // Whoever has opened the original has asked only then whether it may change them.
+    refuse(
+        top.stable_writes && !original.stable_writes,
+        Misfit::StableWrites,
+    )?;
     refuse(original.zoned || top.zoned, Misfit::Zoned)?;
     refuse(
         original.inline_crypto && !top.inline_crypto,

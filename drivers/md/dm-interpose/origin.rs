@@ -635,6 +635,7 @@ fn traits(device: &Bdev) -> Traits {
         block_bytes: device.logical_block_size(),
         read_only: device.is_read_only(),
         write_cache: device.has_write_cache(),
+        stable_writes: device.needs_stable_writes(),
         zoned: device.is_zoned(),
         inline_crypto: device.has_inline_crypto(),
         atomic_bytes: device.max_atomic_write(),

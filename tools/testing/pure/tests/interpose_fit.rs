@@ -13,6 +13,7 @@ const DISK: Traits = Traits {
     block_bytes: 512,
     read_only: false,
     write_cache: true,
+    stable_writes: false,
     zoned: false,
     inline_crypto: false,
     atomic_bytes: 0,
@@ -28,6 +29,7 @@ fn a_device_fits_itself() {
             ..DISK
         },
         Traits {
+            stable_writes: true,
             inline_crypto: true,
             atomic_bytes: 65536,
             protection_bytes: 8,
@@ -61,6 +63,11 @@ fn each_misfit_is_seen_and_no_other() {
         (
             other(|t| t.write_cache = false),
             Err(Misfit::WriteCache),
+            Ok(()),
+        ),
+        (
+            other(|t| t.stable_writes = true),
+            Err(Misfit::StableWrites),
             Ok(()),
         ),
         (

@@ -45,6 +45,11 @@ FAULTS = {
         [("        bindings::bio_associate_blkg(bio);\n", "")],
         "test_tops.py::test_cgroup_is_charged_for_the_device_that_a_bio_is_led_to",
     ),
+    "a top that needs pages that do not change is taken": Fault(
+        "drivers/md/dm-interpose/fit.rs",
+        [("top.stable_writes && !original.stable_writes,", "false,")],
+        "test_messages.py::test_devices_are_refused",
+    ),
     "a top over the original itself is taken": Fault(
         "rust/dm/block_device.rs",
         [("if number == lower.number() {", "if false && number == lower.number() {")],

@@ -104,6 +104,9 @@ def test_devices_are_refused(low, dm, guest, disks):
     blocks = disks.null("blocks", 16, blocksize=4096)
     guest.run(f"dd if=/dev/zero of={blocks} bs=4k count=1 oflag=direct status=none")
     dm.create("blocks", f"0 16384 linear {low} 0\n16384 16384 linear {blocks} 16384")
+    stable = disks.null("stable", 16)
+    guest.run("echo 1 > /sys/block/stable/queue/stable_writes")
+    dm.create("stable_pages", f"0 16384 linear {low} 0\n16384 16384 linear {stable} 16384")
     direct = dm.create("direct", f"0 32768 linear {low.disk} 0")
     between = dm.create("between", f"0 8192 linear {direct} 0")
     dm.create("indirect", f"0 16384 linear {low} 0\n16384 8192 linear {between} 0\n24576 8192 zero")
@@ -121,6 +124,8 @@ def test_devices_are_refused(low, dm, guest, disks):
         ("/dev/mapper/large", INVALID, "it has 32776 sectors, the original has 32768"),
         ("/dev/mapper/ro", INVALID, "it is read-only, the original is not"),
         ("/dev/mapper/blocks", INVALID, "its logical blocks have 4096 bytes, those of the original 512"),
+        ("/dev/mapper/stable_pages", INVALID, "it needs pages that do not change while they are written, the original"
+         " does not: its users change them"),
         ("/dev/mapper/direct", "Too many levels of symbolic links", OVER_ORIGINAL),
         ("/dev/mapper/indirect", "Too many levels of symbolic links", OVER_ORIGINAL),
         (guest.output("dmsetup info -c --noheadings -o devno empty"), "No such device or address",
