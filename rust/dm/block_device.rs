@@ -153,6 +153,12 @@ impl Bdev {
         unsafe { helpers::bdev_stable_writes(self.as_ptr()) }
     }
 
+    /// Whether the device's driver is handed bios, and may have to be polled for them.
+    pub fn has_polled_bios(&self) -> bool {
+        // SAFETY: By the type invariants, the device is valid, and with it its queue.
+        unsafe { helpers::bdev_polls_bios(self.as_ptr()) }
+    }
+
     /// Whether the device has zones that are written in order.
     pub fn is_zoned(&self) -> bool {
         // SAFETY: By the type invariants, the device is valid.

@@ -243,6 +243,12 @@ HELPER bool rust_dm_helper_bdev_stable_writes(struct block_device *bdev)
 	return bdev_stable_writes(bdev);
 }
 
+HELPER bool rust_dm_helper_bdev_polls_bios(struct block_device *bdev)
+{
+	return bdev->bd_disk->fops->poll_bio &&
+	       bdev_limits(bdev)->features & BLK_FEAT_POLL;
+}
+
 HELPER bool rust_dm_helper_bdev_is_zoned(struct block_device *bdev)
 {
 	return bdev_is_zoned(bdev);

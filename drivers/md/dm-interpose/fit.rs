@@ -21,6 +21,8 @@ pub struct Traits {
     pub write_cache: bool,
     /// Pages must not change while they are written.
     pub stable_writes: bool,
+    /// Bios are polled for, not requests: the driver itself may wait for that.
+    pub polled: bool,
     /// Zones that are written in order.
     pub zoned: bool,
     /// The driver encrypts by itself.
@@ -44,6 +46,8 @@ pub enum Misfit {
     WriteCache,
     /// The top needs pages that do not change and the original does not.
     StableWrites,
+    /// The original's bios are polled for and those of the top are not.
+    Polled,
     /// One of the two is zoned.
     Zoned,
     /// The original encrypts and the top does not.
@@ -72,6 +76,9 @@ impl fmt::Display for Misfit {
                 "it needs pages that do not change while they are written, the original does not: its \
                  users change them",
             ),
+            Misfit::Polled => {
+                f.write_str("it does not support polling, the original does")
+            }
             Misfit::Zoned => f.write_str("zoned devices are not supported"),
             Misfit::InlineCrypto => f.write_str("it has no inline encryption, the original does"),
             Misfit::Atomic(original, top) => write!(
@@ -105,6 +112,9 @@ pub fn check(original: &Traits, top: &Traits) -> Result<(), Misfit> {
         top.stable_writes && !original.stable_writes,
         Misfit::StableWrites,
     )?;
+    // The first part of a bio that is split by the original may be in its queue already when the rest is
+    // led. It ends when it is polled for, by way of the top.
+    refuse(original.polled && !top.polled, Misfit::Polled)?;
     refuse(original.zoned || top.zoned, Misfit::Zoned)?;
     refuse(
         original.inline_crypto && !top.inline_crypto,

@@ -636,6 +636,7 @@ fn traits(device: &Bdev) -> Traits {
         read_only: device.is_read_only(),
         write_cache: device.has_write_cache(),
         stable_writes: device.needs_stable_writes(),
+        polled: device.has_polled_bios(),
         zoned: device.is_zoned(),
         inline_crypto: device.has_inline_crypto(),
         atomic_bytes: device.max_atomic_write(),

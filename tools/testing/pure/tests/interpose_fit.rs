@@ -14,6 +14,7 @@ const DISK: Traits = Traits {
     read_only: false,
     write_cache: true,
     stable_writes: false,
+    polled: false,
     zoned: false,
     inline_crypto: false,
     atomic_bytes: 0,
@@ -30,6 +31,7 @@ fn a_device_fits_itself() {
         },
         Traits {
             stable_writes: true,
+            polled: true,
             inline_crypto: true,
             atomic_bytes: 65536,
             protection_bytes: 8,
@@ -70,6 +72,7 @@ fn each_misfit_is_seen_and_no_other() {
             Err(Misfit::StableWrites),
             Ok(()),
         ),
+        (other(|t| t.polled = true), Ok(()), Err(Misfit::Polled)),
         (
             other(|t| t.zoned = true),
             Err(Misfit::Zoned),

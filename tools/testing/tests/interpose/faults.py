@@ -50,6 +50,11 @@ FAULTS = {
         [("top.stable_writes && !original.stable_writes,", "false,")],
         "test_messages.py::test_devices_are_refused",
     ),
+    "a top that cannot be polled for is taken": Fault(
+        "drivers/md/dm-interpose/fit.rs",
+        [("refuse(original.polled && !top.polled, Misfit::Polled)?;", "")],
+        "interpose_fit",
+    ),
     "a top over the original itself is taken": Fault(
         "rust/dm/block_device.rs",
         [("if number == lower.number() {", "if false && number == lower.number() {")],

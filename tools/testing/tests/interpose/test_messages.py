@@ -173,6 +173,23 @@ def test_lost_features_are_refused(interpose, disks, dm, guest):
         guest.run("rmmod scsi_debug")
 
 
+def test_lost_polling_is_refused(interpose, disks, dm, guest):
+    """The original is a mapped device whose bios are polled for, and the top is none."""
+    polled = disks.null("polled", 16, poll_queues=1)
+    (other,) = disks.ram(16)
+    original = dm.create("original", f"0 32768 linear {polled} 0")
+    assert guest.output(f"cat {sysfs(original.path)}/queue/io_poll") == "1"
+    low = interpose.low(original)
+    dm.create("half", f"0 16384 linear {low} 0\n16384 16384 linear {other} 16384")
+    errno, reason = low.refuse("attach", "/dev/mapper/half")
+    assert errno == INVALID and reason.endswith("it does not support polling, the original does"), reason
+    low.attach(low.top("top"))
+    guest.run(f"fio --name=p --filename={original} --rw=randwrite --bs=4k --size=1m --direct=1"
+              " --ioengine=io_uring --hipri=1 --iodepth=8 --verify=crc32c --minimal")
+    assert low.status().redirected > 40
+    low.detach()
+
+
 def test_what_cannot_be_waited_for_is_refused(interpose, disks, guest):
     """An array that does not count its I/O, until it does."""
     disk = disks.mirror(16, disks.ram(16, 2))
