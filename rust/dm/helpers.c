@@ -297,6 +297,12 @@ HELPER size_t rust_dm_helper_bdev_slaves(struct block_device *bdev, dev_t *found
 	return count;
 }
 
+HELPER struct block_device *
+rust_dm_helper_bdev_whole(struct block_device *bdev)
+{
+	return bdev_whole(bdev);
+}
+
 HELPER bool rust_dm_helper_bdev_is_partition(struct block_device *bdev)
 {
 	return bdev_is_partition(bdev);

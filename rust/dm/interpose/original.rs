@@ -79,12 +79,37 @@ impl Fork {
     }
 }
 
+/// The device that bios are passed to: the original itself, or the disk that it is a partition of.
+///
+/// # Invariants
+///
+/// It is valid as long as the original is open.
+struct PassedTo(*mut bindings::block_device);
+
+// SAFETY: A device is used from any thread.
+unsafe impl Send for PassedTo {}
+// SAFETY: As above.
+unsafe impl Sync for PassedTo {}
+
+impl PassedTo {
+    fn of(original: &BlockDevice) -> Self {
+        // INVARIANT: It is the original; or its disk, of which a partition has a reference.
+        PassedTo(if original.is_request_based() {
+            original.as_ptr()
+        } else {
+            // SAFETY: The device is open. The disk of one that is no partition is itself.
+            unsafe { helpers::bdev_whole(original.as_ptr()) }
+        })
+    }
+}
+
 /// A device in the table of originals, with its fork. It is open, for reading and without a claim,
 /// which takes nothing from its users.
 struct Listed {
     interposer: Arc<Interposer>,
     fork: Arc<Fork>,
     counts: Arc<Counts>,
+    passed_to: PassedTo,
     device: BlockDevice,
 }
 
@@ -127,6 +152,7 @@ impl Original {
             interposer,
             fork,
             counts,
+            passed_to: PassedTo::of(&device),
             device,
         };
         Ok(try_pin_init!(Self {
@@ -177,6 +203,17 @@ impl Original {
             .fork
             .partition
             .map_or(0, |partition| partition.start)
+    }
+
+    /// Where bios are sent that are passed, with sectors that count from the start of the disk.
+    ///
+    /// A driver of bios may send on to its own device what it has made of such a bio, and what it makes
+    /// has not our mark: sent to a partition, that would be led as one that was under way to it
+    /// before. Sent to the disk, it is a bio of another device.
+    #[inline]
+    pub(super) fn passed_to(&self) -> &Bdev {
+        // SAFETY: By the type invariants of `PassedTo`, the device is valid as long as `self`.
+        unsafe { Bdev::from_raw(self.listed.passed_to.0) }
     }
 
     /// How many bios went which way.

@@ -6,7 +6,8 @@
 //! bio whose sector counts from the start of the disk; the entry hook lets it through, and what the
 //! original's driver splits or clones from it inherits the mark. *Passed* is ours: the second hook
 //! would take a bio that is only remapped for one that was under way to a partition before it had a
-//! top.
+//! top. Clones do not inherit this one; see [`Original::passed_to`] for what is done about those of
+//! a partition.
 
 use super::{
     hook::{
@@ -54,7 +55,7 @@ impl<'a, T: Target> MapBio<'a, T> {
         };
         original.counts().passed().add();
         let bio = self.as_ptr();
-        let verdict = self.remap(original, sector);
+        let verdict = self.remap(original.passed_to(), sector);
         // SAFETY: The clone is ours until `map` returns the verdict. The sector counts from where
         // the flags say.
         unsafe { (*bio).bi_flags |= REMAPPED | PASSED };
@@ -76,7 +77,7 @@ impl<T: Target> OwnedBio<T> {
         unsafe {
             helpers::bio_send_remapped(
                 self.into_raw(),
-                original.as_ptr(),
+                original.passed_to().as_ptr(),
                 sector,
                 from,
                 REMAPPED | PASSED,

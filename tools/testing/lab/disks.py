@@ -63,20 +63,21 @@ class Disks:
         self.guest.run("\n".join(lines))
         return f"/dev/{name}"
 
-    def mirror(self, mib, disks):
-        """md: an array of RAID 1 on disks that are as large at least. It goes by `stop_mirror`."""
+    def mirror(self, mib, disks, level="raid1"):
+        """md: an array of RAID 1, or 10, on two disks that are as large at least. It goes by `stop_mirror`."""
         members = "".join(f"""
             cat /sys/block/{disk.removeprefix("/dev/")}/dev > new_dev
             echo {mib * 1024} > dev-{disk.removeprefix("/dev/")}/size
             echo {number} > dev-{disk.removeprefix("/dev/")}/slot""" for number, disk in enumerate(disks))
         self.guest.run(f"""set -e
-            modprobe -a md_mod raid1
+            modprobe -a md_mod {level}
             echo md_lab > /sys/module/md_mod/parameters/new_array
             cd /sys/block/md_lab/md
             echo none > metadata_version
-            echo raid1 > level
+            echo {level} > level
             echo {len(disks)} > raid_disks
-            echo {mib * 1024} > component_size{members}
+            echo {mib * 1024} > component_size
+            [ {level} = raid1 ] || {{ echo 65536 > chunk_size; echo $((0x102)) > layout; }}{members}
             echo none > resync_start
             echo active > array_state
             /lab/settle""")

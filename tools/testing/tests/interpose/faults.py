@@ -81,6 +81,11 @@ FAULTS = {
         [("if drained && !self.device.is_request_based() {", "if false {")],
         "test_snapshot.py::test_snapshot_of_a_raw_disk_is_a_prefix_of_each_writer[bios]",
     ),
+    "what a driver of bios makes of a passed one comes back to the partition": Fault(
+        "rust/dm/interpose/original.rs",
+        [("PassedTo(if original.is_request_based() {", "PassedTo(if true {")],
+        "test_stragglers.py::test_what_an_array_submits_to_itself",
+    ),
     "NVMe disks that are submitted to again are taken": Fault(
         "drivers/md/dm-interpose/target.rs",
         [("if device.is_nvme_multipath() {", "if device.is_nvme_multipath() && false {")],

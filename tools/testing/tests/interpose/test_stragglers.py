@@ -90,3 +90,21 @@ def test_what_waits_before_a_frozen_queue(interpose, guest, disks):
     assert low.status().state == "idle" and low.status().redirected == 0
     low.attach(top, "nofreeze")
     low.detach("nofreeze")
+
+
+def test_what_an_array_submits_to_itself(interpose, disks, dm, guest):
+    """The first part of a discard on a partition of it, which has been led already."""
+    disk = disks.mirror(16, [disks.null(name, 16) for name in ("one", "other")], "raid10")
+    guest.run(f"echo '2048,16384' | sfdisk -q {disk} && /lab/settle")
+    partition = f"{disk}1"
+    # Who has claimed it is no file system: the second hook stays.
+    dm.create("user", f"0 16384 linear {partition} 0")
+    low = interpose.low(partition)
+    low.attach(low.top("top"))
+    assert interpose.hooks() == {ENTRY, SECOND}
+    # More than two chunks, from the middle of one.
+    guest.run(f"blkdiscard -f -o 4k -l 1m {partition}")
+    status = low.status()
+    assert status.redirected == status.bypassed > 0 and status.stragglers == status.errors == 0
+    low.detach()
+    disks.stop_mirror()
