@@ -384,7 +384,7 @@ impl Origin {
         let top = self.open(device)?;
         let _noio = NoIo::enter();
         let frozen = self.freeze(freeze)?;
-        drop(self.original.lead(top.clone()));
+        drop(self.original.lead(top.clone()).map_err(Failure::Open)?);
         turn.steps().state.lead(top);
         let left = turn.wait_for_leaving(LEAVE_MS);
         drop(frozen);
@@ -476,7 +476,7 @@ impl Origin {
     fn lead_and_drain(&self, turn: &Turn<'_>, top: &Arc<Top>, drain: Drain<'_>) -> Result {
         let began = Instant::<Monotonic>::now();
         let holding = self.hold.begin(&self.original);
-        drop(self.original.lead(top.clone()));
+        drop(self.original.lead(top.clone())?);
         turn.steps().state.lead(top.clone());
         let drained = drain.wait(DRAIN_MS);
         drop(holding);

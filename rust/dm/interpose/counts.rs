@@ -179,6 +179,11 @@ impl LaneCounts {
         Err(EBUSY)
     }
 
+    /// Whether this is a lane of the original with these counts.
+    pub(super) fn are_of(&self, counts: &Arc<Counts>) -> bool {
+        Arc::ptr_eq(&self.counts, counts)
+    }
+
     #[inline]
     fn count(&self, of: Of) -> Count<'_> {
         // SAFETY: By the type invariants, a lane begins there.

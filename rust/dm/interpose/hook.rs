@@ -273,9 +273,9 @@ impl Interposer {
         let probe = unsafe { InProbe::assume() };
         // SAFETY: The caller promises a bio that nobody else has now.
         let bio = unsafe { &mut *bio };
-        bio.bi_flags &= !COUNTED;
         // The device is still that of the top, which is in the table as long as bios are counted.
         if let Some(lane) = self.lanes.find(bio.bi_bdev, &probe) {
+            bio.bi_flags &= !COUNTED;
             bio.bi_bdev = lane.original;
             if bio.bi_status != 0 {
                 lane.counts.failed().add();

@@ -170,10 +170,16 @@ impl Original {
         &self.listed.counts
     }
 
-    /// Leads the bios that are submitted from now on to `top`, which was opened for this original;
-    /// returns the top they were led to before. When this returns, nothing more goes there. Sleeps.
-    pub fn lead(&self, top: Arc<Top>) -> Option<Arc<Top>> {
-        self.replace(Some(top))
+    /// Leads the bios that are submitted from now on to `top`; returns the top they were led to
+    /// before. When this returns, nothing more goes there. Sleeps.
+    ///
+    /// Fails with `EINVAL` if the top was opened for another original: a bio that ends becomes one for
+    /// the original of its top again.
+    pub fn lead(&self, top: Arc<Top>) -> Result<Option<Arc<Top>>> {
+        if !top.lane.counts.are_of(self.counts()) {
+            return Err(EINVAL);
+        }
+        Ok(self.replace(Some(top)))
     }
 
     /// Leads bios nowhere any more; returns the top they were led to before. When this returns,
