@@ -3,7 +3,7 @@
 //! Reading and writing kernel memory from and to block devices.
 //!
 //! An [`IoClient`] has the descriptors that this takes in reserve, so that it works without free
-//! memory. Its methods wait for the device; [`ReadJob`] and [`WriteJob`] do not.
+//! memory. Its methods wait for the device; a [`WriteJob`] does not.
 //!
 //! Memory begins at a multiple of 512 and is a multiple of 512 bytes long, on any heap: what
 //! `kmalloc` returns for a power of two from 512 on, as with
@@ -78,25 +78,6 @@ impl Barrier {
     }
 }
 
-/// One read into memory of its own, from its submission to its end.
-pub trait ReadJob: Send + Sized + 'static {
-    /// The client whose descriptors to use.
-    fn client(&self) -> &IoClient;
-
-    /// The device and the first sector to read.
-    fn source(&self) -> (&Bdev, Sector);
-
-    /// Where the data goes; its length is that of the read. See the [module](self) for what it
-    /// may be.
-    fn memory(&mut self) -> &mut [u8];
-
-    /// The read has ended. On failure the memory has unknown content.
-    ///
-    /// Runs in any context, interrupts included, perhaps before [`read`](fn@read) returns. It must
-    /// not sleep, and what it drops must not either.
-    fn done(this: PoolBox<Self>, result: Result);
-}
-
 /// One write from memory of its own, from its submission to its end.
 pub trait WriteJob: Send + Sized + 'static {
     /// The client whose descriptors to use.
@@ -110,49 +91,16 @@ pub trait WriteJob: Send + Sized + 'static {
 
     /// The write has ended. On failure an unknown part of the destination was written.
     ///
-    /// As [`ReadJob::done`].
+    /// Runs in any context, interrupts included, perhaps before [`write`](fn@write) returns. It must
+    /// not sleep, and what it drops must not either.
     fn done(this: PoolBox<Self>, result: Result);
 }
 
-/// Begins a read.
+/// Begins a write.
 ///
 /// The job, the client, the device and the memory that are borrowed from it included, belongs to
-/// the read until its [`done`](ReadJob::done). Sleeps until a descriptor is free, so it must not be
+/// the write until its [`done`](WriteJob::done). Sleeps until a descriptor is free, so it must not be
 /// called inside `map`.
-pub fn read<T: ReadJob>(mut job: PoolBox<T>) {
-    let client = job.client().raw;
-    let (dev, sector) = job.source();
-    let mut region = Extent {
-        dev,
-        sector,
-        sectors: 0,
-    }
-    .to_region();
-    let memory = job.memory();
-    let (start, len) = (memory.as_mut_ptr(), memory.len());
-    if !is_aligned(start, len) {
-        return T::done(job, Err(EINVAL));
-    }
-    region.count = sectors(len);
-    let notify = bindings::dm_io_notify {
-        fn_: Some(read_done::<T>),
-        context: PoolBox::into_raw(job),
-    };
-    // SAFETY: The client, the device and the memory are borrowed from the job, which from here to
-    // `read_done` is owned by the read and touched by nobody. `read_done::<T>` is called once, with
-    // the context of a `T`. The result is 0: what can fail is reported there.
-    let _ = unsafe {
-        transfer(
-            client,
-            bindings::req_op_REQ_OP_READ,
-            region,
-            start.cast(),
-            notify,
-        )
-    };
-}
-
-/// Begins a write; as [`read`](fn@read).
 pub fn write<T: WriteJob>(job: PoolBox<T>, barrier: Barrier) {
     let client = job.client().raw;
     let memory = job.memory();
@@ -171,7 +119,9 @@ pub fn write<T: WriteJob>(job: PoolBox<T>, barrier: Barrier) {
         fn_: Some(write_done::<T>),
         context: PoolBox::into_raw(job),
     };
-    // SAFETY: As in `read`.
+    // SAFETY: The client, the device and the memory are borrowed from the job, which from here to
+    // `write_done` is owned by the write and touched by nobody. `write_done::<T>` is called once, with
+    // the context of a `T`. The result is 0: what can fail is reported there.
     let _ = unsafe {
         transfer(
             client,
@@ -493,19 +443,6 @@ fn outcome(error: c_ulong, unsupported: c_ulong) -> Result {
         (0, _) => Err(compat::eopnotsupp()),
         (_, _) => Err(EIO),
     }
-}
-
-/// # Safety
-///
-/// `context` must be the raw pointer of a `PoolBox<T>`, given to this call for good.
-unsafe extern "C" fn read_done<T: ReadJob>(
-    error: c_ulong,
-    unsupported: c_ulong,
-    context: *mut c_void,
-) {
-    // SAFETY: By the function's contract.
-    let job = unsafe { PoolBox::<T>::from_raw(context) };
-    T::done(job, outcome(error, unsupported));
 }
 
 /// # Safety
