@@ -238,7 +238,7 @@ impl<T: CopyJob> Mover<T> {
         Ok(KBox::new(mover, flags)?)
     }
 
-    /// Sends the read or the write of the job's extent. Sleeps as far as the device makes it.
+    /// Sends the read or the write of the job's extent, unless that is empty. Sleeps as far as the device makes it.
     fn submit(mut mover: KBox<Self>, stage: Stage) {
         mover.stage = stage;
         let Some(job) = mover.job.as_ref() else {
@@ -250,6 +250,7 @@ impl<T: CopyJob> Mover<T> {
             Stage::Write => job.destination(),
         };
         let mut left = (source.sectors << SECTOR_SHIFT) as usize;
+        let is_empty = left == 0;
         let urgency = job.urgency();
         let op = match stage {
             Stage::Read => bindings::req_op_REQ_OP_READ,
@@ -285,6 +286,11 @@ impl<T: CopyJob> Mover<T> {
             (*bio).bi_ioprio = priority;
             (*bio).bi_end_io = Some(ended::<T>);
             (*bio).bi_private = raw.cast();
+        }
+        if is_empty {
+            // An empty read or write is none that drivers know.
+            // SAFETY: The bio is complete, and not sent; `ended::<T>` takes the mover back.
+            return unsafe { bindings::bio_endio(bio) };
         }
         // SAFETY: The bio is complete; `ended::<T>` takes the mover back.
         unsafe { bindings::submit_bio(bio) }
