@@ -36,7 +36,7 @@
 //! - The hooks are in place as long as there is a [`Top`]: with none, no bio of the system runs
 //!   through any code of the module. The second hook is there as long as somebody has
 //!   [`Stragglers`], which is for a moment mostly.
-//! - All hold the [`Interposer`], which belongs to the module.
+//! - All hold the [`Interposer`], which belongs to the module. What needs the hooks keeps the module.
 //!
 //! # What is marked, and how
 //!

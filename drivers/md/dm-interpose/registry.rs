@@ -91,7 +91,7 @@ impl Originals {
     pub(crate) fn new(module: &'static ThisModule) -> Result<Arc<Self>> {
         let originals = Originals {
             open: Registry::new()?,
-            interposer: Interposer::new()?,
+            interposer: Interposer::new(module)?,
             queue: OwnedQueue::new(c"dm-interpose")?,
             module,
         };

@@ -83,6 +83,7 @@ pub struct Interposer {
     entry: Hook,
     #[pin]
     second: Hook,
+    module: &'static ThisModule,
 }
 
 /// Who needs the hooks.
@@ -94,9 +95,9 @@ struct Users {
 }
 
 impl Interposer {
-    /// One without originals. Fails with `ENOENT` in a kernel without the function of the second
-    /// hook. May sleep.
-    pub fn new() -> Result<Arc<Self>> {
+    /// One without originals, for a module, which stays as long as the hooks are in place. Fails with
+    /// `ENOENT` in a kernel without the function of the second hook. May sleep.
+    pub fn new(module: &'static ThisModule) -> Result<Arc<Self>> {
         let entry: unsafe extern "C" fn(*mut bindings::bio) = bindings::submit_bio_noacct;
         let second = function(c"__submit_bio")?;
         let interposer = pin_init!(Interposer {
@@ -105,8 +106,14 @@ impl Interposer {
             users <- new_mutex!(Users { tops: 0, stragglers: 0 }, "Interposer::users"),
             entry <- Hook::new(entry as usize),
             second <- Hook::new(second),
+            module,
         });
         Arc::pin_init(interposer, GFP_KERNEL)
+    }
+
+    /// The module.
+    pub(super) fn module(&self) -> &'static ThisModule {
+        self.module
     }
 
     /// Puts a device into the table of originals. Fails with `EBUSY` if it is there, or is a top.

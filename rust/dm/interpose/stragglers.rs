@@ -25,9 +25,12 @@ use super::{
     hook::Interposer,
     original::Original, //
 };
-use crate::bindings::{
-    self,
-    helpers, //
+use crate::{
+    bindings::{
+        self,
+        helpers, //
+    },
+    module_ref::ModuleRef, //
 };
 use core::ptr::NonNull;
 use kernel::{
@@ -52,6 +55,8 @@ pub struct Stragglers {
     interposer: Arc<Interposer>,
     /// The threads that may have some; none if it is not known yet who may.
     threads: Option<KVec<Thread>>,
+    /// The hook stays with one that is forgotten, and so does its code.
+    _module: ModuleRef,
 }
 
 /// Whether there may be stragglers.
@@ -68,11 +73,13 @@ pub enum MayCome {
 impl Stragglers {
     /// Begins to catch them. Sleeps.
     pub fn catch(original: &Original) -> Result<Self> {
+        let module = ModuleRef::new(original.interposer().module())?;
         original.interposer().add_stragglers()?;
         // INVARIANT: It counts this now.
         Ok(Stragglers {
             interposer: original.interposer().clone(),
             threads: None,
+            _module: module,
         })
     }
 

@@ -15,6 +15,7 @@ use crate::{
         DevNumber, //
     },
     device::Mode,
+    module_ref::ModuleRef,
     wait, //
 };
 use core::ops::Deref;
@@ -61,6 +62,8 @@ pub struct Top {
     interposer: Arc<Interposer>,
     pub(super) lane: Arc<Lane>,
     device: Claimed,
+    /// The hooks stay with a top that is forgotten, and so does their code.
+    _module: ModuleRef,
 }
 
 impl Top {
@@ -83,12 +86,14 @@ impl Top {
             },
             GFP_KERNEL,
         )?;
+        let module = ModuleRef::new(interposer.module())?;
         interposer.add_top(original, &lane)?;
         // INVARIANT: It was just added.
         Ok(Top {
             interposer: interposer.clone(),
             lane,
             device,
+            _module: module,
         })
     }
 
