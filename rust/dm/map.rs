@@ -8,7 +8,7 @@
 //! of a bio that was not.
 //!
 //! ```ignore
-//! fn map<'a>(&self, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
+//! fn map<'a>(&'a self, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
 //!     let sector = bio.sector();
 //!     if self.is_local(sector) {
 //!         return bio.remap(&self.local, sector);
@@ -143,12 +143,12 @@ impl<'a, T: Target> MapBio<'a, T> {
     ///
     /// Fails as that does, and with `ENOMEM` if there is no memory at the moment; then the bio is
     /// as it was.
-    pub fn send_part(&mut self, sectors: u32, dev: &Bdev, sector: Sector) -> Result {
+    pub fn send_part(&mut self, sectors: u32, dev: &'a Bdev, sector: Sector) -> Result {
         self.check_part(sectors)?;
         // SAFETY: By the type invariants, the slot is initialised; `self` is borrowed mutably.
         let from = unsafe { &mut (*self.slot).from };
         // SAFETY: The clone is being mapped and thus ours, it carries data, and is longer than the
-        // part. The device is valid.
+        // part. The device is the target's, and open until its bios have ended.
         let result = unsafe {
             bindings::helpers::bio_send_part(self.bio, sectors, dev.as_ptr(), sector, *from)
         };
@@ -176,9 +176,9 @@ impl<'a, T: Target> MapBio<'a, T> {
         Ok(())
     }
 
-    /// Sends the bio on to `sector` of `dev`.
+    /// Sends the bio on to `sector` of `dev`, which is the target's.
     #[inline]
-    pub fn remap(self, dev: &Bdev, sector: Sector) -> Mapped<'a> {
+    pub fn remap(self, dev: &'a Bdev, sector: Sector) -> Mapped<'a> {
         // SAFETY: The clone is being mapped; it is charged by device-mapper when it has a verdict.
         unsafe { self.point_at(dev, sector) };
         Mapped::new(bindings::DM_MAPIO_REMAPPED)

@@ -114,7 +114,9 @@ pub trait Target: Sized + Send + Sync + 'static {
     /// Decides on a bio. May sleep, but must not wait for other bios that this thread may have
     /// submitted to the device: they are not sent before `map` returns. Allocations must not start
     /// I/O, see [`NoIo`](crate::noio::NoIo).
-    fn map<'a>(&self, bio: MapBio<'a, Self>) -> Mapped<'a>;
+    ///
+    /// The device that a bio is sent to is borrowed from the target, which outlives all of its bios.
+    fn map<'a>(&'a self, bio: MapBio<'a, Self>) -> Mapped<'a>;
 
     /// Sees a bio that was remapped or submitted and that its device has done. Interrupt context.
     fn end_io<'a>(&self, _bio: EndBio<'a, Self>) -> Ended<'a> {

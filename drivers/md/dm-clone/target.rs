@@ -125,7 +125,7 @@ impl Target for CloneTarget {
         Ok(try_init!(CloneTarget { engine, words }? Error))
     }
 
-    fn map<'a>(&self, bio: MapBio<'a, Self>) -> Mapped<'a> {
+    fn map<'a>(&'a self, bio: MapBio<'a, Self>) -> Mapped<'a> {
         // Most clones are complete most of their time. Then nothing is left to commit, which could
         // fail or which a flush would have to wait for: what else there may be to do is kept out of
         // the way.
@@ -215,7 +215,7 @@ impl Target for CloneTarget {
 impl CloneTarget {
     /// Maps what is not a flush while some region may have to be looked up, and discards.
     #[inline(never)]
-    fn map_incomplete<'a>(&self, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
+    fn map_incomplete<'a>(&'a self, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
         let metadata = self.engine.metadata();
         if metadata.mode() == Mode::Fail {
             return bio.kill();
@@ -315,7 +315,7 @@ impl CloneTarget {
     }
 
     #[inline(never)]
-    fn map_flush<'a>(&self, bio: MapBio<'a, Self>) -> Mapped<'a> {
+    fn map_flush<'a>(&'a self, bio: MapBio<'a, Self>) -> Mapped<'a> {
         let metadata = self.engine.metadata();
         if metadata.mode() == Mode::Fail {
             return bio.kill();
@@ -330,7 +330,7 @@ impl CloneTarget {
 
     /// Sends a write to the destination of which some regions are in flight for it. Those before
     /// them are hydrated.
-    fn map_overwrite<'a>(&self, mut bio: MapBio<'a, Self>, regions: Range<u64>) -> Mapped<'a> {
+    fn map_overwrite<'a>(&'a self, mut bio: MapBio<'a, Self>, regions: Range<u64>) -> Mapped<'a> {
         let sector = bio.sector();
         let first = regions.start;
         let end = self.engine.metadata().geometry().sectors(regions).end;

@@ -118,7 +118,7 @@ impl Target for InterposeTarget {
         Ok(try_init!(InterposeTarget { device, origin, table, instance }? Error))
     }
 
-    fn map<'a>(&self, bio: MapBio<'a, Self>) -> Mapped<'a> {
+    fn map<'a>(&'a self, bio: MapBio<'a, Self>) -> Mapped<'a> {
         if self.origin.hold().is_on() {
             return self.keep(bio);
         }

@@ -45,7 +45,7 @@ enum Place {
 /// Sends a read where it belongs.
 #[inline]
 pub(crate) fn map<'a>(
-    cache: &Cache,
+    cache: &'a Cache,
     handle: impl Fn() -> Shared<Cache>,
     mut bio: MapBio<'a, LcTarget>,
 ) -> Mapped<'a> {

@@ -167,7 +167,7 @@ impl Target for LcTarget {
     }
 
     #[inline]
-    fn map<'a>(&self, bio: MapBio<'a, Self>) -> Mapped<'a> {
+    fn map<'a>(&'a self, bio: MapBio<'a, Self>) -> Mapped<'a> {
         // Nothing else has so little to spare.
         if bio.op() == Op::Read {
             return read::map(&self.cache, || self.cache.share(), bio);
@@ -382,7 +382,7 @@ impl LcTarget {
     }
 
     #[inline]
-    fn map_write<'a>(&self, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
+    fn map_write<'a>(&'a self, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
         let cache: &Cache = &self.cache;
         let sector = bio.sector();
         if write::may_go_around(cache, &bio) {
@@ -445,7 +445,7 @@ impl LcTarget {
     }
 
     #[inline(never)]
-    fn map_flush<'a>(&self, bio: MapBio<'a, Self>) -> Mapped<'a> {
+    fn map_flush<'a>(&'a self, bio: MapBio<'a, Self>) -> Mapped<'a> {
         if self.cache.has_failed() {
             return if self.cache.is_bypassed() {
                 bio.remap(&self.cache.backing, 0)

@@ -49,7 +49,7 @@ impl<'a, T: Target> MapBio<'a, T> {
     /// Sends the bio on to the same sector of `original`, past its hooks. It ends with an I/O error
     /// if the device ends before it.
     #[inline]
-    pub fn pass(self, original: &Original) -> Mapped<'a> {
+    pub fn pass(self, original: &'a Original) -> Mapped<'a> {
         let Some(sector) = place(&self, original) else {
             return self.end(Status::IOERR);
         };

@@ -59,7 +59,7 @@ impl Target for Linear {
         Ok(try_init!(Linear { dev, start }? Error))
     }
 
-    fn map<'a>(&self, bio: MapBio<'a, Self>) -> Mapped<'a> {
+    fn map<'a>(&'a self, bio: MapBio<'a, Self>) -> Mapped<'a> {
         let sector = bio.sector().saturating_add(self.start);
         bio.remap(&self.dev, sector)
     }

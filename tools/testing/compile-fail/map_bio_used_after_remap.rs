@@ -6,7 +6,7 @@
 
 include!("common/frame.rs");
 
-fn remap<'a>(bio: MapBio<'a, Plain>, dev: &Bdev) -> Mapped<'a> {
+fn remap<'a>(bio: MapBio<'a, Plain>, dev: &'a Bdev) -> Mapped<'a> {
     let verdict = bio.remap(dev, 0);
     bio.sectors();
     verdict

@@ -36,7 +36,7 @@ struct Careful {
 }
 
 target!(Careful, Aligned, {
-    fn map<'a>(&self, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
+    fn map<'a>(&'a self, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
         if bio.accept_partial(8).is_ok() {
             return bio.remap(&self.dev, 0);
         }
