@@ -75,8 +75,8 @@ FAULTS = {
     ),
     "FUA writes that do not wait for the commit of their region": (
         "clone", "commit.rs",
-        ("if this.metadata().note_write(regions) && bio.is_fua() {",
-         "if this.metadata().note_write(regions) && bio.is_fua() && false {"),
+        ("if metadata.note_write(regions) && bio.is_fua() {",
+         "if metadata.note_write(regions) && bio.is_fua() && false {"),
     ),
     "a tail that passes what the backing device may lose": (
         "lc", "writeback.rs",

@@ -179,7 +179,7 @@ FAULTS = {
     ),
     "a transaction that does not fit is not divided": Fault(
         "drivers/md/dm-clone/store.rs",
-        [("            if room == 0 {\n                done = Done::Part;\n                break;\n",
+        [("            if room == 0 {\n                done = Done::Part(number);\n                break;\n",
           "            if room == 0 {\n                return Err(CommitError::NoSpace);\n")],
         "test_space.py::test_uses_what_the_stock_module_formatted_too_small",
     ),

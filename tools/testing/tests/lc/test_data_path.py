@@ -186,26 +186,33 @@ def test_write_through_is_not_overtaken_by_a_batch(lc_module, guest, dm, disks):
 
 
 def test_two_writes_through_the_cache_at_the_same_time(rig, guest, disks, cgroup):
-    """The first of them reaches the backing device last: what is read then stays so when the copies are given up."""
+    """The first reaches the backing device last, after a batch has taken the second along, which becomes dirty."""
     rig.backing = disks.null("throttled", 48)
-    rig.create("2 allow_migrate 0")
-    guest.run(f"for i in 0 1; do dd if=/dev/urandom of=/tmp/$i bs=4k count=1 status=none; done"
-              f" && dd if=/dev/zero of={rig.device} bs=4k seek=5 count=1 oflag=direct conv=notrunc status=none")
+    rig.create("8 nr_max_batched_migration 1 high_watermark 100 low_watermark 100 update_interval 1")
+    write = f"dd of={rig.device} oflag=direct conv=notrunc status=none"
+    guest.run(f"""set -e
+        for i in 0 1; do dd if=/dev/urandom of=/tmp/$i bs=4k count=1 status=none; done
+        {write} if=/dev/zero bs=4k seek=4 count=1
+        {write} if=/dev/zero bs=1M seek=8 count=2
+        {write} if=/dev/zero bs=4k seek=5 count=1""")
     rig.device.message("mode", "writethrough")
     guest.run(f"echo $(cat /sys/block/throttled/dev) wbps=16 > {cgroup}/io.max")
     before = sum(rig.status().counters)
-    write = f"dd of={rig.device} bs=4k seek=5 oflag=direct conv=notrunc status=none"
-    first = guest.start(f"echo $$ > {cgroup}/cgroup.procs; exec {write} if=/tmp/0")
+    first = guest.start(f"echo $$ > {cgroup}/cgroup.procs; exec {write} bs=4k seek=5 if=/tmp/0")
     guest.run(f"until [ $(dmsetup status {rig.device} | awk '{{ n = 0; for (i = 20; i < 36; i++) n += $i; print n }}')"
               f" -gt {before} ]; do sleep 0.01; done")
-    guest.run(f"{write} if=/tmp/1")
-    # It is written back, and nobody but the first writer is left.
-    rig.device.message("flush")
-    assert first.poll() is None
+    guest.run(f"{write} bs=4k seek=5 if=/tmp/1")
+    rig.device.message("flush_current_buffer")
+    # One batch, of what is in front of the second, and that with it.
+    rig.device.message("migrate_threshold", 100)
+    rig.wait_for("backing_writes", "$0 > 0")
+    rig.device.message("migrate_threshold", 0)
+    assert rig.status()["written_back"] == 2 * 8 and first.poll() is None
     guest.run(f"echo $(cat /sys/block/throttled/dev) wbps=max > {cgroup}/io.max")
     assert first.wait() == 0, first.stdout.read()
     read = f"dd if={rig.device} bs=4k skip=5 count=1 iflag=direct status=none | sha256sum"
     there = guest.output(read)
+    rig.device.message("flush")
     rig.device.message("mode", "passthrough")
     assert guest.output(read) == there
 

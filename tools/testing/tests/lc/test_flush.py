@@ -104,16 +104,16 @@ def test_what_nobody_flushes_is_written_before_long(rig, interval):
 def test_flushes_are_served_beside_a_stream(lc_module, guest, dm, disks):
     """Which fills buffers faster than the cache device takes them."""
     rig = Rig(guest, dm, disks)
-    rig.cache = disks.null("slow", 512, irqmode=2, completion_nsec=patience.busy(50_000_000), hw_queue_depth=8,
+    rig.cache = disks.null("slow", 512, irqmode=2, completion_nsec=patience.busy(200_000_000), hw_queue_depth=8,
                            submit_queues=1)
     rig.create("2 allow_migrate 0")
     stream = guest.start(
         f"fio --name=stream --filename={rig.device} --direct=1 --ioengine=libaio --iodepth=8 --rw=write --bs=1m"
-        " --size=40m --io_size=320m --minimal > /tmp/stream; touch /tmp/stream.end")
+        " --size=40m --io_size=160m --minimal > /tmp/stream; touch /tmp/stream.end")
     served = guest.output(
         f"n=0; until [ -e /tmp/stream.end ]; do xfs_io -c fsync {rig.device} && n=$((n + 1)); done; echo $n")
     assert stream.wait() == 0
-    # With each group of buffers, of which there are 80, or with the next.
+    # With each group of buffers, of which there are 40, or with the next.
     assert int(served) >= 8
 
 
