@@ -12,6 +12,8 @@ use dm::copier::{
 };
 
 fn copy<J: CopyJob>(copier: &Copier<J>, job: J) -> Sector {
-    copier.lane().start(job);
+    if let Some(lane) = copier.lane() {
+        lane.start(job);
+    }
     job.source().sectors
 }

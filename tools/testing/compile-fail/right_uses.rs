@@ -96,6 +96,8 @@ pub fn first_byte(blocks: &mut BlockManager) -> Result<u8> {
 
 pub fn copy<J: CopyJob>(copier: &Copier<J>, job: J) -> Sector {
     let sectors = job.source().sectors;
-    copier.lane().start(job);
+    if let Some(lane) = copier.lane() {
+        lane.start(job);
+    }
     sectors
 }
