@@ -76,7 +76,7 @@ pub(crate) fn write(this: &Shared<Engine>, bio: OwnedBio<CloneTarget>, wait: Wai
     write_in(this, bio, wait, None);
 }
 
-/// As [`write`], with a lane for the copy if there has to be one.
+/// As [`write()`], with a lane for the copy if there has to be one.
 fn write_in(
     this: &Shared<Engine>,
     mut bio: OwnedBio<CloneTarget>,
