@@ -187,17 +187,22 @@ def test_read_only_mode_keeps_acknowledged_writes(rig, guest):
     assert guest.run(f"xfs_io -c fsync {rig.clone}", check=False).returncode
 
 
+@OURS
 def test_flush_with_data_fails_as_one_without(clone_module, guest, dm, disks):
     """What a file system ends a transaction with. Device-mapper sends the data though the flush has failed."""
-    assert clone_module
     rig = Rig(guest, dm, disks.ram(32, 3), 32 * 2048, 8, stamp=False)
     clone = rig.create("1 no_hydration")
-    # All of it at once, so that its journal is in regions that are committed.
-    guest.run(f"mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0,nodiscard {clone}"
-              f" && mkdir -p /mnt/x && mount {clone} /mnt/x && sync -f /mnt/x")
+    direct = "if=/dev/zero bs=4k oflag=direct conv=notrunc status=none"
+    # All that the file system will write to is hydrated durably.
+    guest.run(f"""set -e
+        mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0,nodiscard {clone} 16M
+        mkdir -p /mnt/x && mount {clone} /mnt/x
+        dd of=/mnt/x/file count=16 {direct} && sync -f /mnt/x""")
     rig.metadata.break_writes()
-    # The data on the destination, of regions of its own; only the flush is missing.
-    guest.run("dd if=/dev/zero of=/mnt/x/file bs=4k count=16 oflag=direct status=none")
+    guest.run(f"dd of={clone} seek=6000 count=1 {direct}")
+    assert guest.run(f"xfs_io -c fsync {clone}", check=False).returncode
+    assert rig.progress("--noflush").mode == "ro"
+    guest.run(f"dd of=/mnt/x/file count=16 {direct}")
     assert guest.run("xfs_io -c fsync /mnt/x/file", check=False).returncode
     guest.run("umount /mnt/x")
 
