@@ -425,6 +425,9 @@ fn what_there_was_no_room_for_is_committed_next() {
         assert_eq!(uncommitted.has_user_data(), by == By::User);
         assert!(uncommitted.begin_commit());
         assert_eq!(uncommitted.next_dirty(0), Some(0));
+        uncommitted.take(&map, 0, &mut values);
+        uncommitted.end_commit(true);
+        assert!(!uncommitted.is_dirty());
     }
 }
 
