@@ -219,6 +219,10 @@ pub fn check<R: Read>(
     Ok(checked)
 }
 
+/// Reads begin and end at multiples of so many sectors, which suits each block size that a device may have:
+/// what is looked for may be at any sector.
+const ALIGNMENT: u64 = 8;
+
 /// What of the log is in the window.
 #[derive(Default)]
 struct Filled {
@@ -240,10 +244,10 @@ impl Filled {
         let wanted = RECORD_SECTORS.min(space.left(position));
         let end = self.position + self.sectors;
         if position < self.position || position + wanted > end {
-            self.sectors = ((window.len() >> 9) as u64).min(space.left(position));
-            self.position = position;
+            self.position = position / ALIGNMENT * ALIGNMENT;
+            self.sectors = ((window.len() >> 9) as u64).min(space.left(self.position));
             let memory = &mut window[..(self.sectors as usize) << 9];
-            device.read(space.sector(position), memory)?;
+            device.read(space.sector(self.position), memory)?;
         }
         let from = ((position - self.position) as usize) << 9;
         let to = (self.sectors as usize) << 9;

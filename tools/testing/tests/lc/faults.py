@@ -84,6 +84,11 @@ FAULTS = {
         [("            return Ok(Some(record.durable_id));\n", "            return Ok(None);\n")],
         "lc_defects",
     ),
+    "the log is read from any sector on": Fault(
+        "drivers/md/dm-lc/recovery.rs",
+        [("position / ALIGNMENT * ALIGNMENT", "position")],
+        "test_data_path.py::test_disks_with_blocks_of_4096_bytes",
+    ),
     "promoted extents count when the log is read": Fault(
         "drivers/md/dm-lc/recovery.rs",
         [(".filter(|(extent, ..)| !extent.promoted)", ".filter(|(extent, ..)| extent.sectors != 0)")],

@@ -188,6 +188,8 @@ impl Read for Disks {
     type Error = PowerCut;
 
     fn read(&mut self, sector: u64, memory: &mut [u8]) -> Result<(), PowerCut> {
+        // So that a device with blocks of 4096 bytes can do it.
+        assert!(sector % 8 == 0 && memory.len() % 4096 == 0);
         self.cache.read(sector, memory);
         Ok(())
     }
