@@ -64,6 +64,13 @@ FAULTS = {
           "    sort(&mut batch.runs);\n    batch.superseding = store.end();\n    if superblock.ordered {\n")],
         "lc_crash",
     ),
+    "a flush waits until no buffer is full": Fault(
+        "drivers/md/dm-lc/commit.rs",
+        [("    let written = committer.write_ready(this, 0);\n",
+          "    let mut written: Result<usize> = Ok(0);\n"
+          "    while matches!(committer.write_ready(this, 0), Ok(count) if count != 0) { written = Ok(1); }\n")],
+        "test_flush.py::test_flush_is_served_beside_a_stream",
+    ),
     "a write through the cache does not look whether a batch began": Fault(
         "drivers/md/dm-lc/target.rs",
         [(".is_some_and(|then| self.cache.batches() == then);", ".is_some();")],
