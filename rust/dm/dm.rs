@@ -165,6 +165,9 @@ pub mod prelude {
             Target,
             Visit, //
         },
-        workqueue::OwnedQueue, //
+        workqueue::{
+            HasQueue,
+            OwnedQueue, //
+        }, //
     };
 }

@@ -349,15 +349,13 @@ impl Engine {
     /// Has what was changed committed before long. Any context.
     pub(crate) fn start_commit_timer(this: &Shared<Self>) {
         let delay = msecs_to_jiffies(COMMIT_PERIOD_MS);
-        let _ = this
-            .queue
-            .enqueue_delayed::<_, COMMIT_TIMER>(this.clone(), delay);
+        let _ = OwnedQueue::enqueue_delayed::<_, COMMIT_TIMER>(this.clone(), delay);
     }
 
     /// Lets the sweep go on in so many milliseconds, whatever was arranged before. Any context.
     pub(crate) fn set_retry_timer(this: &Shared<Self>, milliseconds: u64) {
         let delay = msecs_to_jiffies(u32::try_from(milliseconds).unwrap_or(u32::MAX));
-        this.queue.reschedule::<_, RETRY_TIMER>(this, delay);
+        OwnedQueue::reschedule::<_, RETRY_TIMER>(this, delay);
     }
 
     /// The time, in nanoseconds since the engine was made. Any context.
@@ -373,9 +371,15 @@ impl Engine {
     /// Waits until no work item runs or is about to. No new copy may be started meanwhile.
     /// Sleeps.
     pub(crate) fn quiesce(this: &Shared<Self>) {
-        this.queue.cancel_delayed::<_, RETRY_TIMER>(this);
-        this.queue.cancel_delayed::<_, COMMIT_TIMER>(this);
+        OwnedQueue::cancel_delayed::<_, RETRY_TIMER>(this);
+        OwnedQueue::cancel_delayed::<_, COMMIT_TIMER>(this);
         this.queue.flush();
+    }
+}
+
+impl HasQueue for Engine {
+    fn queue(&self) -> &OwnedQueue {
+        &self.queue
     }
 }
 

@@ -412,7 +412,7 @@ impl Origin {
     /// the timer. Sleeps, for half a second or so at most.
     pub(crate) fn close(this: &Arc<Self>) {
         // Nothing of the module is left to run when the last table is gone.
-        this.originals.queue().cancel_delayed_arc(this);
+        OwnedQueue::cancel_delayed(this);
         let turn = this.turn();
         let _noio = NoIo::enter();
         let attached = turn.steps().state.current().map(|top| top.number());
@@ -503,10 +503,7 @@ impl Origin {
     /// Has the timer look whether a top has left, and whether stragglers may come.
     pub(crate) fn look_later(self: &Arc<Self>) {
         // If it is to look already, it will.
-        let _ = self
-            .originals
-            .queue()
-            .enqueue_delayed(self.clone(), msecs_to_jiffies(LOOK_MS));
+        let _ = OwnedQueue::enqueue_delayed(self.clone(), msecs_to_jiffies(LOOK_MS));
     }
 
     /// Whether there is something for the timer to look at.
@@ -606,6 +603,12 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.steps().taken = false;
         self.origin.given_back.notify_all();
+    }
+}
+
+impl HasQueue for Origin {
+    fn queue(&self) -> &OwnedQueue {
+        self.originals.queue()
     }
 }
 

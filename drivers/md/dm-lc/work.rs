@@ -106,6 +106,12 @@ run! {
     };
 }
 
+impl HasQueue for Cache {
+    fn queue(&self) -> &OwnedQueue {
+        &self.queue
+    }
+}
+
 impl Cache {
     /// Lets the log item look at what is to be written. Any context.
     pub(crate) fn kick_log(this: Shared<Self>) {
@@ -139,9 +145,7 @@ impl Cache {
         let seconds = this.settings().get(Knob::FlushCurrentBufferInterval);
         if seconds != 0 {
             let delay = msecs_to_jiffies(seconds.saturating_mul(1000));
-            let _ = this
-                .queue
-                .enqueue_delayed::<_, LOG_TIMER>(this.clone(), delay);
+            let _ = OwnedQueue::enqueue_delayed::<_, LOG_TIMER>(this.clone(), delay);
         }
     }
 
@@ -150,7 +154,7 @@ impl Cache {
         let seconds = this.settings().get(Knob::FlushCurrentBufferInterval);
         if seconds != 0 {
             let delay = msecs_to_jiffies(seconds.saturating_mul(1000));
-            this.queue.reschedule::<_, LOG_TIMER>(this, delay);
+            OwnedQueue::reschedule::<_, LOG_TIMER>(this, delay);
         }
     }
 
@@ -159,8 +163,8 @@ impl Cache {
         match this.settings().get(Knob::BarrierDeadlineMs) {
             0 => Self::kick_log(this),
             deadline => {
-                let queue = &this.clone().queue;
-                let _ = queue.enqueue_delayed::<_, BARRIER_TIMER>(this, msecs_to_jiffies(deadline));
+                let delay = msecs_to_jiffies(deadline);
+                let _ = OwnedQueue::enqueue_delayed::<_, BARRIER_TIMER>(this, delay);
             }
         }
     }
@@ -168,14 +172,14 @@ impl Cache {
     /// Has those that wait let in before long. Any context.
     pub(crate) fn start_pace(this: &Shared<Self>) {
         let delay = msecs_to_jiffies(PACE_MS);
-        let _ = this.queue.enqueue_delayed::<_, PACE>(this.clone(), delay);
+        let _ = OwnedQueue::enqueue_delayed::<_, PACE>(this.clone(), delay);
     }
 
     /// Has the clock tick in a second, if there is a reason to. Any context.
     pub(crate) fn start_clock(this: &Shared<Self>) {
         if !this.is_suspended() && Clock::is_wanted(&this.settings()) {
             let delay = msecs_to_jiffies(clock::TICK_MS);
-            let _ = this.queue.enqueue_delayed::<_, CLOCK>(this.clone(), delay);
+            let _ = OwnedQueue::enqueue_delayed::<_, CLOCK>(this.clone(), delay);
         }
     }
 
@@ -183,7 +187,7 @@ impl Cache {
     pub(crate) fn start_ageing(this: &Shared<Self>) {
         if let Some(max_age) = clock::max_age(this) {
             let delay = msecs_to_jiffies(Age::step(max_age));
-            let _ = this.queue.enqueue_delayed::<_, AGE>(this.clone(), delay);
+            let _ = OwnedQueue::enqueue_delayed::<_, AGE>(this.clone(), delay);
         }
     }
 
@@ -191,24 +195,24 @@ impl Cache {
     pub(crate) fn restart_ageing(this: &Shared<Self>) {
         if let Some(max_age) = clock::max_age(this) {
             let delay = msecs_to_jiffies(Age::step(max_age));
-            this.queue.reschedule::<_, AGE>(this, delay);
+            OwnedQueue::reschedule::<_, AGE>(this, delay);
         }
     }
 
     /// Has the writeback try again in so many milliseconds. Any context.
     pub(crate) fn set_retry_timer(this: &Shared<Self>, milliseconds: u32) {
         let delay = msecs_to_jiffies(milliseconds);
-        this.queue.reschedule::<_, RETRY_TIMER>(this, delay);
+        OwnedQueue::reschedule::<_, RETRY_TIMER>(this, delay);
     }
 
     /// Waits until no work item runs or is about to. Sleeps.
     pub(crate) fn quiesce(this: &Shared<Self>) {
-        this.queue.cancel_delayed::<_, LOG_TIMER>(this);
-        this.queue.cancel_delayed::<_, RETRY_TIMER>(this);
-        this.queue.cancel_delayed::<_, BARRIER_TIMER>(this);
-        this.queue.cancel_delayed::<_, CLOCK>(this);
-        this.queue.cancel_delayed::<_, AGE>(this);
-        this.queue.cancel_delayed::<_, PACE>(this);
+        OwnedQueue::cancel_delayed::<_, LOG_TIMER>(this);
+        OwnedQueue::cancel_delayed::<_, RETRY_TIMER>(this);
+        OwnedQueue::cancel_delayed::<_, BARRIER_TIMER>(this);
+        OwnedQueue::cancel_delayed::<_, CLOCK>(this);
+        OwnedQueue::cancel_delayed::<_, AGE>(this);
+        OwnedQueue::cancel_delayed::<_, PACE>(this);
         this.verify_queue.flush();
         this.queue.flush();
     }

@@ -6,6 +6,6 @@
 
 include!("common/frame.rs");
 
-fn send(queue: &OwnedQueue, frozen: dm::freeze::Frozen<'static>) {
+fn send(queue: &kernel::workqueue::Queue, frozen: dm::freeze::Frozen<'static>) {
     let _ = queue.try_spawn(GFP_KERNEL, move || drop(frozen));
 }

@@ -8,6 +8,6 @@ include!("common/frame.rs");
 
 use dm::irq_lock::IrqLockGuard;
 
-fn send(queue: &OwnedQueue, guard: IrqLockGuard<'static, u64>) {
+fn send(queue: &kernel::workqueue::Queue, guard: IrqLockGuard<'static, u64>) {
     let _ = queue.try_spawn(GFP_KERNEL, move || drop(guard));
 }

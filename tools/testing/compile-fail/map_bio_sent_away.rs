@@ -6,6 +6,6 @@
 
 include!("common/frame.rs");
 
-fn send(queue: &OwnedQueue, bio: MapBio<'static, Plain>) {
+fn send(queue: &kernel::workqueue::Queue, bio: MapBio<'static, Plain>) {
     let _ = queue.try_spawn(GFP_KERNEL, move || drop(bio));
 }

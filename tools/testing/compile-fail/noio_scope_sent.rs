@@ -6,6 +6,6 @@
 
 include!("common/frame.rs");
 
-fn send(queue: &OwnedQueue, scope: dm::noio::NoIo) {
+fn send(queue: &kernel::workqueue::Queue, scope: dm::noio::NoIo) {
     let _ = queue.try_spawn(GFP_KERNEL, move || drop(scope));
 }

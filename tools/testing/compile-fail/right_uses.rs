@@ -63,11 +63,11 @@ pub fn register(module: &'static ThisModule) -> Result<Pin<KBox<Registration<Car
     KBox::try_pin_init(Registration::new(module, ()), GFP_KERNEL)
 }
 
-pub fn send(queue: &OwnedQueue, bio: OwnedBio<Careful>) -> Result {
+pub fn send(queue: &kernel::workqueue::Queue, bio: OwnedBio<Careful>) -> Result {
     Ok(queue.try_spawn(GFP_KERNEL, move || bio.end(EIO))?)
 }
 
-pub fn share(queue: &OwnedQueue, shared: Shared<u64>) -> Result {
+pub fn share(queue: &kernel::workqueue::Queue, shared: Shared<u64>) -> Result {
     Ok(queue.try_spawn(GFP_KERNEL, move || drop(shared))?)
 }
 

@@ -6,6 +6,6 @@
 
 include!("common/frame.rs");
 
-fn send(queue: &OwnedQueue, shared: Shared<core::cell::Cell<u64>>) {
+fn send(queue: &kernel::workqueue::Queue, shared: Shared<core::cell::Cell<u64>>) {
     let _ = queue.try_spawn(GFP_KERNEL, move || drop(shared));
 }

@@ -94,7 +94,7 @@ FAULTS = {
     "the timer outlives the module": Fault(
         "drivers/md/dm-interpose/origin.rs",
         # By chance with the timer as it is: the hooks take about as long to go.
-        [("        this.originals.queue().cancel_delayed_arc(this);\n", ""),
+        [("        OwnedQueue::cancel_delayed(this);\n", ""),
          ("const LOOK_MS: u32 = 100;", "const LOOK_MS: u32 = 3_000;")],
         "test_lifecycle.py::test_module_goes_right_after_a_detach",
     ),
