@@ -46,6 +46,8 @@ const EXTENT_BYTES: usize = 16;
 const DISCARDED: u64 = 1 << 48;
 const PROMOTED: u64 = 1 << 49;
 const SECTOR_MASK: u64 = DISCARDED - 1;
+/// An extent has at most as many sectors as a bio can have.
+const MAX_EXTENT: u32 = u32::MAX >> 9;
 
 /// Identifies a cache: random, made when it is formatted.
 pub type Uuid = [u8; 16];
@@ -527,7 +529,7 @@ impl<'a> RecordHeader<'a> {
         let in_range = counters.iter().all(|&count| count < u64::MAX / 2)
             && (1..=extents_in(block.len())).contains(&record.count())
             && record.extents().all(|extent| {
-                extent.sectors > 0
+                (1..=MAX_EXTENT).contains(&extent.sectors)
                     && !(extent.discarded && extent.promoted)
                     && extent
                         .sector

@@ -142,11 +142,11 @@ pub fn walk<R: Read>(
         }
         if due.id >= durable_id && !record.is_whole() {
             // Torn, or damaged: what comes later may know.
-            let (next, since) = (record.next(), record.epoch);
-            durable_id = match durable_id_behind(device, superblock, window, next, since)? {
-                Some(durable_id) => durable_id,
-                None if was_durable(device, superblock, window, &due)? => due.id + 1,
-                None => break,
+            let next = (record.next(), record.epoch);
+            durable_id = match follow(device, superblock, window, next, due.id)? {
+                Behind::Durable(durable_id) => durable_id,
+                Behind::Ends(_) if was_durable(device, superblock, window, &due)? => due.id + 1,
+                Behind::Ends(_) => break,
             };
             filled = Filled::default();
             continue;
@@ -260,17 +260,23 @@ fn runs_into_tail(record: &Record<'_>, superblock: &Superblock) -> bool {
     record.next().position > superblock.tail.position + superblock.space.sectors()
 }
 
-/// Follows the log by its headers from `due` on, which is not the first record: the `durable_id` of the
-/// first that says that the one before `due` was durable. Everything may be written between two flushes, so
-/// that may be far.
-fn durable_id_behind<R: Read>(
+/// What is known of a record by those behind it.
+enum Behind {
+    /// It was durable: this is the `durable_id` of the first that says so.
+    Durable(u64),
+    /// No record says so; they end at this position.
+    Ends(u64),
+}
+
+/// Follows the log by its headers from `due` on, to the first that says that the record `id` before it was
+/// durable. Everything may be written between two flushes, so that may be far.
+fn follow<R: Read>(
     device: &mut R,
     superblock: &Superblock,
     window: &mut [u8],
-    mut due: Due,
-    mut epoch: u64,
-) -> Result<Option<u64>, Error<R::Error>> {
-    let id = due.id;
+    (mut due, mut epoch): (Due, u64),
+    id: u64,
+) -> Result<Behind, Error<R::Error>> {
     let mut filled = Filled::default();
     loop {
         let bytes = filled
@@ -279,18 +285,18 @@ fn durable_id_behind<R: Read>(
         let record = Record::parse(bytes, &due, superblock)
             .filter(|record| record.epoch >= epoch && !runs_into_tail(record, superblock));
         let Some(record) = record else {
-            return Ok(None);
+            return Ok(Behind::Ends(due.position));
         };
-        if record.durable_id >= id {
-            return Ok(Some(record.durable_id));
+        if record.durable_id > id {
+            return Ok(Behind::Durable(record.durable_id));
         }
         epoch = record.epoch;
         due = record.next();
     }
 }
 
-/// Whether anything behind the end of the log says that the record that is due there was durable: as far as
-/// what can have been under way with it.
+/// Whether anything behind the end of the log says that the record that is due there was durable. A record
+/// that does, or leads to one that does, begins in what can have been under way with it.
 fn was_durable<R: Read>(
     device: &mut R,
     superblock: &Superblock,
@@ -304,13 +310,18 @@ fn was_durable<R: Read>(
         let bytes = filled
             .from(device, superblock, window, position)
             .map_err(Error::Device)?;
-        let header = RecordHeader::decode(bytes, superblock);
-        if let Some(header) = header.map(|header| header.header()) {
-            if header.at.position == position && header.durable_id > due.id {
-                return Ok(true);
+        let header = RecordHeader::decode(bytes, superblock).map(|header| header.header());
+        position = match header {
+            Some(header) if header.at.position == position && header.at.id > due.id => {
+                filled = Filled::default();
+                let from = (header.at, header.epoch);
+                match follow(device, superblock, window, from, due.id)? {
+                    Behind::Durable(_) => return Ok(true),
+                    Behind::Ends(at) => at.max(position + 1),
+                }
             }
-        }
-        position += 1;
+            _ => position + 1,
+        };
     }
     Ok(false)
 }

@@ -344,14 +344,20 @@ fn damage_far_before_what_says_that_it_was_durable() {
     machine.flush().unwrap();
     machine.write(4000, 8, 20).unwrap();
     machine.flush().unwrap();
-    let mut disks = crash(machine);
+    let disks = crash(machine);
     // The second record, behind one of 9 sectors.
-    flip(&mut disks, LOG + 9 + 4, 200);
-    let machine = start(disks);
+    let second = LOG + 9;
+    let mut torn = disks.clone();
+    flip(&mut torn, second + 4, 200);
+    let machine = start(torn);
     assert_eq!(lost(&machine), (8..108).collect::<Vec<u64>>());
     for (sector, wanted) in [(0, 1), (108, 3), (1200, 13), (4000, 20)] {
         assert_eq!(tag(&machine, sector), Some(wanted), "sector {sector}");
     }
+    let mut headless = disks;
+    flip(&mut headless, second, 200);
+    let refused = Machine::start(headless, 1).err().map(|failed| failed.0);
+    assert_eq!(refused, Some(NoStart::Damaged(2)));
 }
 
 #[test]

@@ -88,7 +88,13 @@ FAULTS = {
     ),
     "a log is not followed beyond what can be under way": Fault(
         "drivers/md/dm-lc/recovery.rs",
-        [("            return Ok(Some(record.durable_id));\n", "            return Ok(None);\n")],
+        [("            return Ok(Behind::Durable(record.durable_id));\n",
+          "            return Ok(Behind::Ends(due.position));\n")],
+        "lc_defects",
+    ),
+    "what is behind a damaged header is not followed": Fault(
+        "drivers/md/dm-lc/recovery.rs",
+        [("match follow(device, superblock, window, from, due.id)? {", "match Behind::Ends(from.0.position) {")],
         "lc_defects",
     ),
     "the log is read from any sector on": Fault(

@@ -128,6 +128,7 @@ impl Disk {
 }
 
 /// Both disks, and how many requests there are until the power goes.
+#[derive(Clone)]
 pub struct Power {
     pub left: Option<u64>,
 }
@@ -145,6 +146,7 @@ impl Power {
     }
 }
 
+#[derive(Clone)]
 pub struct Disks {
     pub cache: Disk,
     pub backing: Disk,
