@@ -93,9 +93,14 @@ fn write_in(
         let mut flights = this.flights.lock();
         if metadata.regions().is_hydrated(region) {
             drop(flights);
+            if lane.take().is_some() {
+                // It was found before the region was.
+                lane_is_free(this);
+            }
             return commit::send_write(this, bio);
         }
         if let Some(entry) = flights.table.find(region) {
+            // Whatever lands there says that there is a lane.
             return entry.wait(bio);
         }
         if metadata.mode() != Mode::ReadWrite {
@@ -184,7 +189,11 @@ pub(crate) fn copied_for_write(this: &Shared<Engine>, region: u64, result: Resul
     let geometry = this.metadata().geometry();
     let needs = |bio: &OwnedBio<CloneTarget>| geometry.covered(bio.range()).is_empty();
     land(this, region, status_of(result), By::Copy, needs);
-    // Its lane is free.
+    lane_is_free(this);
+}
+
+/// Others may wait for it.
+fn lane_is_free(this: &Shared<Engine>) {
     if !this.deferred.lock().for_lanes.is_empty() {
         Engine::kick_io(this);
     }
