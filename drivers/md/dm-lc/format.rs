@@ -525,8 +525,10 @@ impl<'a> RecordHeader<'a> {
         }
         let record = RecordHeader { block };
         let sectors_of_header = (block.len() >> 9) as u64;
-        let counters = [record.header().at.id, record.header().at.position];
+        let says = record.header();
+        let counters = [says.at.id, says.at.position];
         let in_range = counters.iter().all(|&count| count < u64::MAX / 2)
+            && says.durable_id <= says.at.id
             && (1..=extents_in(block.len())).contains(&record.count())
             && record.extents().all(|extent| {
                 (1..=MAX_EXTENT).contains(&extent.sectors)

@@ -360,6 +360,21 @@ fn damage_far_before_what_says_that_it_was_durable() {
     assert_eq!(refused, Some(NoStart::Damaged(2)));
 }
 
+/// No record can know of a later one.
+#[test]
+fn headers_that_say_too_much_do_not_count() {
+    let mut machine = machine();
+    machine.write(0, 8, 1).unwrap();
+    machine.write_log().unwrap();
+    let mut disks = crash(machine);
+    let at = LOG * SECTOR;
+    let header = &mut disks.cache.durable[at..at + SECTOR];
+    header[48..56].copy_from_slice(&u64::MAX.to_le_bytes());
+    let crc = crc32c(&header[4..]);
+    header[..4].copy_from_slice(&crc.to_le_bytes());
+    assert_ne!(tag(&start(disks), 0), Some(1));
+}
+
 #[test]
 fn checksum_of_a_run_is_that_of_its_parts() {
     let data = content(3, 30, 9);
