@@ -112,8 +112,12 @@ pub(crate) fn append(
         }
         if finish(cache, &handle, &place, sum.value()) {
             // A discard of the same sectors may have forgotten them before they were published; but a
-            // recovery would put it over them, although they are read now. Once more, behind it.
-            continue;
+            // recovery would put it over them, although they are read now. Once more, behind it; and before
+            // others that come meanwhile, which might do the same again.
+            match turn {
+                Turn::First => continue,
+                Turn::Last => return Outcome::Wait,
+            }
         }
         *done += sectors;
     }
