@@ -62,7 +62,7 @@ pub(crate) fn check(this: &Shared<Cache>) -> Result<Checked> {
 }
 
 /// The cache device, until a signal comes.
-struct Interruptible<'a>(&'a Cache);
+struct Interruptible<'a>(&'a Shared<Cache>);
 
 impl recovery::Read for Interruptible<'_> {
     type Error = Error;
@@ -71,6 +71,8 @@ impl recovery::Read for Interruptible<'_> {
         if kernel::current!().signal_pending() {
             return Err(EINTR);
         }
+        // What waits for the end of a batch: there is none, but it is the lock that tells.
+        crate::write::end_overlaps(self.0);
         let disk = &self.0.disk;
         disk.io.read(&disk.device, sector, memory)
     }

@@ -163,6 +163,8 @@ pub(crate) fn run_once(this: &Shared<Cache>) {
     let is_idle = this.is_suspended() || this.has_failed() || this.paused.load(Relaxed) != 0;
     if this.loaded.is_set() && !is_idle && this.head.lock().log.used() != 0 {
         let _ = one_batch(this, &mut writer);
+        // The next who has the lock may keep it for long.
+        crate::write::end_overlaps(this);
     }
 }
 
