@@ -86,8 +86,8 @@ class Disks:
     def stop_mirror(self):
         """Takes the array down, and all mapped devices before, which may be on it."""
         # A device may go only when the one on it has, and when udev has looked at it.
-        self.guest.run("while ls -d /sys/block/dm-*; do dmsetup remove_all; /lab/settle; done > /dev/null 2>&1;"
-                       " echo clear > /sys/block/md_lab/md/array_state && /lab/settle", timeout=30)
+        self.guest.run("until echo clear > /sys/block/md_lab/md/array_state; do dmsetup remove_all; /lab/settle; done"
+                       " 2> /dev/null; /lab/settle", timeout=30)
 
     def scsi_debug(self, mib, **parameters):
         """scsi_debug: a SCSI disk in memory; parameters are the module's (lbpu=1, sector_size=4096, ...)."""

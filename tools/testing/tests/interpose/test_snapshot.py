@@ -91,20 +91,27 @@ def test_snapshot_below_a_throttle(snapshots, interpose, guest, disks, cgroup):
     low.detach("nofreeze")
 
 
-def test_snapshot_has_what_the_original_was_given(snapshots, interpose, guest, dm, disks):
+@pytest.mark.parametrize("kind", ["mapped", "array"])
+def test_snapshot_has_what_the_original_was_given(snapshots, interpose, guest, dm, disks, kind):
     """A write that the original has not finished when the top is attached: the attach waits for it."""
-    disk, store = disks.ram(8, 2)
-    sectors = 8 * 2048
-    slow = dm.create("slow", f"0 {sectors} delay {disk} 0 0 {disk} 0 4000")
-    low = interpose.low(slow)
+    store, *below = disks.ram(8, 3 if kind == "array" else 2)
+    # All of them: a read must not find it where it is already.
+    slow = [dm.create(f"slow{number}", f"0 {8 * 2048} delay {disk} 0 0 {disk} 0 4000")
+            for number, disk in enumerate(below)]
+    original = slow[0]
+    if kind == "array":
+        original = disks.mirror(8, [guest.output(f"readlink -f {disk}") for disk in slow])
+    low = interpose.low(original)
     snapshots.make(low, store)
-    writer = guest.start(f"dd if=/dev/urandom of={slow} bs=64k count=1 oflag=direct status=none")
-    guest.run("until set -- $(dmsetup status slow) && [ $5 = 1 ]; do sleep 0.01; done")
+    writer = guest.start(f"dd if=/dev/urandom of={original} bs=64k count=1 oflag=direct status=none")
+    guest.run("until set -- $(dmsetup status slow0) && [ $5 = 1 ]; do sleep 0.01; done")
     low.attach("/dev/mapper/origin", "nofreeze")
     before = snapshots.content()
     assert writer.wait() == 0
     assert snapshots.content() == before
     low.detach("nofreeze")
+    if kind == "array":
+        disks.stop_mirror()
 
 
 def test_snapshot_of_a_multipath_device(snapshots, interpose, guest, dm, disks):
