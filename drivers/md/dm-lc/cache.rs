@@ -108,6 +108,9 @@ const SOMETHING: u32 = 1;
 /// A flush is under way for what was.
 pub(crate) const BEING_FLUSHED: u32 = 2;
 
+/// So many writes with FUA are told of flushes that have failed, at most.
+const MAX_FAILED: u32 = 8;
+
 /// What is appended to the log, and the bios that wait for that.
 pub(crate) struct Head {
     pub(crate) log: Log,
@@ -126,6 +129,8 @@ pub(crate) struct Head {
     pub(crate) through: BioList<OwnedBio<LcTarget>>,
     /// Flushes, and FUA writes that are in the log but not durable.
     pub(crate) flushes: BioList<OwnedBio<LcTarget>>,
+    /// Some of them are flushes: they are for what others have written as well.
+    pub(crate) has_flush: bool,
 }
 
 /// What went wrong, and how much was done: for the status. Each number is right by itself.
@@ -250,6 +255,8 @@ pub(crate) struct Cache {
     pub(crate) backing_written: Atomic<u32>,
     /// A flush of that has failed of which no user knows. A device may say only once what it has lost.
     pub(crate) backing_lost: Atomic<u32>,
+    /// So many writes with FUA are to be told of a flush that has failed.
+    flushes_failed: Atomic<u32>,
     /// The index had no room for a write.
     pub(crate) index_full: Atomic<u32>,
     /// The backing device has failed, and the retry timer runs.
@@ -382,6 +389,7 @@ impl Cache {
             overlaps: BioList::new(),
             through: BioList::new(),
             flushes: BioList::new(),
+            has_flush: false,
         };
         let committer = Committer::new(&superblock).map_err(no_memory)?;
         let writer = Writer::new(superblock).map_err(no_memory)?;
@@ -422,6 +430,7 @@ impl Cache {
             epoch: Atomic::new(0),
             backing_written: Atomic::new(NOTHING),
             backing_lost: Atomic::new(0),
+            flushes_failed: Atomic::new(0),
             index_full: Atomic::new(0),
             paused: Atomic::new(0),
             loaded: OnceFlag::new(),
@@ -633,13 +642,45 @@ impl Cache {
         self.backing_written.store(SOMETHING, Relaxed);
     }
 
+    /// Whether users have written something to the backing device that is not durable yet, for all that is
+    /// known. Any context.
+    pub(crate) fn is_backing_written(&self) -> bool {
+        self.backing_written.load(Acquire) != NOTHING
+    }
+
     /// A flush of the backing device has failed that no user has asked for. What was written back is written
-    /// again; but if there is something that users have written there, the next who asks has to know. Any
+    /// again; but there was something that users have written there, and the next who asks has to know. Any
     /// context.
     pub(crate) fn note_backing_lost(&self) {
-        if self.backing_written.load(Acquire) != NOTHING {
-            self.backing_lost.store(1, Relaxed);
+        self.backing_lost.store(1, Relaxed);
+    }
+
+    /// Whether somebody who asks has to know of that. He is the one who is told. Any context.
+    pub(crate) fn take_backing_lost(&self) -> bool {
+        self.backing_lost.load(Relaxed) != 0 && self.backing_lost.xchg(0, Full) != 0
+    }
+
+    /// A flush of a user has failed, and he is about to be told. It may be that of a write with data, which
+    /// device-mapper divides into a flush and a write with FUA: it sends that whatever became of the flush.
+    /// Any context.
+    pub(crate) fn note_failed_flush(&self) {
+        // Others want to know of their own flush only: not too many are told for nothing.
+        if self.flushes_failed.load(Relaxed) < MAX_FAILED {
+            self.flushes_failed.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Whether a write with FUA has to fail, since it may belong to a flush that has. Any context.
+    #[inline]
+    pub(crate) fn take_failed_flush(&self) -> bool {
+        let mut count = self.flushes_failed.load(Relaxed);
+        while count != 0 {
+            match self.flushes_failed.cmpxchg(count, count - 1, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => count = now,
+            }
+        }
+        false
     }
 
     /// Whether the cache device has no part in a flush. Any context.

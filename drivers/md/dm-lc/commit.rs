@@ -28,7 +28,6 @@ use dm::prelude::*;
 use kernel::{
     prelude::*,
     sync::atomic::{
-        Acquire,
         Full,
         Relaxed, //
     }, //
@@ -147,9 +146,10 @@ impl Committer {
         })
     }
 
-    /// Makes durable what was written; for users, who are told if it fails, or did while none asked.
+    /// Makes durable what was written; for users who ask for what others have written as well: they are told if
+    /// it fails, or did while none asked.
     fn flush(&mut self, cache: &Shared<Cache>, for_users: bool) -> Result {
-        if cache.backing_written.load(Acquire) != NOTHING {
+        if cache.is_backing_written() {
             // What ends from now on is not in this flush.
             cache.backing_written.xchg(BEING_FLUSHED, Full);
             let flushed = cache.backing.flush();
@@ -163,7 +163,7 @@ impl Committer {
             }
             let _ = cache.backing_written.cmpxchg(BEING_FLUSHED, NOTHING, Full);
         }
-        if for_users && cache.backing_lost.xchg(0, Full) != 0 {
+        if for_users && cache.take_backing_lost() {
             return Err(EIO);
         }
         // Once: what a device has lost may be said at the first flush only.
@@ -219,11 +219,16 @@ pub(crate) fn serve(this: &Shared<Cache>, close: bool) {
         // A failure has been reported.
         let _ = committer.write_all(this);
     }
-    let flushes = this.head.lock().flushes.take_all();
+    let (flushes, for_users) = {
+        let mut head = this.head.lock();
+        // Who writes with FUA asks for himself.
+        let has_flush = core::mem::take(&mut head.has_flush);
+        (head.flushes.take_all(), has_flush)
+    };
     if !flushes.is_empty() {
         let result = committer
             .write_all(this)
-            .and_then(|()| committer.flush(this, true));
+            .and_then(|()| committer.flush(this, for_users));
         for bio in flushes {
             crate::write::flushed(this, bio, result);
         }

@@ -195,7 +195,11 @@ impl Target for LcTarget {
             return self.went_around(bio, around);
         }
         let Some(turn) = reads else {
-            if let Some(wanted) = wanted.filter(|_| bio.outcome() == Status::OK) {
+            if bio.outcome() != Status::OK {
+                if bio.is_flush() {
+                    self.cache.note_failed_flush();
+                }
+            } else if let Some(wanted) = wanted {
                 promote::read(&self.cache, wanted);
             }
             return bio.done();
@@ -385,6 +389,9 @@ impl LcTarget {
     fn map_write<'a>(&'a self, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
         let cache: &Cache = &self.cache;
         let sector = bio.sector();
+        if bio.is_fua() && cache.take_failed_flush() {
+            return bio.kill();
+        }
         if write::may_go_around(cache, &bio) {
             write::note_around(cache, bio.sectors());
             let around = Around::of(&bio, None);
@@ -446,15 +453,19 @@ impl LcTarget {
 
     #[inline(never)]
     fn map_flush<'a>(&'a self, bio: MapBio<'a, Self>) -> Mapped<'a> {
-        if self.cache.has_failed() {
-            return if self.cache.is_bypassed() {
-                bio.remap(&self.cache.backing, 0)
+        let cache: &Cache = &self.cache;
+        // Also if it has failed: it has nothing that anybody could lose.
+        if cache.flushes_backing_alone() {
+            return bio.remap(&cache.backing, 0);
+        }
+        if cache.has_failed() {
+            let goes_on = cache.is_bypassed() && !cache.take_backing_lost();
+            return if goes_on {
+                bio.remap(&cache.backing, 0)
             } else {
+                cache.note_failed_flush();
                 bio.kill()
             };
-        }
-        if self.cache.flushes_backing_alone() {
-            return bio.remap(&self.cache.backing, 0);
         }
         let (mapped, bio) = bio.take();
         write::wait_for_flush(self.cache.share(), bio);

@@ -279,7 +279,11 @@ pub(crate) fn pace(this: &Shared<Cache>) {
 /// Has a bio wait until it is durable: a flush, or a FUA write that is in the log.
 pub(crate) fn wait_for_flush(this: Shared<Cache>, bio: OwnedBio<LcTarget>) {
     this.totals.flushes.fetch_add(1, Relaxed);
-    this.head.lock().flushes.push(bio);
+    {
+        let mut head = this.head.lock();
+        head.has_flush |= bio.is_flush();
+        head.flushes.push(bio);
+    }
     Cache::start_barrier(this);
 }
 
@@ -308,6 +312,9 @@ pub(crate) fn flushed(this: &Shared<Cache>, bio: OwnedBio<LcTarget>, result: Res
     } else if is_in_log && result.is_ok() && this.is_in(Mode::Writethrough) {
         write_through(this, bio);
     } else {
+        if result.is_err() && bio.is_flush() {
+            this.note_failed_flush();
+        }
         bio.end(result);
     }
 }

@@ -363,8 +363,15 @@ impl Store for Devices<'_> {
     }
 
     fn flush_backing(&mut self) -> Result {
-        let flushed = self.cache.backing.flush();
-        flushed.inspect_err(|_| self.cache.note_backing_lost())
+        let cache = self.cache;
+        // Before as well: a flush for users at the same time, to which the device does not say it again, takes
+        // the mark away.
+        let was_written = cache.is_backing_written();
+        let flushed = cache.backing.flush();
+        if flushed.is_err() && (was_written || cache.is_backing_written()) {
+            cache.note_backing_lost();
+        }
+        flushed
     }
 
     fn commit_log(&mut self, end: u64) -> Result {

@@ -78,18 +78,38 @@ FAULTS = {
     ),
     "nobody is told of a flush that failed unasked": Fault(
         "drivers/md/dm-lc/commit.rs",
-        [("cache.backing_lost.xchg(0, Full) != 0 {", "cache.backing_lost.xchg(0, Full) > 1 {")],
+        [("if for_users && cache.take_backing_lost() {", "if for_users && false {")],
         "test_flush.py::test_lost_flush_of_the_backing_device_is_told_to_who_asks_next",
     ),
     "flushes in passthrough reach the cache device": Fault(
         "drivers/md/dm-lc/target.rs",
-        [("if self.cache.flushes_backing_alone() {", "if self.cache.flushes_backing_alone() && false {")],
+        [("if cache.flushes_backing_alone() {", "if cache.flushes_backing_alone() && false {")],
         "test_flush.py::test_passthrough_flushes_the_backing_device_alone",
     ),
     "a log is not followed beyond what can be under way": Fault(
         "drivers/md/dm-lc/recovery.rs",
         [("            return Ok(Behind::Durable(record.durable_id));\n",
           "            return Ok(Behind::Ends(due.position));\n")],
+        "lc_defects",
+    ),
+    "a write with FUA succeeds though its flush has failed": Fault(
+        "drivers/md/dm-lc/target.rs",
+        [("if bio.is_fua() && cache.take_failed_flush() {", "if bio.is_fua() && false {")],
+        "test_flush.py::test_flush_with_data_fails_as_one_without",
+    ),
+    "a write with FUA is told of what others have lost": Fault(
+        "drivers/md/dm-lc/commit.rs",
+        [(".and_then(|()| committer.flush(this, for_users));", ".and_then(|()| committer.flush(this, true));")],
+        "test_flush.py::test_lost_flush_is_not_told_to_who_asks_for_his_own_write",
+    ),
+    "what was lost is forgotten when the cache is bypassed": Fault(
+        "drivers/md/dm-lc/target.rs",
+        [("cache.is_bypassed() && !cache.take_backing_lost();", "cache.is_bypassed();")],
+        "test_flush.py::test_lost_flush_is_told_when_the_cache_is_bypassed",
+    ),
+    "a record may know of a later one": Fault(
+        "drivers/md/dm-lc/format.rs",
+        [("            && says.durable_id <= says.at.id\n", "")],
         "lc_defects",
     ),
     "what is behind a damaged header is not followed": Fault(
