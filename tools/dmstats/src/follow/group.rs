@@ -8,6 +8,7 @@ use std::path::Path;
 use rangemap::RangeSet;
 
 use crate::aux::sanitized;
+use crate::ffi::Handle;
 use crate::lock;
 use crate::projection::Word;
 use crate::projection::MANY_EXTENTS;
@@ -47,6 +48,8 @@ pub struct Followed {
     like: RegionSpec,
     /// Where the file was when the group was last made to fit.
     places: Option<Vec<(u64, u64)>>,
+    /// Which file it was then.
+    file: Option<Handle>,
     /// Whether it still does, as far as is known.
     fits: bool,
     /// Its regions when it was last seen.
@@ -83,6 +86,7 @@ impl Followed {
                 aux: leader.user.clone(),
             },
             places: None,
+            file: None,
             fits: false,
             members: group.members.clone(),
         })
@@ -97,6 +101,7 @@ impl Followed {
             alias: sanitized(alias),
             like,
             places: None,
+            file: None,
             fits: false,
             members: IdSet::new(),
         }
@@ -138,10 +143,35 @@ impl Followed {
         Device::new(kernel, self.devno, &self.program)
     }
 
+    /// Whether a group that has the file's name, or some of where the file was (`has_some`), is the file's. Ids are
+    /// given again, and a file in another folder may have the same name. `now` is the file if it can be seen.
+    fn is_same(
+        &self,
+        snapshot: &Snapshot,
+        id: u32,
+        has_some: bool,
+        now: Option<(&[(u64, u64)], &Word)>,
+    ) -> bool {
+        // One that is projected lies over much beside its file, but says which that is.
+        if let Some(word) = snapshot.projected(id) {
+            return self.file.as_ref() == Some(&word.handle)
+                || now.is_some_and(|(_, now)| now.handle == word.handle);
+        }
+        let covers = |places| {
+            let (group, file) = (snapshot.group(id), ranges(places));
+            group.is_ok_and(|group| {
+                let covered = group.covered(snapshot);
+                covered.iter().any(|range| file.overlaps(range))
+            })
+        };
+        has_some || now.is_some_and(|(places, _)| covers(places))
+    }
+
     /// The group's id in a snapshot. Somebody else may have changed where it is, as its file may have gone elsewhere:
     /// then it has its name still. Or he may have given it another id: then it is the group of the same name that has
-    /// some of the file, and of these the one with most of its regions: the file may have other groups.
-    fn find(&self, snapshot: &Snapshot) -> Option<u32> {
+    /// some of the file, and of these the one with most of its regions: the file may have other groups. `is_same` says
+    /// of each what [`Self::is_same`] does, as far as the file is known.
+    fn find(&self, snapshot: &Snapshot, is_same: impl Fn(u32, bool) -> bool) -> Option<u32> {
         let known = self.places.as_deref().map(ranges);
         let is_named = |group: &Group| sanitized(&group.alias) == self.alias;
         let has_some = |group: &Group| {
@@ -159,14 +189,15 @@ impl Followed {
         let id = self.id?;
         let same = snapshot.groups.get(&id).filter(|_| is_ours(&id));
         if same.is_some_and(|group| {
-            known.is_none() || (name_tells && is_named(group)) || has_some(group)
+            let has_some = has_some(group);
+            known.is_none()
+                || ((has_some || (name_tells && is_named(group))) && is_same(id, has_some))
         }) {
             return Some(id);
         }
-        let others = snapshot
-            .groups
-            .iter()
-            .filter(|(id, group)| is_named(group) && is_ours(id) && has_some(group));
+        let others = snapshot.groups.iter().filter(|(id, group)| {
+            is_named(group) && is_ours(id) && has_some(group) && is_same(**id, true)
+        });
         let likeness = |(id, group): &(&u32, &Group)| {
             let members = self.members.among(&snapshot.regions);
             let same = members.filter(|id| group.members.contains(*id)).count();
@@ -184,12 +215,12 @@ impl Followed {
     }
 
     /// Looks for the group after somebody changed something. If it is no more what it was made, the next fit makes it
-    /// that again.
+    /// that again, or finds that it is another file's: that needs a look at the file.
     pub fn recognise(&mut self, snapshot: &Snapshot) -> Fate {
         if self.id.is_none() {
             return Fate::Same;
         }
-        let Some(id) = self.find(snapshot) else {
+        let Some(id) = self.find(snapshot, |_, _| true) else {
             return Fate::Removed;
         };
         self.id = Some(id);
@@ -198,10 +229,9 @@ impl Followed {
         self.fits &= self.places.as_deref().is_some_and(|places| {
             group.is_some_and(|group| {
                 let (covered, wanted) = (group.covered(snapshot), ranges(places));
-                if snapshot.projected(id).is_some() {
-                    wanted
-                        .iter()
-                        .all(|range| covered.gaps(range).next().is_none())
+                if let Some(word) = snapshot.projected(id) {
+                    let has_all = |range| covered.gaps(range).next().is_none();
+                    self.file.as_ref() == Some(&word.handle) && wanted.iter().all(has_all)
                 } else {
                     covered == wanted
                 }
@@ -238,7 +268,9 @@ impl Followed {
             }
             Some(_) => {
                 let snapshot = device.list()?;
-                let Some(id) = self.find(&snapshot) else {
+                let now = Some((places, word));
+                let is_same = |id, has_some| self.is_same(&snapshot, id, has_some, now);
+                let Some(id) = self.find(&snapshot, is_same) else {
                     return Ok(Fate::Removed);
                 };
                 if self.id != Some(id) {
@@ -253,6 +285,7 @@ impl Followed {
         };
         self.id = id;
         self.places = Some(places.to_vec());
+        self.file = Some(word.handle.clone());
         self.fits = true;
         Ok(Fate::Fitted(created, removed))
     }
@@ -262,7 +295,8 @@ impl Followed {
         let _changes = lock::changes(locks, self.devno)?;
         let device = self.device(kernel);
         let snapshot = device.list()?;
-        let Some(id) = self.find(&snapshot) else {
+        let is_same = |id, has_some| self.is_same(&snapshot, id, has_some, None);
+        let Some(id) = self.find(&snapshot, is_same) else {
             return Ok(());
         };
         let _lock = match self.id {

@@ -32,6 +32,13 @@ fn word() -> Word {
     }
 }
 
+fn other_word() -> Word {
+    Word {
+        handle: crate::ffi::Handle::parse("1.01").unwrap(),
+        ..word()
+    }
+}
+
 fn foreign(fake: &Fake) -> u32 {
     Device::new(fake, D, b"other")
         .create(&RegionSpec::whole())
@@ -164,6 +171,61 @@ fn a_group_that_somebody_else_moves_with_its_file_is_still_followed() {
     assert_eq!(fate, Fate::Fitted(0, 0));
     group.delete(&fake, &locks.0).unwrap();
     assert_eq!(snapshot(&fake).regions.len(), 1);
+}
+
+#[test]
+fn a_group_of_another_file_of_that_name_which_has_its_id_by_now_is_left_alone() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("namesake"));
+    let mut group = mapped(&fake, &[(0, 8)]);
+    group.fit(&fake, &[(0, 8)], &word(), &locks.0).unwrap();
+    let device = Device::new(&fake, D, b"dmstats");
+    device.delete_group(&snapshot(&fake), 1, |_| ()).unwrap();
+    let other = device.map_file(&[(4000, 8)], &RegionSpec::whole(), Some(b"f"), |_| ());
+    assert_eq!(other.unwrap().group, Some(1));
+    // Its file might have gone there.
+    assert_eq!(group.recognise(&snapshot(&fake)), Fate::Same);
+    assert!(!group.fits_still());
+    for at in [&[(0, 16)][..], &[]] {
+        let fate = group.fit(&fake, at, &word(), &locks.0).unwrap();
+        assert_eq!(fate, Fate::Removed);
+    }
+    group.delete(&fake, &locks.0).unwrap();
+    assert_eq!(places(&fake, 1), [(4000, 8)]);
+}
+
+#[test]
+fn a_projected_group_is_known_by_its_file() {
+    let (fake, locks) = (Fake::new(1_000_000), Locks::new("projected"));
+    let at: Vec<(u64, u64)> = (0..65).map(|index| (index * 16, 8)).collect();
+    let project = |word: &Word| {
+        let mut group = Followed::none(D, b"dmstats", b"f", RegionSpec::whole());
+        group.fit(&fake, &at, word, &locks.0).unwrap();
+        assert_eq!(group.id, Some(0));
+        group
+    };
+    let device = Device::new(&fake, D, b"dmstats");
+    for last in [&[][..], &at] {
+        // It is cut to nothing; then another file takes its path, and is where it has never been.
+        let mut group = project(&word());
+        group.fit(&fake, &[], &word(), &locks.0).unwrap();
+        group.has_another_file();
+        for at in [&[(900_000, 8)][..], last] {
+            let fate = group.fit(&fake, at, &other_word(), &locks.0).unwrap();
+            assert!(matches!(fate, Fate::Fitted(..)));
+        }
+        // The group is deleted, and that of a file of its name in another folder gets its id.
+        device.delete_group(&snapshot(&fake), 0, |_| ()).unwrap();
+        let mut other = project(&word());
+        let before = snapshot(&fake);
+        assert_eq!(group.recognise(&before), Fate::Same);
+        assert!(!group.fits_still());
+        let fate = group.fit(&fake, &at, &other_word(), &locks.0).unwrap();
+        assert_eq!(fate, Fate::Removed);
+        group.delete(&fake, &locks.0).unwrap();
+        assert_eq!(snapshot(&fake), before);
+        other.delete(&fake, &locks.0).unwrap();
+        assert_eq!(snapshot(&fake).regions.len(), 0);
+    }
 }
 
 #[test]
@@ -320,10 +382,7 @@ fn a_file_in_many_pieces_is_projected_by_its_follower() {
     assert_eq!(group.recognise(&made), Fate::Same);
     assert!(group.fits_still());
     // Another file takes its name and just its places: readers must know which one it is.
-    let other = Word {
-        handle: crate::ffi::Handle::parse("1.01").unwrap(),
-        ..word()
-    };
+    let other = other_word();
     group.has_another_file();
     assert!(!group.fits(&at));
     let fate = group.fit(&fake, &at, &other, &locks.0).unwrap();
