@@ -4,8 +4,12 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use rustix::fs::FileType;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
 
 use crate::ioctl;
 use crate::ioctl::Kind;
@@ -181,6 +185,21 @@ fn refusal(magic: u64) -> Option<&'static str> {
         .map(|(_, why)| *why)
 }
 
+/// Opens what a path names, without a trace: it is not read, and nobody who has a lease is asked.
+pub(crate) fn glance(path: &Path) -> io::Result<File> {
+    Ok(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?.into())
+}
+
+/// Opens a file to be mapped. What is none, as a pipe, is not to be waited for: it is open by `O_PATH` only, and
+/// [`device_of`] refuses it. But who has a lease on a file is: he gives it up soon, and `O_NONBLOCK` would fail.
+pub fn open(path: &Path) -> io::Result<File> {
+    let seen = glance(path)?;
+    match seen.metadata()?.is_file() {
+        true => File::open(format!("/proc/self/fd/{}", seen.as_raw_fd())),
+        false => Ok(seen),
+    }
+}
+
 /// The number of the device that a file is on, if files on it can be mapped.
 pub fn device_of(file: &File) -> Result<Devno> {
     let info = rustix::fs::fstat(file).map_err(|errno| file_error("fstat", errno))?;
@@ -237,6 +256,12 @@ pub fn of_file(file: &File, sync: bool) -> Result<Extents> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering;
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -360,6 +385,36 @@ mod tests {
         ] {
             assert!(has_several_devices(room, device));
         }
+    }
+
+    #[test]
+    fn who_has_a_lease_on_a_file_is_waited_for() {
+        let path = std::env::temp_dir().join(format!("dmstats-lease-{}", std::process::id()));
+        std::fs::write(&path, "").unwrap();
+        let asked = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(libc::SIGIO, Arc::clone(&asked)).unwrap();
+        let holder = File::options().write(true).open(&path).unwrap();
+        let lease = |kind: libc::c_int| {
+            // SAFETY: the descriptor is open, and there are no pointers.
+            #[allow(unsafe_code)]
+            let set = unsafe { libc::fcntl(holder.as_raw_fd(), libc::F_SETLEASE, kind) };
+            assert_eq!(set, 0, "{}", io::Error::last_os_error());
+        };
+        lease(libc::F_WRLCK);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !asked.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                lease(libc::F_UNLCK);
+            });
+            let mut text = String::new();
+            open(&path).unwrap().read_to_string(&mut text).unwrap();
+        });
+        std::fs::remove_file(&path).unwrap();
+        // What is no file is seen, and not opened.
+        let null = open(Path::new("/dev/null")).unwrap();
+        assert!(device_of(&null).is_err() && (&null).read(&mut [0]).is_err());
     }
 
     proptest! {

@@ -8,11 +8,9 @@
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::path::PathBuf;
@@ -21,6 +19,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::ValueEnum;
+use dmstats::extents;
 use dmstats::ffi;
 use dmstats::follow::Cleanup;
 use dmstats::follow::Follower;
@@ -260,10 +259,7 @@ fn map(
     mode: Mode,
 ) -> Result<()> {
     let could_not = |error: &dyn std::fmt::Display| format!("{}: {error}", word.to_string_lossy());
-    // What is no file, as a pipe, is refused, and is not to be waited for.
-    let flags = libc::O_NONBLOCK;
-    let file = File::options().read(true).custom_flags(flags).open(path);
-    let file = file.map_err(|error| could_not(&error))?;
+    let file = extents::open(path).map_err(|error| could_not(&error))?;
     let alias = path.file_name().unwrap_or_default().as_bytes();
     let added = follower.add_new(&file, path, mode, b"dmstats", alias, &RegionSpec::whole());
     added.map_err(|error| could_not(&error))

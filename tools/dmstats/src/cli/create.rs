@@ -4,7 +4,6 @@
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 
 use dmstats::cost;
 use dmstats::extents;
@@ -231,9 +230,7 @@ impl<'a> Command<'a> {
 
     fn open(&self, name: &std::ffi::OsStr) -> Result<(File, String)> {
         let shown = name.to_string_lossy().into_owned();
-        // What is no file, as a pipe, is refused later, and is not to be waited for.
-        let flags = libc::O_NONBLOCK;
-        match File::options().read(true).custom_flags(flags).open(name) {
+        match extents::open(name.as_ref()) {
             Ok(file) => Ok((file, shown)),
             Err(error) => failed(format!("Could not open file {shown}: {error}")),
         }

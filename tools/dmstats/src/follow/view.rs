@@ -107,12 +107,6 @@ fn device(info: &fs::Metadata) -> Devno {
     }
 }
 
-/// Opens what a path names, without a trace: it is not read, and nobody who has a lease is asked.
-fn glance(path: &Path) -> io::Result<File> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?.into())
-}
-
 impl View {
     /// Sees this file from now on, which must be one that can be mapped.
     pub fn new(file: &File, path: &Path, mode: Mode) -> Result<Self> {
@@ -180,7 +174,7 @@ impl View {
 
     /// Takes what has the path by now for the file.
     fn name(&mut self) -> io::Result<Look<()>> {
-        let file = match glance(&self.path) {
+        let file = match extents::glance(&self.path) {
             Err(error)
                 if matches!(
                     error.kind(),

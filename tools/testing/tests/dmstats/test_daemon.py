@@ -357,6 +357,34 @@ def test_a_pipe_is_refused_and_not_waited_for(guest, mounted):
         assert said.returncode == 1 and said.stderr
 
 
+# A file server that has told a client that nobody else has the file open.
+LEASE = """
+import fcntl, os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
+file = os.open("/mnt/f", os.O_WRONLY)
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("leased", flush=True)
+signal.sigwait({signal.SIGIO})
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+"""
+
+
+def test_who_has_a_lease_on_a_file_is_waited_for(guest, mounted):
+    new_file(guest, "/mnt/f")
+    for command in ("create --filemap", "update_filemap --groupid 1"):
+        holder = guest.start(f"python3 -c '{LEASE}'")
+        assert holder.stdout.readline() == "leased\n"
+        guest.run(f"dmstats {command} --nomonitor /mnt/f")
+        assert holder.wait() == 0
+    holder = guest.start(f"python3 -c '{LEASE}'")
+    assert holder.stdout.readline() == "leased\n"
+    daemon = Daemon(guest, "--map -v /mnt/f")
+    daemon.says("created")
+    assert holder.wait() == 0
+    guest.run(f"kill {daemon.pid}")
+    assert daemon.ends()[1] == 0
+
+
 def test_what_was_done_is_told_before_the_daemon_takes_over(guest, mounted):
     new_file(guest, "/mnt/f")
     daemon = guest.start("exec dmstats create --filemap --foreground --json -v /mnt/f 2>&1")
