@@ -103,6 +103,11 @@ impl Following {
     }
 }
 
+/// The lock of a group.
+fn path_of(folder: &Path, devno: Devno, group: u32) -> PathBuf {
+    folder.join(format!("{devno}.{group}"))
+}
+
 /// Takes the right to follow a group; an error, if another process has it. `made` is the file if the group is the process's
 /// own, and of no use to anybody without it.
 pub fn following(
@@ -112,7 +117,7 @@ pub fn following(
     made: Option<&Path>,
 ) -> Result<Following> {
     make_folder(folder)?;
-    let path = folder.join(format!("{devno}.{group}"));
+    let path = path_of(folder, devno, group);
     let taken = || loop {
         let mut file = open(&path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -144,11 +149,24 @@ pub fn following(
     }
 }
 
+/// The file of a group whose lock says that the process which has it has made it.
+fn made_of(lock: &Path) -> Option<PathBuf> {
+    // It may have gone by now.
+    let text = fs::read_to_string(lock).unwrap_or_default();
+    let mut words = text.split_whitespace().skip(1);
+    let made = words.next() == Some(MADE);
+    let file = words.next().filter(|_| made)?;
+    projection::unescaped(file.as_bytes())
+}
+
 /// Forgets whoever followed a group that had this id before, which was made anew. If he was killed, his lock is still
 /// there, and the group would be taken for what he has left.
 pub fn made_anew(folder: &Path, devno: Devno, group: u32) {
-    // If another process has it, that is no more than it was.
-    drop(following(folder, devno, group, None));
+    // To take the lock where there is none would keep it from whoever follows the group under its new id.
+    if made_of(&path_of(folder, devno, group)).is_some() {
+        // If another process has it, that is no more than it was.
+        drop(following(folder, devno, group, None));
+    }
 }
 
 /// The groups of a device whose locks say that the process which has them has made them, and the paths of their files:
@@ -164,12 +182,7 @@ pub fn made(folder: &Path, devno: Devno) -> Result<Vec<(u32, PathBuf)>> {
             let Some(group) = group.and_then(|group| group.parse().ok()) else {
                 continue;
             };
-            // It may have gone by now.
-            let text = fs::read_to_string(entry.path()).unwrap_or_default();
-            let mut words = text.split_whitespace().skip(1);
-            let made = words.next() == Some(MADE);
-            let file = words.next().filter(|_| made);
-            if let Some(file) = file.and_then(|word| projection::unescaped(word.as_bytes())) {
+            if let Some(file) = made_of(&entry.path()) {
                 groups.push((group, file));
             }
         }
@@ -191,6 +204,8 @@ impl Drop for Following {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
@@ -228,6 +243,12 @@ mod tests {
         made_anew(&folder, devno, 3);
         assert!(!killed.exists());
         assert_eq!(made(&folder, devno).unwrap().len(), 1);
+        // It takes no lock which somebody could want at this moment, not even for as long as it looks.
+        let folder_file = File::open(&folder).unwrap();
+        folder_file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        made_anew(&folder, devno, 3);
+        let changed = folder_file.metadata().unwrap().modified().unwrap();
+        assert_eq!(changed, SystemTime::UNIX_EPOCH);
         drop(first);
         drop(following(&folder, devno, 1, None).unwrap());
         drop(other);
