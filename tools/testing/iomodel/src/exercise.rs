@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, Context, Result};
 use rand::rngs::StdRng;
@@ -18,14 +18,15 @@ use crate::model::{Expected, Mismatch, Model};
 use crate::range_lock::RangeLock;
 use crate::stamp::{Stamp, SECTOR};
 
-/// What to do, how much of it and for how long.
+/// What to do, and how much of it.
 pub struct Plan {
     pub seed: u64,
     pub threads: u64,
     /// Threads work on the whole area, not each on its own part.
     pub overlap: bool,
     pub operations: Option<u64>,
-    pub time: Option<Duration>,
+    /// It ends when there is no such file any more.
+    pub while_exists: Option<PathBuf>,
     /// Of 100 operations; the rest are writes.
     pub reads: u32,
     pub discards: u32,
@@ -71,12 +72,11 @@ impl<'a> Exercise<'a> {
 
     /// Runs the plan; returns how many operations were done. The first failure of a thread stops all.
     pub fn run(&self) -> Result<u64> {
-        let end = self.plan.time.map(|time| Instant::now() + time);
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..self.plan.threads)
                 .map(|number| {
                     scope.spawn(move || {
-                        let done = self.thread(number, end);
+                        let done = self.thread(number);
                         if done.is_err() {
                             self.stop.store(true, Ordering::Relaxed);
                         }
@@ -96,7 +96,7 @@ impl<'a> Exercise<'a> {
         })
     }
 
-    fn thread(&self, number: u64, end: Option<Instant>) -> Result<u64> {
+    fn thread(&self, number: u64) -> Result<u64> {
         let mut random =
             StdRng::seed_from_u64(self.plan.seed.wrapping_mul(1000).wrapping_add(number));
         let mut buffer = Buffer::new();
@@ -107,7 +107,11 @@ impl<'a> Exercise<'a> {
                 .plan
                 .operations
                 .is_none_or(|all| done < all / self.plan.threads)
-            && end.is_none_or(|end| Instant::now() < end)
+            && self
+                .plan
+                .while_exists
+                .as_ref()
+                .is_none_or(|file| file.exists())
         {
             let operation = self.choose(&mut random);
             let range = random_range(&mut random, &area, self.device.block());

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{ensure, Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -143,10 +143,11 @@ struct Load {
     #[arg(long)]
     overlap: bool,
     /// How many operations, of all threads
-    #[arg(long, required_unless_present = "seconds")]
+    #[arg(long, required_unless_present = "while_exists")]
     ops: Option<u64>,
-    #[arg(long)]
-    seconds: Option<u64>,
+    /// Goes on as long as this file exists
+    #[arg(long = "while", value_name = "FILE")]
+    while_exists: Option<PathBuf>,
     /// Of 100 operations; the rest are writes
     #[arg(long, default_value_t = 45)]
     reads: u32,
@@ -225,7 +226,7 @@ fn run(device: &Device, content: &Content, load: Load) -> Result<()> {
         threads: load.threads,
         overlap: load.overlap,
         operations: load.ops,
-        time: load.seconds.map(Duration::from_secs),
+        while_exists: load.while_exists,
         reads: load.reads,
         discards: load.discards,
         flushes: load.flushes,

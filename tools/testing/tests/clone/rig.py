@@ -2,6 +2,7 @@
 """A clone whose three devices a test can hold, slow down and break, each on its own."""
 
 import collections
+import contextlib
 import time
 
 from lab import patience
@@ -105,6 +106,19 @@ class Rig:
     def write(self, sector, sectors, tag, check=True):
         """Writes stamps of a tag, and flushes."""
         return self.guest.run(f"iomodel stamp {self.clone} --first {sector} --sectors {sectors} {tag}", check=check)
+
+    @contextlib.contextmanager
+    def under_load(self, words):
+        """Random I/O as modelled is under way meanwhile."""
+        self.guest.run("touch /tmp/load")
+        load = self.guest.start(
+            f"iomodel run {self.clone} --source {SOURCE_TAG} --state {MODEL} --while /tmp/load {words}"
+        )
+        assert load.stdout.readline().startswith("seed")
+        yield
+        self.guest.run("rm /tmp/load")
+        said, _ = load.communicate()
+        assert load.returncode == 0, said
 
     def holds(self, sector, sectors, tag, device=None):
         """Fails unless there are the stamps that write() writes, or those of the source."""

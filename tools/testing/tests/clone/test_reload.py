@@ -3,7 +3,6 @@
 
 import pytest
 
-from lab import patience
 from tests.clone.rig import MODEL, SOURCE_TAG
 
 pytestmark = pytest.mark.limit(60)
@@ -48,18 +47,9 @@ def test_hydration_goes_on_over_a_reload(rig, guest):
 def test_reloads_under_load(rig, guest):
     rig.source.slow_down(20)
     clone = rig.create("0 2 hydration_threshold 4")
-    table = rig.table("0 2 hydration_threshold 4")
-    rounds = guest.output(
-        f"iomodel run {clone} {CONTENT} --seconds {patience.busy(5)} --threads 2 > /tmp/run.log 2>&1 & pid=$!\n"
-        "rounds=0\n"
-        "while [ -d /proc/$pid ]; do\n"
-        f"    echo '{table}' | dmsetup load clone && dmsetup suspend clone && dmsetup resume clone || exit\n"
-        "    rounds=$((rounds + 1))\n"
-        "done\n"
-        "wait $pid || { cat /tmp/run.log; exit 1; }\n"
-        "echo $rounds"
-    )
-    assert int(rounds) >= 3
+    with rig.under_load("--threads 2"):
+        for _ in range(5):
+            clone.reload(rig.table("0 2 hydration_threshold 4"))
     rig.source.become()
     rig.hydrate()
     guest.run(f"iomodel verify {clone} {CONTENT} && iomodel verify {rig.dest} {CONTENT}")
@@ -92,12 +82,10 @@ def test_table_that_is_never_resumed_changes_nothing(rig, guest):
 def test_linear_takes_over_under_load(rig, guest):
     """What a user does at the end: the destination alone, without anybody who uses the device noticing."""
     clone = rig.create("1 no_hydration")
-    load = guest.start(f"iomodel run {clone} {CONTENT} --seconds {patience.busy(6)} --threads 2")
-    rig.hydrate()
-    clone.reload(f"0 {rig.sectors} linear {rig.dest} 0")
-    rig.source.break_all()
-    said, _ = load.communicate()
-    assert load.returncode == 0, said
+    with rig.under_load("--threads 2"):
+        rig.hydrate()
+        clone.reload(f"0 {rig.sectors} linear {rig.dest} 0")
+        rig.source.break_all()
     guest.run(f"iomodel verify {rig.dest} {CONTENT}")
 
 
