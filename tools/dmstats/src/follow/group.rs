@@ -63,6 +63,12 @@ fn ranges(places: &[(u64, u64)]) -> RangeSet<u64> {
         .collect()
 }
 
+/// Whether a group has some of these places.
+fn overlap(group: &Group, snapshot: &Snapshot, places: &RangeSet<u64>) -> bool {
+    let covered = group.covered(snapshot);
+    covered.iter().any(|range| places.overlaps(range))
+}
+
 impl Followed {
     /// A group that exists.
     pub fn new<T: Transport>(kernel: &T, devno: Devno, id: u32) -> Result<Self> {
@@ -157,14 +163,10 @@ impl Followed {
             return self.file.as_ref() == Some(&word.handle)
                 || now.is_some_and(|(_, now)| now.handle == word.handle);
         }
-        let covers = |places| {
-            let (group, file) = (snapshot.group(id), ranges(places));
-            group.is_ok_and(|group| {
-                let covered = group.covered(snapshot);
-                covered.iter().any(|range| file.overlaps(range))
-            })
-        };
-        has_some || now.is_some_and(|(places, _)| covers(places))
+        let group = snapshot.group(id).ok();
+        let has_some_now =
+            |places| group.is_some_and(|group| overlap(group, snapshot, &ranges(places)));
+        has_some || now.is_some_and(|(places, _)| has_some_now(places))
     }
 
     /// The group's id in a snapshot. Somebody else may have changed where it is, as its file may have gone elsewhere:
@@ -175,10 +177,8 @@ impl Followed {
         let known = self.places.as_deref().map(ranges);
         let is_named = |group: &Group| sanitized(&group.alias) == self.alias;
         let has_some = |group: &Group| {
-            let covered = group.covered(snapshot);
-            known
-                .as_ref()
-                .is_some_and(|known| covered.iter().any(|range| known.overlaps(range)))
+            let known = known.as_ref();
+            known.is_some_and(|known| overlap(group, snapshot, known))
         };
         // What has no name may be anybody's, unless the file has no place by which to know it either.
         let name_tells = !self.alias.is_empty() || known.as_ref().is_some_and(RangeSet::is_empty);
