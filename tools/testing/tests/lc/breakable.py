@@ -10,6 +10,23 @@ def become(part, target):
     )
 
 
+# No target fails a flush: a cache that has nothing to write does not notice before it has.
+BROKEN = "flakey DISK 0 0 3600 2 error_reads error_writes"
+
+
+def break_cache(rig):
+    """The cache device fails whatever is read and written."""
+    become(rig.cache, f"0 {rig.sectors} {BROKEN}")
+
+
+def lets_the_cache_fail(rig):
+    """It wants to write a superblock, and nothing else."""
+    event = rig.device.events()
+    rig.device.suspend()
+    rig.device.resume()
+    rig.device.wait(event)
+
+
 def fill(rig, flags="oflag=direct conv=fsync,notrunc", check=True):
     """Writes the eight blocks of /tmp/data."""
     return rig.guest.run(f"dd if=/tmp/data of={rig.device} bs=4k {flags} status=none", check=check, timeout=20)

@@ -3,18 +3,10 @@
 
 import pytest
 
-from tests.lc.breakable import become, fill, read
+from tests.lc.breakable import BROKEN, become, break_cache, fill, lets_the_cache_fail, read
 
 WORDS = "4 flush_current_buffer_interval 0 bypass_on_error 1"
 IO = "oflag=direct conv=fsync,notrunc status=none"
-
-
-# No target fails a flush: a cache that has nothing to write does not notice before it has.
-BROKEN = "flakey DISK 0 0 3600 2 error_reads error_writes"
-
-
-def break_cache(rig):
-    become(rig.cache, f"0 {rig.sectors} {BROKEN}")
 
 
 def mend_cache(rig):
@@ -29,14 +21,6 @@ def writes(rig, block, blocks=1, check=True):
         f" && dd if=/tmp/new of=/tmp/data bs=4k seek={block} conv=notrunc status=none",
         check=check, timeout=20,
     ).returncode == 0
-
-
-def lets_the_cache_fail(rig):
-    """It wants to write a superblock, and nothing else."""
-    event = rig.device.events()
-    rig.device.suspend()
-    rig.device.resume()
-    rig.device.wait(event)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
 import pytest
 
 from lab import patience
-from tests.lc.breakable import become
+from tests.lc.breakable import become, break_cache, fill, lets_the_cache_fail
 from tests.lc.rig import Rig, Status
 
 
@@ -158,11 +158,8 @@ def test_lost_flush_is_told_when_the_cache_is_bypassed(lossy, dm):
     lossy.device.message("mode", "writearound")
     lossy.guest.run(write)
     lose(lossy)
-    become(lossy.cache, f"0 {lossy.sectors} flakey DISK 0 0 3600 2 error_reads error_writes")
-    event = lossy.device.events()
-    lossy.device.suspend()
-    lossy.device.resume()
-    lossy.device.wait(event)
+    break_cache(lossy)
+    lets_the_cache_fail(lossy)
     assert lossy.status().state == "bypass"
     assert "Input/output error" in fsync(lossy).stderr
     assert fsync(lossy).returncode == 0
@@ -176,7 +173,7 @@ def mount(rig):
                   " && for name in one other; do dd if=/dev/zero of=$name bs=64k count=1 conv=fsync; done; sync -f .")
 
 
-OVERWRITE = "dd if=/dev/zero of=/mnt/x/{} bs=4k count=16 conv=notrunc status=none oflag=direct"
+OVERWRITE = "dd if=/dev/zero of=/mnt/x/{} bs=64k count=1 conv=notrunc status=none oflag=direct"
 
 
 def test_flush_with_data_fails_as_one_without(lossy):
@@ -197,7 +194,7 @@ def test_lost_flush_is_not_told_to_who_asks_for_his_own_write(lossy):
     lose(lossy)
     lossy.device.message("mode", "writeback")
     before = lossy.status()["flushes"]
-    guest.run(f"{OVERWRITE.format('other')},dsync".replace("bs=4k count=16", "bs=64k count=1"))
+    guest.run(f"{OVERWRITE.format('other')},dsync")
     assert lossy.status()["flushes"] == before + 1
     assert guest.run("xfs_io -c fsync /mnt/x/one", check=False).returncode
     guest.run("umount /mnt/x")
@@ -207,10 +204,14 @@ def test_passthrough_flushes_the_backing_device_alone(parts):
     """The cache device may as well be broken."""
     parts.again("4 flush_current_buffer_interval 0 mode passthrough")
     become(parts.cache, f"0 {parts.sectors} error")
-    # A superblock is to be written, and cannot.
-    parts.guest.run(f"dmsetup suspend {parts.device} && dmsetup resume {parts.device}")
-    before = parts.status()["log_flushes"]
-    parts.guest.run(f"dd if=/tmp/data of={parts.device} bs=4k oflag=direct conv=fsync,notrunc status=none")
+    fill(parts)
     parts.guest.run(f"cmp -n 32768 {parts.backing} /tmp/data")
-    become(parts.cache, f"0 {parts.sectors} linear DISK 0")
+    status = parts.status()
+    assert (status.state, status["cache_errors"], status["log_flushes"]) == ("rw", 0, 0)
+    # A superblock is to be written, and cannot.
+    lets_the_cache_fail(parts)
+    assert parts.status().state == "ro"
+    before = parts.status()["log_flushes"]
+    fill(parts)
     assert parts.status()["log_flushes"] == before
+    become(parts.cache, f"0 {parts.sectors} linear DISK 0")
