@@ -2,6 +2,7 @@
 """Lends one guest to one test after the other, and judges after each whether it is fit for the next."""
 
 import re
+import time
 
 from . import disks, judge, places
 from .guest import Guest, GuestDied
@@ -10,7 +11,8 @@ from .pauses import Pauses
 CLEANUP_SECONDS = 60
 ANSWER_SECONDS = 15
 LEAKS_SECONDS = 60
-# The host stood still for so long that a stall in the guest is no wonder: its kernel waits for 20 seconds.
+# The host stood still for so long, or the guest's clock leapt so far ahead of the host's, that a stall is no wonder:
+# the kernel waits for 20 seconds of its own.
 PAUSE_SECONDS = 10
 
 
@@ -35,7 +37,8 @@ class Keeper:
         self._guest = None
         self._scratch = None
         self._begin = 0
-        self._files = []
+        # How far the guest's clock is ahead of the host's: now, and when the test began.
+        self._ahead = self._ahead_before = 0
         self.logs = None
 
     def lend(self, name):
@@ -54,6 +57,7 @@ class Keeper:
         self.logs.mkdir(parents=True, exist_ok=True)
         self._guest.transcript = open(self.logs / "commands.log", "w", encoding="utf-8")
         self._begin = self._guest.console_size()
+        self._ahead_before = self._ahead
         self._pauses.take()
         return self._guest
 
@@ -111,18 +115,20 @@ class Keeper:
         guest = Guest(disks=self._scratch)
         try:
             guest.boot()
+            self._ahead = float(guest.output("cut -d' ' -f1 /proc/uptime")) - time.monotonic()
         except BaseException:
             guest.close()
             raise
         return guest
 
     def _stalls(self, log):
-        """Patterns of what the kernel may say because the host stood still during the test."""
-        pause = self._pauses.take()
-        if pause < PAUSE_SECONDS:
+        """Patterns of what the kernel may say because the host stood still, or the guest's clock leapt."""
+        pause, leap = self._pauses.take(), self._ahead - self._ahead_before
+        if max(pause, leap) < PAUSE_SECONDS:
             return ()
         if lines := judge.complaints(log):
-            self._say(f"the host stood still for {pause:.0f} s: no stall counts in\n" + "\n".join(lines))
+            self._say(f"the host stood still for {pause:.0f} s, and the guest's clock went ahead by {leap:.0f} s:"
+                      " no stall counts in\n" + "\n".join(lines))
         return judge.STALLS
 
     def _clean_up(self, name):
@@ -135,8 +141,11 @@ class Keeper:
             raise LeftBehind(f"the guest hangs: {error}; see dmesg.log for its tasks") from error
         except GuestDied:
             return ""
+        now = time.monotonic()
         if not self._guest.wait_for_console(mark, self._begin, ANSWER_SECONDS) and self._guest.alive:
             raise LeftBehind("the guest's console hangs")
+        if stamp := re.search(rf"\[ *(\d+\.\d+)\] {re.escape(mark)}", self._guest.console(self._begin)):
+            self._ahead = float(stamp[1]) - now
         return left
 
 

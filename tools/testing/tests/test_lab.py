@@ -18,6 +18,7 @@ HARMFUL = '''
 import os
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -66,6 +67,11 @@ def test_stall_while_the_host_stands_still(guest):
 def test_more_than_a_stall_while_the_host_stands_still(guest):
     stand_still()
     guest.run(STALL + "; echo 'WARNING: beside it' > /dev/kmsg")
+
+def test_stall_as_the_clock_of_the_guest_leaps(guest, monkeypatch):
+    of_the_host = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: of_the_host() - 11)
+    guest.run(STALL)
 
 def test_leaves_much(guest, dm, disks):
     ram = disks.ram(32)[0]
@@ -184,6 +190,7 @@ def test_harm_fails_the_test_that_did_it(tmp_path):
         ("test_stall", "FAILED"),
         ("test_stall_while_the_host_stands_still", "PASSED"),
         ("test_more_than_a_stall_while_the_host_stands_still", "FAILED"),
+        ("test_stall_as_the_clock_of_the_guest_leaps", "PASSED"),
         ("test_leaves_much", "PASSED"),
         ("test_same_guest_but_clean", "PASSED"),
         ("test_leaves_a_volume_group", "PASSED"),
