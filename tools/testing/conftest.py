@@ -27,6 +27,7 @@ class OtherFailure(Exception):
 def pytest_configure(config):
     config.addinivalue_line("markers", f"limit(seconds): see lab/patience.py; {DEFAULT_LIMIT} by default")
     config.addinivalue_line("markers", "kernel_says(pattern...): complaints in the kernel's log that must be there")
+    config.addinivalue_line("markers", "any_kernel(reason): proven on one stock kernel, it is for all of them")
     config.addinivalue_line("markers", "debug_kernel: needs the debug kernel, is skipped on others")
     config.addinivalue_line("markers", "c_fails(reason, command=None): the stock C module must fail this test, by an"
                             " assertion, or by the command in the guest that has these words")
@@ -56,6 +57,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("debug_kernel") and not places.is_debug():
             item.add_marker(pytest.mark.skip(reason="needs the checkers of `make test KERNEL=debug`"))
+        if (once := item.get_closest_marker("any_kernel")) and places.is_second():
+            item.add_marker(pytest.mark.skip(reason=f"is judged on the default kernel: {once.args[0]}"))
         if not _is_of_stock_module(item):
             continue
         if not places.is_default():

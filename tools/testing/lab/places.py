@@ -57,6 +57,11 @@ def is_debug():
     return kernel() == "debug"
 
 
+def is_second():
+    """Whether this is a stock kernel on which that is left out which the default one has proven for all."""
+    return not is_default() and not is_debug()
+
+
 @functools.cache
 def release():
     """What the kernel calls itself, as `uname -r` in a guest says it."""

@@ -14,6 +14,8 @@ from tests.clone.damage import damaged_images
 from tests.clone.tables import try_tables
 from tests.scripts import run_script
 
+pytestmark = pytest.mark.any_kernel("metadata are read by our code alone")
+
 REGIONS = 40000  # two blocks of the bitset, and so a tree above them
 LENGTH = REGIONS * 8
 METADATA = 512

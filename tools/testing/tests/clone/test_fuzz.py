@@ -16,6 +16,8 @@ from lab.modules import load_clone
 from lab.udev import without_udev
 from tests.scripts import run_script
 
+pytestmark = pytest.mark.any_kernel("tables and messages are read by our code alone")
+
 COUNT = 2000 if places.is_default() else 400
 STOCK_TABLES = 500  # it takes as long with each as ours
 WORKERS = 5  # they mostly wait for each other's tables to go

@@ -9,7 +9,10 @@ import pytest
 
 from tests.dmstats.filemaps import LVM2, fragmented, places, regions
 
-pytestmark = pytest.mark.limit(60)
+pytestmark = [
+    pytest.mark.limit(60),
+    pytest.mark.any_kernel("its kernel side is in test_interop.py and test_targets.py"),
+]
 
 WAIT_FOR_NONE = "while pidof dmfilemapd > /dev/null; do sleep 0.05; done"
 

@@ -5,6 +5,8 @@ import pytest
 
 from tests.dmstats.filemaps import LVM2, fragmented, places, regions
 
+pytestmark = pytest.mark.any_kernel("its kernel side is in test_interop.py and test_targets.py")
+
 MAP = "dmstats create --filemap --nomonitor"
 SECTORS = 400 * 2048
 

@@ -3,7 +3,11 @@
 
 import re
 
+import pytest
+
 from tests.dmstats.filemaps import LVM2, fragmented, places, regions
+
+pytestmark = pytest.mark.any_kernel("its kernel side is in test_interop.py and test_targets.py")
 
 
 def test_a44_a45_a_file_is_a_group_that_lvm2_can_read(guest, mounted):

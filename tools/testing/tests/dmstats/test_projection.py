@@ -4,7 +4,11 @@
 import json
 import re
 
+import pytest
+
 from tests.dmstats.filemaps import LVM2, fragmented, places, regions
+
+pytestmark = pytest.mark.any_kernel("its kernel side is in test_interop.py and test_targets.py")
 
 REPORT = "dmstats report --group --noheadings -o read_sector_count,write_sector_count d"
 

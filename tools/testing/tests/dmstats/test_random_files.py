@@ -6,6 +6,8 @@ import pathlib
 
 import pytest
 
+pytestmark = pytest.mark.any_kernel("its kernel side is in test_interop.py and test_targets.py")
+
 SCRIPTS = pathlib.Path(__file__).parent / "in_guest"
 # `make test-files` has more of both.
 STEPS = int(os.environ.get("DM_STEPS", "40"))

@@ -3,6 +3,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.any_kernel("it is about what the two do, not about how they get on with the kernel")
+
 SECTORS = 48 * 2048
 BLOCK = "bs=4k count=1"
 

@@ -8,6 +8,8 @@ import pytest
 from lab import places
 from tests.lc.breakable import become, fill, read
 
+pytestmark = pytest.mark.any_kernel("the log is read by our code alone; power cuts are in test_crash.py, too")
+
 CUTS = int(os.environ.get("DM_CUTS") or (3 if places.is_default() else 1))
 MIB = 2048  # sectors
 AREA = 24 * MIB
