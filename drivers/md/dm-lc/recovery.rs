@@ -143,11 +143,13 @@ pub fn walk<R: Read>(
         if due.id >= durable_id && !record.is_whole() {
             // Torn, or damaged: what comes later may know.
             let next = (record.next(), record.epoch);
-            durable_id = match follow(device, superblock, window, next, due.id)? {
-                Behind::Durable(durable_id) => durable_id,
-                Behind::Ends(_) if was_durable(device, superblock, window, &due)? => due.id + 1,
-                Behind::Ends(_) => break,
-            };
+            durable_id = follow(device, superblock, window, next)?.durable_id;
+            if durable_id <= due.id {
+                if !was_durable(device, superblock, window, &due)? {
+                    return Ok(due);
+                }
+                durable_id = due.id + 1;
+            }
             filled = Filled::default();
             continue;
         }
@@ -260,24 +262,24 @@ fn runs_into_tail(record: &Record<'_>, superblock: &Superblock) -> bool {
     record.next().position > superblock.tail.position + superblock.space.sectors()
 }
 
-/// What is known of a record by those behind it.
-enum Behind {
-    /// It was durable: this is the `durable_id` of the first that says so.
-    Durable(u64),
-    /// No record says so; they end at this position.
-    Ends(u64),
+/// What the records behind another say.
+struct Behind {
+    /// All before this one were durable.
+    durable_id: u64,
+    /// They end at this position.
+    end: u64,
 }
 
-/// Follows the log by its headers from `due` on, to the first that says that the record `id` before it was
-/// durable. Everything may be written between two flushes, so that may be far.
+/// Follows the log by its headers from `due` on, to its end: everything may be written between two flushes, so
+/// what says that a record was durable may be far behind it.
 fn follow<R: Read>(
     device: &mut R,
     superblock: &Superblock,
     window: &mut [u8],
     (mut due, mut epoch): (Due, u64),
-    id: u64,
 ) -> Result<Behind, Error<R::Error>> {
     let mut filled = Filled::default();
+    let mut durable_id = 0;
     loop {
         let bytes = filled
             .from(device, superblock, window, due.position)
@@ -285,11 +287,12 @@ fn follow<R: Read>(
         let record = Record::parse(bytes, &due, superblock)
             .filter(|record| record.epoch >= epoch && !runs_into_tail(record, superblock));
         let Some(record) = record else {
-            return Ok(Behind::Ends(due.position));
+            return Ok(Behind {
+                durable_id,
+                end: due.position,
+            });
         };
-        if record.durable_id > id {
-            return Ok(Behind::Durable(record.durable_id));
-        }
+        durable_id = durable_id.max(record.durable_id);
         epoch = record.epoch;
         due = record.next();
     }
@@ -304,24 +307,28 @@ fn was_durable<R: Read>(
     due: &Due,
 ) -> Result<bool, Error<R::Error>> {
     let mut filled = Filled::default();
-    let mut position = due.position;
-    let end = position + (BUFFERS as u64 + 1) * RECORD_SECTORS;
-    while position < end {
+    let mut followed = due.position;
+    let end = due.position + (BUFFERS as u64 + 1) * RECORD_SECTORS;
+    for position in due.position..end {
         let bytes = filled
             .from(device, superblock, window, position)
             .map_err(Error::Device)?;
         let header = RecordHeader::decode(bytes, superblock).map(|header| header.header());
-        position = match header {
-            Some(header) if header.at.position == position && header.at.id > due.id => {
-                filled = Filled::default();
-                let from = (header.at, header.epoch);
-                match follow(device, superblock, window, from, due.id)? {
-                    Behind::Durable(_) => return Ok(true),
-                    Behind::Ends(at) => at.max(position + 1),
-                }
-            }
-            _ => position + 1,
+        let Some(header) = header.filter(|header| header.at.position == position) else {
+            continue;
         };
+        if header.at.id > due.id && header.durable_id > due.id {
+            return Ok(true);
+        }
+        // What was followed may be of a session before, with newer records in what was its data.
+        if header.at.id > due.id && position >= followed {
+            filled = Filled::default();
+            let behind = follow(device, superblock, window, (header.at, header.epoch))?;
+            if behind.durable_id > due.id {
+                return Ok(true);
+            }
+            followed = behind.end;
+        }
     }
     Ok(false)
 }

@@ -360,6 +360,35 @@ fn damage_far_before_what_says_that_it_was_durable() {
     assert_eq!(refused, Some(NoStart::Damaged(2)));
 }
 
+/// What says that a record was durable lies where a session before has left records, which lead past it.
+#[test]
+fn what_says_that_a_record_was_durable_is_among_dead_ones() {
+    let mut machine = machine();
+    machine.write(0, 8, 1).unwrap();
+    machine.flush().unwrap();
+    for number in 1..12 {
+        machine.write(number * 8, 8, 2).unwrap();
+        machine.write_log().unwrap();
+    }
+    let mut disks = crash(machine);
+    let second = LOG + 9;
+    flip(&mut disks, second + 4, 0);
+    let mut machine = start(disks);
+    assert_eq!(machine.due.id, 2);
+    machine.write(400, 8, 3).unwrap();
+    machine.flush().unwrap();
+    machine.write(408, 30, 4).unwrap();
+    machine.write_log().unwrap();
+    // That does not land; what does begins in the fifth of the dead ones.
+    machine.disks.cache.pending.clear();
+    machine.write(440, 40, 5).unwrap();
+    machine.write_log().unwrap();
+    let mut disks = crash(machine);
+    flip(&mut disks, second, 200);
+    let refused = Machine::start(disks, 1).err().map(|failed| failed.0);
+    assert_eq!(refused, Some(NoStart::Damaged(2)));
+}
+
 /// No record can know of a later one.
 #[test]
 fn headers_that_say_too_much_do_not_count() {

@@ -88,8 +88,7 @@ FAULTS = {
     ),
     "a log is not followed beyond what can be under way": Fault(
         "drivers/md/dm-lc/recovery.rs",
-        [("            return Ok(Behind::Durable(record.durable_id));\n",
-          "            return Ok(Behind::Ends(due.position));\n")],
+        [("        durable_id = durable_id.max(record.durable_id);\n", "")],
         "lc_defects",
     ),
     "a write with FUA succeeds though its flush has failed": Fault(
@@ -114,7 +113,7 @@ FAULTS = {
     ),
     "what is behind a damaged header is not followed": Fault(
         "drivers/md/dm-lc/recovery.rs",
-        [("match follow(device, superblock, window, from, due.id)? {", "match Behind::Ends(from.0.position) {")],
+        [("if behind.durable_id > due.id {", "if false {")],
         "lc_defects",
     ),
     "the log is read from any sector on": Fault(
