@@ -33,7 +33,10 @@ use crate::{
 use dm::prelude::*;
 use kernel::{
     sync::atomic::Relaxed,
-    time::msecs_to_jiffies,
+    time::{
+        msecs_to_jiffies,
+        Jiffies, //
+    },
     workqueue::{
         impl_has_delayed_work,
         impl_has_work,
@@ -142,20 +145,21 @@ impl Cache {
 
     /// Has the buffer that was just opened written before long. Any context.
     pub(crate) fn start_log_timer(this: &Shared<Self>) {
-        let seconds = this.settings().get(Knob::FlushCurrentBufferInterval);
-        if seconds != 0 {
-            let delay = msecs_to_jiffies(seconds.saturating_mul(1000));
+        if let Some(delay) = this.log_delay() {
             let _ = OwnedQueue::enqueue_delayed::<_, LOG_TIMER>(this.clone(), delay);
         }
     }
 
     /// The same, when settings have changed, for a buffer that may be open. Any context.
     pub(crate) fn restart_log_timer(this: &Shared<Self>) {
-        let seconds = this.settings().get(Knob::FlushCurrentBufferInterval);
-        if seconds != 0 {
-            let delay = msecs_to_jiffies(seconds.saturating_mul(1000));
+        if let Some(delay) = this.log_delay() {
             OwnedQueue::reschedule::<_, LOG_TIMER>(this, delay);
         }
+    }
+
+    fn log_delay(&self) -> Option<Jiffies> {
+        let seconds = self.settings().get(Knob::FlushCurrentBufferInterval);
+        (seconds != 0).then(|| msecs_to_jiffies(seconds.saturating_mul(1000)))
     }
 
     /// Has the flushes that wait served, at once or when others may have joined them. Any context.
@@ -185,18 +189,20 @@ impl Cache {
 
     /// Has it looked at before long how old what is dirty is, if that matters. Any context.
     pub(crate) fn start_ageing(this: &Shared<Self>) {
-        if let Some(max_age) = clock::max_age(this) {
-            let delay = msecs_to_jiffies(Age::step(max_age));
+        if let Some(delay) = this.age_delay() {
             let _ = OwnedQueue::enqueue_delayed::<_, AGE>(this.clone(), delay);
         }
     }
 
     /// The same, when settings have changed: whatever was the time to look before. Any context.
     pub(crate) fn restart_ageing(this: &Shared<Self>) {
-        if let Some(max_age) = clock::max_age(this) {
-            let delay = msecs_to_jiffies(Age::step(max_age));
+        if let Some(delay) = this.age_delay() {
             OwnedQueue::reschedule::<_, AGE>(this, delay);
         }
+    }
+
+    fn age_delay(&self) -> Option<Jiffies> {
+        clock::max_age(self).map(|max_age| msecs_to_jiffies(Age::step(max_age)))
     }
 
     /// Has the writeback try again in so many milliseconds. Any context.
