@@ -9,18 +9,23 @@
 //! 2. `clock` (sleeps): how busy the backing device is; `ageing` (sleeps)
 //! 3. `writer` (sleeps): writing back, and the superblock
 //! 4. `committer` (sleeps): writing the log, and giving it up; `verifier`, `promoter` (sleep)
-//! 5. a shard of the index; never two
-//! 6. `head`: the buffers, and the bios that wait
-//! 7. `table`, `settings`, `admission`, `written_runs`, and the lock of `readers`
+//! 5. that of `backing_flushes` (sleeps)
+//! 6. a shard of the index; never two
+//! 7. `head`: the buffers, and the bios that wait
+//! 8. `table`, `settings`, `admission`, `written_runs`, and the lock of `readers`
 
 use crate::{
     admission::Admission,
     adopt,
+    backing::Flushes,
     clock::{
         Ageing,
         Clock, //
     },
-    commit::Committer,
+    commit::{
+        Committer,
+        Failed, //
+    },
     disk::Disk,
     format::Uuid,
     index::{
@@ -100,16 +105,6 @@ use kernel::{
 
 /// The window of the writeback, in sectors: as many full records as there may be.
 pub(crate) const WINDOW_SECTORS: u64 = 2 * BUFFERS as u64 * RECORD_SECTORS;
-
-/// Nothing was written to the backing device that is not durable.
-pub(crate) const NOTHING: u32 = 0;
-/// Something was.
-const SOMETHING: u32 = 1;
-/// A flush is under way for what was.
-pub(crate) const BEING_FLUSHED: u32 = 2;
-
-/// So many writes with FUA are told of flushes that have failed, at most.
-const MAX_FAILED: u32 = 8;
 
 /// What is appended to the log, and the bios that wait for that.
 pub(crate) struct Head {
@@ -250,13 +245,8 @@ pub(crate) struct Cache {
     /// What is before this position no recovery finds.
     pub(crate) tail: Atomic<u64>,
     pub(crate) epoch: Atomic<u64>,
-    /// Whether something was written to the backing device that a flush has to make durable: [`NOTHING`] and
-    /// so on.
-    pub(crate) backing_written: Atomic<u32>,
-    /// A flush of that has failed of which no user knows. A device may say only once what it has lost.
-    pub(crate) backing_lost: Atomic<u32>,
-    /// So many writes with FUA are to be told of a flush that has failed.
-    flushes_failed: Atomic<u32>,
+    #[pin]
+    pub(crate) backing_flushes: Flushes,
     /// The index had no room for a write.
     pub(crate) index_full: Atomic<u32>,
     /// The backing device has failed, and the retry timer runs.
@@ -428,9 +418,7 @@ impl Cache {
             tail_id: Atomic::new(0),
             tail: Atomic::new(0),
             epoch: Atomic::new(0),
-            backing_written: Atomic::new(NOTHING),
-            backing_lost: Atomic::new(0),
-            flushes_failed: Atomic::new(0),
+            backing_flushes <- Flushes::new(),
             index_full: Atomic::new(0),
             paused: Atomic::new(0),
             loaded: OnceFlag::new(),
@@ -511,9 +499,7 @@ impl Cache {
         for bio in waiting {
             crate::write::refuse(this, bio);
         }
-        for bio in flushes {
-            crate::write::flushed(this, bio, Err(EIO));
-        }
+        crate::write::flushed(this, flushes, Err(Failed::Cache(EIO)));
         this.tail_moved.notify_all();
         crate::room::forget_clean(this);
         this.event();
@@ -637,57 +623,11 @@ impl Cache {
         self.has_durable(&self.head.lock())
     }
 
-    /// Users' data has come to the backing device, and may be in its volatile cache. Any context.
-    pub(crate) fn note_backing_written(&self) {
-        self.backing_written.store(SOMETHING, Relaxed);
-    }
-
-    /// Whether users have written something to the backing device that is not durable yet, for all that is
-    /// known. Any context.
-    pub(crate) fn is_backing_written(&self) -> bool {
-        self.backing_written.load(Acquire) != NOTHING
-    }
-
-    /// A flush of the backing device has failed that no user has asked for. What was written back is written
-    /// again; but there was something that users have written there, and the next who asks has to know. Any
-    /// context.
-    pub(crate) fn note_backing_lost(&self) {
-        self.backing_lost.store(1, Relaxed);
-    }
-
-    /// Whether somebody who asks has to know of that. He is the one who is told. Any context.
-    pub(crate) fn take_backing_lost(&self) -> bool {
-        self.backing_lost.load(Relaxed) != 0 && self.backing_lost.xchg(0, Full) != 0
-    }
-
-    /// A flush of a user has failed, and he is about to be told. It may be that of a write with data, which
-    /// device-mapper divides into a flush and a write with FUA: it sends that whatever became of the flush.
-    /// Any context.
-    pub(crate) fn note_failed_flush(&self) {
-        // Others want to know of their own flush only: not too many are told for nothing.
-        if self.flushes_failed.load(Relaxed) < MAX_FAILED {
-            self.flushes_failed.fetch_add(1, Relaxed);
-        }
-    }
-
-    /// Whether a write with FUA has to fail, since it may belong to a flush that has. Any context.
-    #[inline]
-    pub(crate) fn take_failed_flush(&self) -> bool {
-        let mut count = self.flushes_failed.load(Relaxed);
-        while count != 0 {
-            match self.flushes_failed.cmpxchg(count, count - 1, Relaxed) {
-                Ok(_) => return true,
-                Err(now) => count = now,
-            }
-        }
-        false
-    }
-
     /// Whether the cache device has no part in a flush. Any context.
     pub(crate) fn flushes_backing_alone(&self) -> bool {
         self.is_in(Mode::Passthrough)
             && self.head.lock().log.used() == 0
-            && self.backing_lost.load(Relaxed) == 0
+            && !self.has_backing_lost()
     }
 
     /// Whether nothing is in the log, nor about to be, and nothing is lost.

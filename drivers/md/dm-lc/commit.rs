@@ -8,11 +8,8 @@
 //! nothing is new costs a flush of the device, and no write.
 
 use crate::{
-    cache::{
-        Cache,
-        BEING_FLUSHED,
-        NOTHING, //
-    },
+    backing::Asker,
+    cache::Cache,
     format::{
         Due,
         Superblock,
@@ -27,14 +24,28 @@ use crate::{
 use dm::prelude::*;
 use kernel::{
     prelude::*,
-    sync::atomic::{
-        Full,
-        Relaxed, //
-    }, //
+    sync::atomic::Relaxed, //
 };
 
 /// How often a write to the cache device is tried.
 pub(crate) const TRIES: u32 = 3;
+
+/// Why what was written is not durable.
+#[derive(Clone, Copy)]
+pub(crate) enum Failed {
+    /// The cache device has failed.
+    Cache(Error),
+    /// The backing device has lost something, now or before.
+    Backing(Error),
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Cache(errno) | Failed::Backing(errno) => errno,
+        }
+    }
+}
 
 /// What writes the log.
 pub(crate) struct Committer {
@@ -146,29 +157,23 @@ impl Committer {
         })
     }
 
-    /// Makes durable what was written; for users who ask for what others have written as well: they are told if
-    /// it fails, or did while none asked.
-    fn flush(&mut self, cache: &Shared<Cache>, for_users: bool) -> Result {
-        if cache.is_backing_written() {
-            // What ends from now on is not in this flush.
-            cache.backing_written.xchg(BEING_FLUSHED, Full);
-            let flushed = cache.backing.flush();
-            if let Err(errno) = flushed {
-                cache.totals.backing_errors.fetch_add(1, Relaxed);
-                if !for_users {
-                    cache.note_backing_lost();
-                }
-                cache.note_backing_written();
-                return Err(errno);
+    /// Makes durable what was written, on both devices.
+    fn flush(&mut self, cache: &Shared<Cache>, asker: Asker) -> Result<(), Failed> {
+        if let Err(errno) = cache.flush_backing(asker) {
+            cache.totals.backing_errors.fetch_add(1, Relaxed);
+            // It was noted for those who ask for what is there.
+            if asker != Asker::Fua {
+                return Err(Failed::Backing(errno));
             }
-            let _ = cache.backing_written.cmpxchg(BEING_FLUSHED, NOTHING, Full);
         }
-        if for_users && cache.take_backing_lost() {
-            return Err(EIO);
+        if asker == Asker::Users && cache.take_backing_lost() {
+            return Err(Failed::Backing(EIO));
         }
         // Once: what a device has lost may be said at the first flush only.
         let flushed = cache.disk.device.flush();
-        flushed.inspect_err(|_| Cache::fail(cache, "it cannot be flushed"))?;
+        flushed
+            .inspect_err(|_| Cache::fail(cache, "it cannot be flushed"))
+            .map_err(Failed::Cache)?;
         cache.totals.log_flushes.fetch_add(1, Relaxed);
         cache.durable_id.store(self.due.id, Relaxed);
         cache.durable.store(self.due.position, Relaxed);
@@ -219,19 +224,20 @@ pub(crate) fn serve(this: &Shared<Cache>, close: bool) {
         // A failure has been reported.
         let _ = committer.write_all(this);
     }
-    let (flushes, for_users) = {
+    let (flushes, asker) = {
         let mut head = this.head.lock();
-        // Who writes with FUA asks for himself.
-        let has_flush = core::mem::take(&mut head.has_flush);
-        (head.flushes.take_all(), has_flush)
+        let asker = match core::mem::take(&mut head.has_flush) {
+            true => Asker::Users,
+            false => Asker::Fua,
+        };
+        (head.flushes.take_all(), asker)
     };
     if !flushes.is_empty() {
         let result = committer
             .write_all(this)
-            .and_then(|()| committer.flush(this, for_users));
-        for bio in flushes {
-            crate::write::flushed(this, bio, result);
-        }
+            .map_err(Failed::Cache)
+            .and_then(|()| committer.flush(this, asker));
+        crate::write::flushed(this, flushes, result);
     }
     let written = committer.write_ready(this, 0);
     crate::room::make(this);
@@ -252,5 +258,5 @@ pub(crate) fn commit(this: &Shared<Cache>) -> Result {
     }
     let mut committer = this.committer.lock();
     committer.write_all(this)?;
-    committer.flush(this, false)
+    Ok(committer.flush(this, Asker::Log)?)
 }

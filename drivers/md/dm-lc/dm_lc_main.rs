@@ -34,6 +34,7 @@ use kernel::prelude::*;
 pub mod admission;
 mod adopt;
 pub mod age;
+mod backing;
 pub mod batch;
 mod cache;
 mod check;

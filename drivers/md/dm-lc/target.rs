@@ -197,6 +197,7 @@ impl Target for LcTarget {
         let Some(turn) = reads else {
             if bio.outcome() != Status::OK {
                 if bio.is_flush() {
+                    self.cache.note_backing_failure();
                     self.cache.note_failed_flush();
                 }
             } else if let Some(wanted) = wanted {
@@ -371,6 +372,9 @@ impl LcTarget {
         // the mark away; and what was copied in between may be older.
         if bio.op() == Op::Write {
             self.cache.note_backing_written();
+            if bio.is_fua() && bio.outcome() != Status::OK {
+                self.cache.note_backing_failure();
+            }
         }
         let is_alone = write::forget_clean(&self.cache, around.sector, around.sectors);
         // What the log has of the same sectors is written back after it, unless a batch was under way.
@@ -389,7 +393,7 @@ impl LcTarget {
     fn map_write<'a>(&'a self, mut bio: MapBio<'a, Self>) -> Mapped<'a> {
         let cache: &Cache = &self.cache;
         let sector = bio.sector();
-        if bio.is_fua() && cache.take_failed_flush() {
+        if bio.is_fua() && cache.has_failed_flush() {
             return bio.kill();
         }
         if write::may_go_around(cache, &bio) {
@@ -459,8 +463,9 @@ impl LcTarget {
             return bio.remap(&cache.backing, 0);
         }
         if cache.has_failed() {
-            let goes_on = cache.is_bypassed() && !cache.take_backing_lost();
-            return if goes_on {
+            // Whoever asks is told, and by that the next is served.
+            let is_lost = cache.take_backing_lost();
+            return if cache.is_bypassed() && !is_lost {
                 bio.remap(&cache.backing, 0)
             } else {
                 cache.note_failed_flush();

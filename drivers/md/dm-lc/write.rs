@@ -15,6 +15,7 @@
 use crate::{
     cache::Cache,
     checksum::Sum,
+    commit::Failed,
     index::{
         groups,
         parts,
@@ -299,23 +300,36 @@ pub(crate) fn refuse(cache: &Cache, mut bio: OwnedBio<LcTarget>) {
     }
 }
 
-/// Goes on with what waited for a flush.
-pub(crate) fn flushed(this: &Shared<Cache>, bio: OwnedBio<LcTarget>, result: Result) {
-    // What is in the log is durable there when it is bypassed. A flush is an empty write.
-    let is_in_log = bio.op() == Op::Write && !bio.is_flush();
-    let result = match result {
-        Err(_) if this.is_bypassed() && is_in_log => Ok(()),
-        result => result,
-    };
-    if result.is_err() && this.is_bypassed() {
-        bio.submit(&this.backing, 0);
-    } else if is_in_log && result.is_ok() && this.is_in(Mode::Writethrough) {
-        write_through(this, bio);
-    } else {
-        if result.is_err() && bio.is_flush() {
+/// Goes on with those that waited for a flush of the log.
+pub(crate) fn flushed(
+    this: &Shared<Cache>,
+    bios: BioList<OwnedBio<LcTarget>>,
+    result: Result<(), Failed>,
+) {
+    // Whether those who ask for more than the log have to be told of what was lost before.
+    let mut is_lost = None;
+    for bio in bios {
+        let is_flush = bio.is_flush();
+        let result = match result {
+            // What is in the log is durable there when it is bypassed.
+            Err(_) if this.is_bypassed() && !is_flush => Ok(()),
+            Err(Failed::Cache(_))
+                if this.is_bypassed()
+                    && !*is_lost.get_or_insert_with(|| this.take_backing_lost()) =>
+            {
+                bio.submit(&this.backing, 0);
+                continue;
+            }
+            result => result,
+        };
+        if result.is_ok() && !is_flush && this.is_in(Mode::Writethrough) {
+            write_through(this, bio);
+            continue;
+        }
+        if result.is_err() && is_flush {
             this.note_failed_flush();
         }
-        bio.end(result);
+        bio.end(result.map_err(Error::from));
     }
 }
 
@@ -464,6 +478,10 @@ pub(crate) fn may_go_around(cache: &Cache, bio: &Bio) -> bool {
 /// Whether the settings let a bio go past the log.
 #[inline(never)]
 fn goes_around(cache: &Cache, settings: WriteSettings, bio: &Bio) -> bool {
+    if cache.has_failed() && !cache.flushes_backing_alone() {
+        // Nothing may say durably any more what the log has of these sectors: it is found when its device returns.
+        return false;
+    }
     if !settings.has(Mode::Writeback) {
         // What was discarded is found after a crash as long as the log does not say so durably, and would
         // be put over it: a flush makes both durable, but FUA only the write.

@@ -8,6 +8,7 @@
 //! a batch is written back now and then by the [clock](crate::clock).
 
 use crate::{
+    backing::Asker,
     batch::{
         write_back,
         Batch,
@@ -262,6 +263,7 @@ fn step(this: &Shared<Cache>, writer: &mut Writer) -> Result<Option<u64>, BatchE
         superblock,
         block,
         staging,
+        failures: this.backing_failures(),
     };
     let records = this.settings().get(Knob::NrMaxBatchedMigration) as usize;
     let bytes = (RECORD_SECTORS as usize * records) << SECTOR_SHIFT;
@@ -276,6 +278,8 @@ struct Devices<'a> {
     block: &'a mut [u8],
     /// Where runs that follow each other on the backing device are joined.
     staging: &'a mut [u8],
+    /// How often the backing device had failed before anything was written.
+    failures: u32,
 }
 
 impl Store for Devices<'_> {
@@ -364,14 +368,12 @@ impl Store for Devices<'_> {
 
     fn flush_backing(&mut self) -> Result {
         let cache = self.cache;
-        // Before as well: a flush for users at the same time, to which the device does not say it again, takes
-        // the mark away.
-        let was_written = cache.is_backing_written();
-        let flushed = cache.backing.flush();
-        if flushed.is_err() && (was_written || cache.is_backing_written()) {
-            cache.note_backing_lost();
+        cache.flush_backing(Asker::Batch)?;
+        // Others may have been told that it has lost what was written here.
+        if cache.backing_failures() != self.failures {
+            return Err(EIO);
         }
-        flushed
+        Ok(())
     }
 
     fn commit_log(&mut self, end: u64) -> Result {

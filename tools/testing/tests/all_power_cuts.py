@@ -80,7 +80,7 @@ FAULTS = {
     ),
     "a tail that passes what the backing device may lose": (
         "lc", "writeback.rs",
-        ("let flushed = cache.backing.flush();", "let flushed: Result = Ok(());"),
+        ("cache.flush_backing(Asker::Batch)?;", ""),
     ),
     "flushes that end before the log is durable": (
         "lc", "commit.rs",
@@ -88,11 +88,11 @@ FAULTS = {
     ),
     "flushes that leave out what went around the log": (
         "lc", "commit.rs",
-        ("if cache.is_backing_written() {", "if false {"),
+        ("cache.flush_backing(asker)", "Result::<(), Error>::Ok(())"),
     ),
     "flushes that leave out runs that went around the log": (
         "lc", "commit.rs",
-        ("if cache.is_backing_written() {", "if false {"),
+        ("cache.flush_backing(asker)", "Result::<(), Error>::Ok(())"),
     ),
     "a tail that passes copies whose successors may be lost": (
         "lc", "writeback.rs",

@@ -39,7 +39,7 @@ FAULTS = {
     ),
     "a flush is taken for a write when the cache is bypassed": Fault(
         "drivers/md/dm-lc/write.rs",
-        [("bio.op() == Op::Write && !bio.is_flush();", "bio.op() == Op::Write;")],
+        [("let is_flush = bio.is_flush();", "let is_flush = bio.is_flush() && bio.op() != Op::Write;")],
         "test_bypass.py::test_flush_that_meets_the_failure_reaches_the_backing_device",
     ),
     "a superblock says that less is durable than is before its tail": Fault(
@@ -78,7 +78,7 @@ FAULTS = {
     ),
     "nobody is told of a flush that failed unasked": Fault(
         "drivers/md/dm-lc/commit.rs",
-        [("if for_users && cache.take_backing_lost() {", "if for_users && false {")],
+        [("if asker == Asker::Users && cache.take_backing_lost() {", "if false {")],
         "test_flush.py::test_lost_flush_of_the_backing_device_is_told_to_who_asks_next",
     ),
     "flushes in passthrough reach the cache device": Fault(
@@ -93,18 +93,45 @@ FAULTS = {
     ),
     "a write with FUA succeeds though its flush has failed": Fault(
         "drivers/md/dm-lc/target.rs",
-        [("if bio.is_fua() && cache.take_failed_flush() {", "if bio.is_fua() && false {")],
+        [("if bio.is_fua() && cache.has_failed_flush() {", "if bio.is_fua() && false {")],
         "test_flush.py::test_flush_with_data_fails_as_one_without",
     ),
     "a write with FUA is told of what others have lost": Fault(
         "drivers/md/dm-lc/commit.rs",
-        [(".and_then(|()| committer.flush(this, for_users));", ".and_then(|()| committer.flush(this, true));")],
+        [("            false => Asker::Fua,\n", "            false => Asker::Users,\n")],
         "test_flush.py::test_lost_flush_is_not_told_to_who_asks_for_his_own_write",
     ),
     "what was lost is forgotten when the cache is bypassed": Fault(
         "drivers/md/dm-lc/target.rs",
-        [("cache.is_bypassed() && !cache.take_backing_lost();", "cache.is_bypassed();")],
+        [("return if cache.is_bypassed() && !is_lost {", "return if cache.is_bypassed() {")],
         "test_flush.py::test_lost_flush_is_told_when_the_cache_is_bypassed",
+    ),
+    "what was lost is forgotten as the cache fails": Fault(
+        "drivers/md/dm-lc/write.rs",
+        [("!*is_lost.get_or_insert_with(|| this.take_backing_lost())", "!*is_lost.get_or_insert(false)")],
+        "test_flush.py::test_lost_flush_is_told_as_the_cache_fails",
+    ),
+    "who asks is not told what was lost unless the cache is bypassed": Fault(
+        "drivers/md/dm-lc/target.rs",
+        [("            let is_lost = cache.take_backing_lost();\n",
+          "            let is_lost = cache.is_bypassed() && cache.take_backing_lost();\n")],
+        "test_flush.py::test_lost_flush_is_told_once_in_passthrough",
+    ),
+    "the writeback does not know of the flushes of others": Fault(
+        "drivers/md/dm-lc/writeback.rs",
+        [("if cache.backing_failures() != self.failures {", "if false {")],
+        "test_flush.py::test_what_a_flush_of_a_user_has_lost_is_written_back_again",
+    ),
+    "a cache that has failed is gone around": Fault(
+        "drivers/md/dm-lc/write.rs",
+        [("if cache.has_failed() && !cache.flushes_backing_alone() {", "if false {")],
+        "test_bypass.py::test_without_it_nothing_is_written",
+    ),
+    "what records of a session before lead past is not looked at": Fault(
+        "drivers/md/dm-lc/recovery.rs",
+        [("header.filter(|header| header.at.position == position)",
+          "header.filter(|header| header.at.position == position && position >= followed)")],
+        "lc_defects",
     ),
     "a record may know of a later one": Fault(
         "drivers/md/dm-lc/format.rs",

@@ -168,6 +168,8 @@ def test_without_it_nothing_is_written(cache):
     break_cache(cache)
     lets_the_cache_fail(cache)
     assert not writes(cache, 0, check=False)
+    write = f"dd if=/dev/zero of={cache.device} bs=4k count=1 oflag=direct conv=notrunc status=none"
+    assert cache.guest.run(write, check=False).returncode
     assert cache.status().state == "ro"
     cache.device.message("bypass_on_error", 1)
     assert cache.status().state == "ro"

@@ -4,6 +4,7 @@
 import pytest
 
 from lab import patience
+from lab.disks import sysfs
 from tests.lc.breakable import become, break_cache, fill, lets_the_cache_fail
 from tests.lc.rig import Rig, Status
 
@@ -163,6 +164,58 @@ def test_lost_flush_is_told_when_the_cache_is_bypassed(lossy, dm):
     assert lossy.status().state == "bypass"
     assert "Input/output error" in fsync(lossy).stderr
     assert fsync(lossy).returncode == 0
+
+
+def test_lost_flush_is_told_as_the_cache_fails(lossy, dm):
+    """By the flush with which it does: there is a copy of what was read to be written."""
+    disk, lossy.cache = lossy.cache, dm.create("cache", f"0 {lossy.sectors} linear {lossy.cache} 0")
+    lossy.cache.disk = disk
+    words = "flush_current_buffer_interval 0 bypass_on_error 1 mode writearound read_cache_threshold 127"
+    lossy.create(f"8 {words}")
+    lossy.guest.run(f"dd if=/dev/zero of={lossy.device} bs=4k count=8 oflag=direct status=none conv=notrunc")
+    lose(lossy)
+    lossy.guest.run(f"dd if={lossy.device} of=/dev/null bs=4k skip=100 count=1 iflag=direct status=none")
+    # It is in memory.
+    lossy.guest.run(f"until [ $(dmsetup status {lossy.device} | cut -d' ' -f16) = 1 ]; do sleep 0.05; done")
+    break_cache(lossy)
+    assert "Input/output error" in fsync(lossy).stderr
+    assert lossy.status().state == "bypass"
+    assert fsync(lossy).returncode == 0
+
+
+def test_lost_flush_is_told_once_in_passthrough(lossy, dm):
+    """Also when the cache device, which has no part in it, has failed."""
+    disk, lossy.cache = lossy.cache, dm.create("cache", f"0 {lossy.sectors} linear {lossy.cache} 0")
+    lossy.cache.disk = disk
+    lossy.create("4 flush_current_buffer_interval 0 mode passthrough")
+    lossy.guest.run(f"dd if=/dev/zero of={lossy.device} bs=4k count=8 oflag=direct status=none conv=notrunc")
+    lose(lossy)
+    break_cache(lossy)
+    lets_the_cache_fail(lossy)
+    assert lossy.status().state == "ro"
+    assert "Input/output error" in fsync(lossy).stderr
+    assert fsync(lossy).returncode == 0
+
+
+def test_what_a_flush_of_a_user_has_lost_is_written_back_again(lossy, dm):
+    """A device may say only once what it has lost: here to a user, while a batch was on its way."""
+    disk = lossy.backing.disk
+    flushes = dm.create("flushes", f"0 {lossy.sectors} linear {disk} 0")
+    flushes.guest, flushes.disk = lossy.guest, disk
+    slow = dm.create("slow", f"0 {lossy.sectors} delay {disk} 0 0 {disk} 0 3000 {flushes} 0 0")
+    lossy.create("6 flush_current_buffer_interval 0 allow_migrate 0 sequential_cutoff 64")
+    write = f"dd if=/dev/zero of={lossy.device} oflag=direct status=none conv=notrunc"
+    lossy.guest.run(f"{write},fsync bs=4k count=8; {write} bs=256k seek=8 count=1")
+    become(lossy.backing, f"0 {lossy.sectors} linear {slow} 0")
+    become(flushes, f"0 {lossy.sectors} flakey DISK 0 0 3600 1 error_writes")
+    before = lossy.status()["backing_writes"]
+    lossy.device.message("mode", "cleaner")
+    lossy.guest.run(f"until [ $(awk '{{ print $2 }}' {sysfs(lossy.backing)}/inflight) != 0 ]; do sleep 0.01; done")
+    assert fsync(lossy).returncode
+    become(flushes, f"0 {lossy.sectors} linear DISK 0")
+    lossy.wait_until(lambda status: status.dirty == 0)
+    assert lossy.status()["backing_writes"] == before + 2
+    become(lossy.backing, f"0 {lossy.sectors} linear DISK 0")
 
 
 def mount(rig):
