@@ -5,6 +5,7 @@
 use std::io;
 
 use crate::cost::Holder;
+use crate::transport::Devno;
 use crate::transport::Memory;
 
 /// What can go wrong.
@@ -35,6 +36,9 @@ pub enum Error {
     /// There is no such group.
     #[error("Group ID {0} does not exist")]
     NoGroup(u32),
+    /// Somebody else changes groups of a device, and has not ended.
+    #[error("Groups of device {0} are being changed by another process, which does not end")]
+    Busy(Devno),
     /// A group is followed by one process only.
     #[error("Group ID {group} is followed by process {pid} already")]
     Followed {

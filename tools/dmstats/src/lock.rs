@@ -18,6 +18,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
 
 use rustix::fs::FlockOperation;
 
@@ -25,6 +27,9 @@ use crate::projection;
 use crate::Devno;
 use crate::Error;
 use crate::Result;
+
+/// Between two looks whether a lock is free.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// Where the locks of all programs are.
 pub const FOLDER: &str = "/run/dmfilemapd";
@@ -62,9 +67,19 @@ fn open(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Opens what is there so that nobody is told of a change when it is closed.
+fn open_quietly(path: &Path) -> io::Result<File> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => open(path),
+        other => other,
+    }
+}
+
 /// The right to change the groups of a device, until it is dropped.
 pub struct Changes {
     _file: File,
+    /// What tells of the change at its end, where the file above is not open for writing.
+    _tells: Option<File>,
 }
 
 /// Waits for the right to change the groups of a device.
@@ -74,7 +89,35 @@ pub fn changes(folder: &Path, devno: Devno) -> Result<Changes> {
     let lock = || {
         let file = open(&path)?;
         rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-        io::Result::Ok(Changes { _file: file })
+        io::Result::Ok(Changes {
+            _file: file,
+            _tells: None,
+        })
+    };
+    lock().map_err(|source| error(&path, source))
+}
+
+/// The right to change the groups of a device, if it is free within some time: whoever has it may be
+/// stopped, or wait for I/O that does not end.
+pub fn changes_within(folder: &Path, devno: Devno, patience: Duration) -> Result<Option<Changes>> {
+    make_folder(folder)?;
+    let path = folder.join(devno.to_string());
+    let until = Instant::now() + patience;
+    let lock = || {
+        let file = open_quietly(&path)?;
+        while let Err(errno) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if errno != rustix::io::Errno::WOULDBLOCK {
+                return Err(errno.into());
+            }
+            if Instant::now() >= until {
+                return Ok(None);
+            }
+            std::thread::sleep(AGAIN);
+        }
+        io::Result::Ok(Some(Changes {
+            _tells: Some(open(&path)?),
+            _file: file,
+        }))
     };
     lock().map_err(|source| error(&path, source))
 }
@@ -252,7 +295,12 @@ mod tests {
         drop(first);
         drop(following(&folder, devno, 1, None).unwrap());
         drop(other);
-        drop(changes(&folder, devno).unwrap());
+        let changed = changes(&folder, devno).unwrap();
+        let busy = changes_within(&folder, devno, 2 * AGAIN).unwrap();
+        assert!(busy.is_none());
+        drop(changed);
+        let free = changes_within(&folder, devno, Duration::ZERO).unwrap();
+        assert!(free.is_some());
         // What is left is the file that tells of changes.
         let left: Vec<_> = fs::read_dir(&folder)
             .unwrap()

@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::path::Path;
+use std::time::Duration;
 
 use rangemap::RangeSet;
 
@@ -34,6 +35,8 @@ pub enum Fate {
     Moved,
     /// Somebody removed it.
     Removed,
+    /// Somebody else changes groups of the device, and has not ended.
+    Busy,
 }
 
 /// The group of a file.
@@ -242,7 +245,7 @@ impl Followed {
 
     /// Makes the group fit a file at these places. New regions are made before the group is described anew, and
     /// stale ones go last. An error leaves the group as it was. `word` is what is written down of the file if it is
-    /// projected.
+    /// projected. Others who change groups at this moment are not waited for.
     pub fn fit<T: Transport>(
         &mut self,
         kernel: &T,
@@ -250,7 +253,9 @@ impl Followed {
         word: &Word,
         locks: &Path,
     ) -> Result<Fate> {
-        let _changes = lock::changes(locks, self.devno)?;
+        let Some(_changes) = lock::changes_within(locks, self.devno, Duration::ZERO)? else {
+            return Ok(Fate::Busy);
+        };
         let device = self.device(kernel);
         let (id, created, removed) = match self.id {
             None if places.is_empty() => (None, 0, 0),
@@ -290,9 +295,16 @@ impl Followed {
         Ok(Fate::Fitted(created, removed))
     }
 
-    /// Deletes the group, if there is one.
-    pub fn delete<T: Transport>(&mut self, kernel: &T, locks: &Path) -> Result<()> {
-        let _changes = lock::changes(locks, self.devno)?;
+    /// Deletes the group, if there is one. `patience` is how long others may keep it from that.
+    pub fn delete<T: Transport>(
+        &mut self,
+        kernel: &T,
+        locks: &Path,
+        patience: Duration,
+    ) -> Result<()> {
+        let Some(_changes) = lock::changes_within(locks, self.devno, patience)? else {
+            return Err(Error::Busy(self.devno));
+        };
         let device = self.device(kernel);
         let snapshot = device.list()?;
         let is_same = |id, has_some| self.is_same(&snapshot, id, has_some, None);

@@ -59,6 +59,8 @@ use watch::Watches;
 const QUANTUM: Duration = Duration::from_millis(100);
 /// How long a path may name nothing, as when a file is replaced in two steps.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long to wait for others who change groups of the device, where there is no later.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// At each look of so many, the groups are asked for, although nothing tells that somebody has changed them: each five
 /// minutes, if it is each ten seconds.
 const GROUPS: u64 = 30;
@@ -176,6 +178,8 @@ pub struct Follower<'a, T: Transport> {
     locks: PathBuf,
     interval: Duration,
     cleanup: Cleanup,
+    /// How long to wait for others who change groups of a device: not at all while there are files to follow.
+    patience: Duration,
     say: Say<'a>,
     /// The groups of devices that processes had made before this one, which may have been killed, and their files.
     made: BTreeMap<Devno, Vec<(u32, PathBuf)>>,
@@ -202,6 +206,7 @@ impl<'a, T: Transport> Follower<'a, T> {
             locks: locks.to_owned(),
             interval,
             cleanup,
+            patience: PATIENCE,
             say,
             made: BTreeMap::new(),
             account: None,
@@ -359,6 +364,7 @@ impl<'a, T: Transport> Follower<'a, T> {
         let locks = self.files.values().filter_map(|entry| entry.lock.as_ref());
         locks.for_each(lock::Following::sign);
         self.account = self.kernel.memory_used();
+        self.patience = Duration::ZERO;
         let mut looks = 0;
         let mut routine = Instant::now() + self.interval;
         let wait_error = |errno: Errno| Error::Io {
@@ -422,9 +428,10 @@ impl<'a, T: Transport> Follower<'a, T> {
 
     /// Follows nothing any more.
     pub fn stop(&mut self) {
+        let until = Instant::now() + PATIENCE;
         let all: Vec<usize> = self.files.keys().copied().collect();
         all.into_iter()
-            .for_each(|number| self.end(number, End::Stopped));
+            .for_each(|number| self.end_until(number, End::Stopped, until));
     }
 
     fn failed(&mut self, number: usize, now: Instant, error: &Error) {
@@ -633,6 +640,14 @@ impl<'a, T: Transport> Follower<'a, T> {
                     self.renamed(number, before, false);
                     return Ok(());
                 }
+                Fate::Busy if now.elapsed() < self.patience => {
+                    std::thread::sleep(QUANTUM);
+                    return self.fit(number, now, extents);
+                }
+                Fate::Busy => {
+                    entry.pace.again(now, QUANTUM);
+                    return Ok(());
+                }
                 Fate::Same => {}
             }
             self.account = self.kernel.memory_used();
@@ -656,6 +671,11 @@ impl<'a, T: Transport> Follower<'a, T> {
     }
 
     fn end(&mut self, number: usize, end: End) {
+        self.end_until(number, end, Instant::now() + PATIENCE);
+    }
+
+    /// Ends one; others who change groups of the device are waited for until then.
+    fn end_until(&mut self, number: usize, end: End, until: Instant) {
         self.watches.forget(number);
         let Some(mut entry) = self.files.remove(&number) else {
             return;
@@ -675,7 +695,8 @@ impl<'a, T: Transport> Follower<'a, T> {
             End::Unmounted | End::Stopped | End::Failed => self.cleanup == Cleanup::Always,
         };
         if delete {
-            if let Err(error) = entry.group.delete(self.kernel, &self.locks) {
+            let patience = until.saturating_duration_since(Instant::now());
+            if let Err(error) = entry.group.delete(self.kernel, &self.locks, patience) {
                 (self.say)(0, &format!("{}: {error}", entry.view.path.display()));
             }
         }
@@ -788,6 +809,40 @@ mod tests {
         assert_eq!(follower.files[&0].pace.due(), Some(now));
         follower.fit(0, now, &grown).unwrap();
         assert!(follower.files[&0].group.fits(&grown.places));
+        std::fs::remove_dir_all(&locks).unwrap();
+    }
+
+    #[test]
+    fn whoever_changes_groups_and_does_not_end_is_not_waited_for_without_end() {
+        let fake = Fake::new(10_000);
+        let (mut follower, locks) = follower(&fake, "busy");
+        let theirs = lock::changes(&locks, D).unwrap();
+        let now = Instant::now();
+        let grown = Extents {
+            places: vec![(0, 16)],
+            ..at_first()
+        };
+        follower.patience = Duration::ZERO;
+        fake.take_log();
+        follower.fit(0, now, &grown).unwrap();
+        assert_eq!(fake.take_log().len(), 0);
+        assert_eq!(follower.files[&0].pace.due(), Some(now + QUANTUM));
+        drop(theirs);
+        follower.fit(0, now, &grown).unwrap();
+        assert!(follower.files[&0].group.fits(&grown.places));
+        // At the end there is no later.
+        fake.take_log();
+        let theirs = lock::changes(&locks, D).unwrap();
+        let said = std::cell::RefCell::new(Vec::new());
+        let say = |_: u8, text: &str| said.borrow_mut().push(text.to_owned());
+        follower.say = &say;
+        follower.end_until(0, End::Stopped, now);
+        let [_, error] = &said.borrow()[..] else {
+            panic!("{said:?}");
+        };
+        assert!(error.ends_with("being changed by another process, which does not end"));
+        assert_eq!(fake.take_log().len(), 0);
+        drop(theirs);
         std::fs::remove_dir_all(&locks).unwrap();
     }
 

@@ -131,7 +131,7 @@ fn a12_a13_a_group_that_somebody_removed_is_not_made_again() {
         group.fit(&fake, &[(0, 16)], &word(), &locks.0).unwrap(),
         Fate::Removed
     );
-    group.delete(&fake, &locks.0).unwrap();
+    group.delete(&fake, &locks.0, Duration::ZERO).unwrap();
     // Nor is another group taken for it that has its id by now.
     device
         .map_file(&[(4000, 8)], &RegionSpec::whole(), Some(b"g"), |_| ())
@@ -152,7 +152,7 @@ fn f7_a_projected_file_that_is_cut_to_nothing_keeps_its_group() {
         assert!(group.fits(places));
         assert_eq!(group.id, Some(0));
     }
-    group.delete(&fake, &locks.0).unwrap();
+    group.delete(&fake, &locks.0, Duration::ZERO).unwrap();
     assert_eq!(snapshot(&fake).regions.len(), 0);
 }
 
@@ -169,7 +169,7 @@ fn a_group_that_somebody_else_moves_with_its_file_is_still_followed() {
     assert!(!group.fits_still());
     let fate = group.fit(&fake, &[(4000, 8)], &word(), &locks.0).unwrap();
     assert_eq!(fate, Fate::Fitted(0, 0));
-    group.delete(&fake, &locks.0).unwrap();
+    group.delete(&fake, &locks.0, Duration::ZERO).unwrap();
     assert_eq!(snapshot(&fake).regions.len(), 1);
 }
 
@@ -189,7 +189,7 @@ fn a_group_of_another_file_of_that_name_which_has_its_id_by_now_is_left_alone() 
         let fate = group.fit(&fake, at, &word(), &locks.0).unwrap();
         assert_eq!(fate, Fate::Removed);
     }
-    group.delete(&fake, &locks.0).unwrap();
+    group.delete(&fake, &locks.0, Duration::ZERO).unwrap();
     assert_eq!(places(&fake, 1), [(4000, 8)]);
 }
 
@@ -221,9 +221,9 @@ fn a_projected_group_is_known_by_its_file() {
         assert!(!group.fits_still());
         let fate = group.fit(&fake, &at, &other_word(), &locks.0).unwrap();
         assert_eq!(fate, Fate::Removed);
-        group.delete(&fake, &locks.0).unwrap();
+        group.delete(&fake, &locks.0, Duration::ZERO).unwrap();
         assert_eq!(snapshot(&fake), before);
-        other.delete(&fake, &locks.0).unwrap();
+        other.delete(&fake, &locks.0, Duration::ZERO).unwrap();
         assert_eq!(snapshot(&fake).regions.len(), 0);
     }
 }
@@ -351,7 +351,7 @@ fn a_fit_that_fails_can_be_tried_again() {
 fn f12_what_belonged_to_a_file_that_is_gone_is_deleted_and_nothing_else() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("f12"));
     let mut group = mapped(&fake, &[(0, 8), (16, 8)]);
-    group.delete(&fake, &locks.0).unwrap();
+    group.delete(&fake, &locks.0, Duration::ZERO).unwrap();
     assert_eq!(snapshot(&fake).regions.keys().collect::<Vec<_>>(), [&0]);
 }
 
