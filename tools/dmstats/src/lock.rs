@@ -122,6 +122,29 @@ pub fn changes_within(folder: &Path, devno: Devno, patience: Duration) -> Result
     lock().map_err(|source| error(&path, source))
 }
 
+/// Keeps others from changing groups of a device, until it is dropped.
+pub struct Still {
+    _file: File,
+}
+
+/// Keeps others from changing groups of a device, if nobody does so. Of this nobody is told, so that several
+/// can have it at once: none of them would be told when another has had it.
+pub fn still(folder: &Path, devno: Devno) -> Result<Option<Still>> {
+    make_folder(folder)?;
+    let path = folder.join(devno.to_string());
+    let lock = || {
+        let file = open_quietly(&path)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            other => {
+                other?;
+                io::Result::Ok(Some(Still { _file: file }))
+            }
+        }
+    };
+    lock().map_err(|source| error(&path, source))
+}
+
 /// What stands behind the process in the lock of a group that it has made itself. The path of the file comes last.
 const MADE: &str = "map";
 
@@ -297,8 +320,13 @@ mod tests {
         drop(other);
         let changed = changes(&folder, devno).unwrap();
         let busy = changes_within(&folder, devno, 2 * AGAIN).unwrap();
-        assert!(busy.is_none());
+        assert!(busy.is_none() && still(&folder, devno).unwrap().is_none());
         drop(changed);
+        let still = [(); 2].map(|()| still(&folder, devno).unwrap());
+        assert!(still.iter().all(Option::is_some));
+        let busy = changes_within(&folder, devno, Duration::ZERO).unwrap();
+        assert!(busy.is_none());
+        drop(still);
         let free = changes_within(&folder, devno, Duration::ZERO).unwrap();
         assert!(free.is_some());
         // What is left is the file that tells of changes.

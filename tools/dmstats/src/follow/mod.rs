@@ -43,6 +43,7 @@ use crate::Devno;
 use crate::Error;
 use crate::RegionSpec;
 use crate::Result;
+use crate::Snapshot;
 use crate::Transport;
 
 use group::Fate;
@@ -524,17 +525,46 @@ impl<'a, T: Transport> Follower<'a, T> {
         if numbers.is_empty() {
             return;
         }
-        let snapshot = Device::new(self.kernel, devno, b"").list();
-        for number in numbers {
+        let device = Device::new(self.kernel, devno, b"");
+        let lost = self.recognise(&numbers, &device.list(), now);
+        if lost.is_empty() {
+            return;
+        }
+        // While a group is changed there is a moment at which it has neither its id nor its places.
+        match lock::still(&self.locks, devno) {
+            Ok(Some(still)) => {
+                let listed = device.list();
+                drop(still);
+                self.recognise(&lost, &listed, now)
+                    .into_iter()
+                    .for_each(|number| self.end(number, End::Removed));
+            }
+            // Whoever changes groups tells when he has done so.
+            Ok(None) => {}
+            Err(error) => lost
+                .into_iter()
+                .for_each(|number| self.failed(number, now, &error)),
+        }
+    }
+
+    /// Looks for the groups of some files in a list; gives back those that it does not find.
+    fn recognise(
+        &mut self,
+        numbers: &[usize],
+        listed: &Result<Snapshot>,
+        now: Instant,
+    ) -> Vec<usize> {
+        let mut lost = Vec::new();
+        for number in numbers.iter().copied() {
             let Some(entry) = self.files.get_mut(&number) else {
                 continue;
             };
-            match &snapshot {
+            match listed {
                 Err(error) => self.failed(number, now, error),
                 Ok(snapshot) => {
                     let before = entry.group.id;
                     if entry.group.recognise(snapshot) == Fate::Removed {
-                        self.end(number, End::Removed);
+                        lost.push(number);
                         continue;
                     }
                     if !entry.group.fits_still() {
@@ -544,6 +574,7 @@ impl<'a, T: Transport> Follower<'a, T> {
                 }
             }
         }
+        lost
     }
 
     /// Says that a group's id is another, and takes the lock of that. If it was not us who gave it that id, and
@@ -843,6 +874,29 @@ mod tests {
         assert!(error.ends_with("being changed by another process, which does not end"));
         assert_eq!(fake.take_log().len(), 0);
         drop(theirs);
+        std::fs::remove_dir_all(&locks).unwrap();
+    }
+
+    #[test]
+    fn a_group_that_is_being_changed_is_not_taken_for_removed() {
+        let fake = Fake::new(10_000);
+        let (mut follower, locks) = follower(&fake, "middle");
+        let say = |text: &str| fake.message(D, text.as_bytes(), 64).unwrap();
+        // Somebody updates it after its file has moved as a whole, and gives it back its id at last.
+        let theirs = lock::changes(&locks, D).unwrap();
+        say("@stats_create 64+8 8 dmstats DMS_GROUP=\"f\":1#-");
+        say("@stats_delete 0");
+        follower.groups(D, Instant::now());
+        say("@stats_create 64+8 8 dmstats DMS_GROUP=\"f\":0#-");
+        say("@stats_delete 1");
+        drop(theirs);
+        follower.groups(D, Instant::now());
+        let group = &follower.files[&0].group;
+        assert_eq!((group.id, group.fits_still()), (Some(0), false));
+        // What nobody is about to make again was removed.
+        say("@stats_delete 0");
+        follower.groups(D, Instant::now());
+        assert!(follower.is_empty());
         std::fs::remove_dir_all(&locks).unwrap();
     }
 
