@@ -23,6 +23,13 @@ impl IdSet {
         Self::default()
     }
 
+    /// All ids up to this one.
+    pub fn up_to(last: u32) -> Self {
+        let mut set = Self::new();
+        set.0.insert(0..=last);
+        set
+    }
+
     /// Adds an id.
     pub fn insert(&mut self, id: u32) {
         self.0.insert(id..=id);

@@ -258,6 +258,11 @@ impl Snapshot {
         }
     }
 
+    /// The ids of its regions.
+    pub fn ids(&self) -> IdSet {
+        self.regions.keys().copied().collect()
+    }
+
     /// A region by its id.
     pub fn region(&self, id: u32) -> Result<&Region> {
         self.regions.get(&id).ok_or(Error::NoRegion(id))

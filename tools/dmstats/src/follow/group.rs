@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rangemap::RangeSet;
@@ -57,6 +58,8 @@ pub struct Followed {
     fits: bool,
     /// Its regions when it was last seen.
     members: IdSet,
+    /// All regions that there were then: a group of these that has none of its own is another one.
+    seen: Rc<IdSet>,
 }
 
 fn ranges(places: &[(u64, u64)]) -> RangeSet<u64> {
@@ -98,6 +101,7 @@ impl Followed {
             file: None,
             fits: false,
             members: group.members.clone(),
+            seen: Rc::new(snapshot.ids()),
         })
     }
 
@@ -113,6 +117,7 @@ impl Followed {
             file: None,
             fits: false,
             members: IdSet::new(),
+            seen: Rc::default(),
         }
     }
 
@@ -174,8 +179,9 @@ impl Followed {
 
     /// The group's id in a snapshot. Somebody else may have changed where it is, as its file may have gone elsewhere:
     /// then it has its name still. Or he may have given it another id: then it is the group of the same name that has
-    /// some of the file, and of these the one with most of its regions: the file may have other groups. `is_same` says
-    /// of each what [`Self::is_same`] does, as far as the file is known.
+    /// some of the file, and of these the one with most of its regions: the file may have other groups. One
+    /// of those has none of its regions, and none that were made since it was seen. `is_same` says of each
+    /// what [`Self::is_same`] does, as far as the file is known.
     fn find(&self, snapshot: &Snapshot, is_same: impl Fn(u32, bool) -> bool) -> Option<u32> {
         let known = self.places.as_deref().map(ranges);
         let is_named = |group: &Group| sanitized(&group.alias) == self.alias;
@@ -198,8 +204,16 @@ impl Followed {
         }) {
             return Some(id);
         }
+        let has_some_of_it = |group: &Group| {
+            let mut members = group.members.iter();
+            members.any(|id| self.members.contains(id) || !self.seen.contains(id))
+        };
         let others = snapshot.groups.iter().filter(|(id, group)| {
-            is_named(group) && is_ours(id) && has_some(group) && is_same(**id, true)
+            is_named(group)
+                && is_ours(id)
+                && has_some_of_it(group)
+                && has_some(group)
+                && is_same(**id, true)
         });
         let likeness = |(id, group): &(&u32, &Group)| {
             let members = self.members.among(&snapshot.regions);
@@ -215,6 +229,11 @@ impl Followed {
             (same, sectors, Reverse(**id))
         };
         others.max_by_key(likeness).map(|(id, _)| *id)
+    }
+
+    /// Tells which regions there were when all groups of the device were last looked for.
+    pub fn saw(&mut self, regions: &Rc<IdSet>) {
+        self.seen = Rc::clone(regions);
     }
 
     /// Looks for the group after somebody changed something. If it is no more what it was made, the next fit makes it
@@ -269,6 +288,9 @@ impl Followed {
                     None => device.map_file(places, &self.like, Some(&self.alias), |_| ())?,
                 };
                 self.members = map.regions.iter().copied().collect();
+                // The kernel gives the lowest ids that are free: those below were taken.
+                let last = map.regions.iter().max().copied();
+                self.seen = Rc::new(last.map_or_else(IdSet::new, IdSet::up_to));
                 (map.group, map.regions.len(), 0)
             }
             Some(_) => {
@@ -284,6 +306,7 @@ impl Followed {
                 }
                 // Those that stay are known; of those that are made the list tells that follows each change.
                 self.members = snapshot.group(id)?.members.clone();
+                self.seen = Rc::new(snapshot.ids());
                 let update = device.update_file(&snapshot, id, places, Some(word), |_| ())?;
                 (update.group, update.created, update.removed)
             }
@@ -307,7 +330,14 @@ impl Followed {
         };
         let device = self.device(kernel);
         let snapshot = device.list()?;
-        let is_same = |id, has_some| self.is_same(&snapshot, id, has_some, None);
+        // What looks like it but has none of its regions may be somebody else's, who wants to keep it.
+        let has_its = |id| {
+            let mut members = self.members.among(&snapshot.regions);
+            let group = snapshot.groups.get(&id);
+            self.id == Some(id)
+                || members.any(|id| group.is_some_and(|group| group.members.contains(id)))
+        };
+        let is_same = |id, has_some| has_its(id) && self.is_same(&snapshot, id, has_some, None);
         let Some(id) = self.find(&snapshot, is_same) else {
             return Ok(());
         };

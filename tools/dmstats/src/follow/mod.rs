@@ -25,6 +25,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::str::FromStr;
 use std::time::Duration;
 use std::time::Instant;
@@ -41,6 +42,7 @@ use crate::projection::Word;
 use crate::Device;
 use crate::Devno;
 use crate::Error;
+use crate::IdSet;
 use crate::RegionSpec;
 use crate::Result;
 use crate::Snapshot;
@@ -555,6 +557,8 @@ impl<'a, T: Transport> Follower<'a, T> {
         now: Instant,
     ) -> Vec<usize> {
         let mut lost = Vec::new();
+        let ids = listed.as_ref().map_or_else(|_| IdSet::new(), Snapshot::ids);
+        let ids = Rc::new(ids);
         for number in numbers.iter().copied() {
             let Some(entry) = self.files.get_mut(&number) else {
                 continue;
@@ -567,6 +571,7 @@ impl<'a, T: Transport> Follower<'a, T> {
                         lost.push(number);
                         continue;
                     }
+                    entry.group.saw(&ids);
                     if !entry.group.fits_still() {
                         entry.pace.touch(now);
                     }

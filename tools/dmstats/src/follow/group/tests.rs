@@ -312,6 +312,63 @@ fn a8_of_several_groups_of_a_file_the_one_with_its_regions_is_found() {
 }
 
 #[test]
+fn a_group_of_the_file_that_somebody_made_for_himself_is_left_alone() {
+    let locks = Locks::new("own");
+    let (at, whole) = ([(0, 8), (16, 8)], RegionSpec::whole());
+    for made_first in [true, false] {
+        let fake = Fake::new(10_000);
+        let device = Device::new(&fake, D, b"dmstats");
+        let theirs = || device.map_file(&at, &whole, Some(b"f"), |_| ()).unwrap();
+        let mut group = Followed::none(D, b"dmstats", b"f", whole.clone());
+        let fit = |group: &mut Followed| {
+            let fate = group.fit(&fake, &at, &word(), &locks.0);
+            assert_eq!(fate.unwrap(), Fate::Fitted(2, 0));
+        };
+        let other = if made_first {
+            let other = theirs();
+            fit(&mut group);
+            other
+        } else {
+            fit(&mut group);
+            let other = theirs();
+            let all = snapshot(&fake);
+            assert_eq!(group.recognise(&all), Fate::Same);
+            group.saw(&Rc::new(all.ids()));
+            other
+        };
+        let id = group.id.unwrap();
+        device.delete_group(&snapshot(&fake), id, |_| ()).unwrap();
+        let before = snapshot(&fake);
+        assert_eq!(group.recognise(&before), Fate::Removed);
+        let fate = group.fit(&fake, &at, &word(), &locks.0);
+        assert_eq!(fate.unwrap(), Fate::Removed);
+        group.delete(&fake, &locks.0, Duration::ZERO).unwrap();
+        assert_eq!(snapshot(&fake), before);
+        assert_eq!(
+            before.groups.keys().collect::<Vec<_>>(),
+            [&other.group.unwrap()]
+        );
+    }
+}
+
+#[test]
+fn what_is_like_the_group_but_has_none_of_its_regions_is_not_deleted() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("like"));
+    let mut group = mapped(&fake, &[(0, 8)]);
+    let at = [(0, 8)];
+    group.fit(&fake, &at, &word(), &locks.0).unwrap();
+    // It may be what it was made again as: it is followed, but not destroyed.
+    let device = Device::new(&fake, D, b"dmstats");
+    let like = device.map_file(&at, &RegionSpec::whole(), Some(b"f"), |_| ());
+    let like = like.unwrap().group.unwrap();
+    device.delete_group(&snapshot(&fake), 1, |_| ()).unwrap();
+    group.delete(&fake, &locks.0, Duration::ZERO).unwrap();
+    assert_eq!(snapshot(&fake).groups.keys().collect::<Vec<_>>(), [&like]);
+    assert_eq!(group.recognise(&snapshot(&fake)), Fate::Same);
+    assert_eq!(group.id, Some(like));
+}
+
+#[test]
 fn f13_a_member_that_somebody_deleted_is_noticed() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("f13"));
     let mut group = mapped(&fake, &[(0, 8), (16, 8)]);
