@@ -24,6 +24,7 @@ use super::args::Args;
 use super::failed;
 use super::progress;
 use super::say;
+use super::say_problems;
 use super::Command;
 use super::Result;
 use super::Stop;
@@ -322,10 +323,12 @@ impl<'a> Command<'a> {
                 (_, Some(alias), _) | (_, None, Some(alias)) => Some(alias.as_bytes()),
                 (_, None, None) => Some(&b""[..]),
             };
+            if let Some(plan) = &plan {
+                say_plan(&path, &extents, plan);
+            }
             let changes = subject.changes()?;
             let map = match &plan {
                 Some(plan) => {
-                    say_plan(&path, &extents, plan);
                     let word = self.word(&file, &name, mode)?;
                     let alias = alias.unwrap_or_default();
                     subject.device.project_file(plan, &like, alias, &word)
@@ -429,9 +432,6 @@ impl<'a> Command<'a> {
         self.say_extents(&path, &extents);
         let changes = subject.changes()?;
         let snapshot = subject.device.list()?;
-        for problem in &snapshot.problems {
-            say(&problem.to_string());
-        }
         let before = snapshot.projected(group);
         let known = before.as_ref().map(|word| word.mode);
         let mode = self.args.follow.or(known).unwrap_or(Mode::Inode);
@@ -440,11 +440,15 @@ impl<'a> Command<'a> {
             None => None,
         };
         let bar = progress(extents.places.len(), "mapping");
-        let update = subject
-            .device
-            .update_file(&snapshot, group, &extents.places, word.as_ref(), bar)
-            .map_err(could_not)?;
-        subject.made(update.group.filter(|now| *now != group));
+        let update =
+            subject
+                .device
+                .update_file(&snapshot, group, &extents.places, word.as_ref(), bar);
+        let made = update.as_ref().ok().and_then(|update| update.group);
+        subject.made(made.filter(|now| *now != group));
+        drop(changes);
+        say_problems(&snapshot);
+        let update = update.map_err(could_not)?;
         let count = update.kept + update.created;
         let text = match update.group {
             Some(now) if now != group => {
@@ -457,7 +461,6 @@ impl<'a> Command<'a> {
             "file": path, "device": subject.shown(), "group_id": update.group, "old_group_id": group,
             "kept": update.kept, "created": update.created, "removed": update.removed,
         });
-        drop(changes);
         self.tell(&text, value)?;
         if let Some(group) = update.group {
             if self.args.foreground {

@@ -123,6 +123,13 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Says what is wrong with what other programs have left with the regions.
+fn say_problems(snapshot: &Snapshot) {
+    for problem in &snapshot.problems {
+        say(&problem.to_string());
+    }
+}
+
 /// A command that runs.
 struct Command<'a> {
     args: &'a Args,
@@ -432,9 +439,7 @@ impl<'a> Command<'a> {
     /// What a device has of all programs.
     fn all(&self, subject: &Subject<'_>) -> Result<Snapshot> {
         let snapshot = subject.device.list()?;
-        for problem in &snapshot.problems {
-            say(&problem.to_string());
-        }
+        say_problems(&snapshot);
         Ok(snapshot)
     }
 
@@ -491,7 +496,8 @@ impl<'a> Command<'a> {
 
     fn delete_on(&mut self, subject: &Subject<'_>) -> Result<()> {
         let args = self.args;
-        let _changes = subject.changes()?;
+        // Nothing is told while others wait: that may take as long as its reader wants.
+        let changes = subject.changes()?;
         let all = subject.device.list()?;
         let name = subject.shown();
         if let Some(group) = args.groupid {
@@ -500,6 +506,7 @@ impl<'a> Command<'a> {
             subject
                 .device
                 .delete_group(&snapshot, group, progress(count, "deleting"))?;
+            drop(changes);
             self.tell(
                 &format!("Deleted statistics group {group}."),
                 json!({ "device": name, "group_id": group }),
@@ -521,6 +528,7 @@ impl<'a> Command<'a> {
         subject
             .device
             .delete_all(&all, &ids, progress(count, "deleting"))?;
+        drop(changes);
         if args.json {
             self.results
                 .push(json!({ "device": name, "regions": ids.to_string() }));
@@ -608,9 +616,9 @@ impl<'a> Command<'a> {
     fn group_on(&mut self, subject: &Subject<'_>, text: &str, members: &IdSet) -> Result<()> {
         let args = self.args;
         let alias = args.alias.as_deref().unwrap_or_default().as_bytes();
-        let _changes = subject.changes()?;
+        let changes = subject.changes()?;
         // One of ours may be in a group of another program's.
-        let snapshot = self.all(subject)?;
+        let snapshot = subject.device.list()?;
         let name = subject.shown();
         let theirs = members
             .regions(&snapshot.regions)
@@ -619,10 +627,12 @@ impl<'a> Command<'a> {
             Some(region) => Err(dmstats::Error::NoRegion(region.id)),
             None => subject.device.group(&snapshot, members, alias),
         };
+        subject.made(group.as_ref().ok().copied());
+        drop(changes);
+        say_problems(&snapshot);
         let group = group.or_else(|error| {
             failed(format!("{error}\nCould not create group on {name}: {text}"))
         })?;
-        subject.made(Some(group));
         let precise = members
             .regions(&snapshot.regions)
             .filter(|region| region.precise)
@@ -669,10 +679,12 @@ impl<'a> Command<'a> {
     }
 
     fn ungroup_on(&mut self, subject: &Subject<'_>, group: u32) -> Result<()> {
-        let _changes = subject.changes()?;
-        let snapshot = self.snapshot(subject)?;
+        let changes = subject.changes()?;
+        let snapshot = self.ours(subject.device.list()?);
         let name = subject.shown();
         let done = subject.device.ungroup(&snapshot, group);
+        drop(changes);
+        say_problems(&snapshot);
         done.or_else(|error| {
             failed(format!(
                 "{error}\nCould not delete group {group} on {name}."
