@@ -354,40 +354,47 @@ impl<'a> Command<'a> {
                 None => format!("{path}: Created new regions with 1 area as region IDs {members}."),
             };
             let value = json!({ "file": path, "device": subject.shown(), "group_id": map.group, "regions": members.to_string() });
-            self.tell(&text, value)?;
-            if let Some(group) = map.group {
-                if args.foreground {
-                    self.answer("create")?;
-                }
-                self.monitor(&file, &name, group, mode);
-            }
+            let told = self.tell(&text, value);
+            self.monitor(&file, &name, map.group, mode, "create", told)?;
         }
         Ok(())
     }
 
-    /// Starts the daemon that follows a file, unless that is not wanted; if that was asked for, it takes the place of
-    /// this process. Without it the map is what was asked for all the same.
-    fn monitor(&self, file: &File, name: &std::ffi::OsStr, group: u32, mode: Mode) {
+    /// Starts the daemon that follows a file, unless that is not wanted; if that was asked for, it takes the
+    /// place of this process. Without it the map is what was asked for all the same. The group is followed
+    /// even if nobody reads what was `told` of it, which is given back.
+    fn monitor(
+        &mut self,
+        file: &File,
+        name: &std::ffi::OsStr,
+        group: Option<u32>,
+        mode: Mode,
+        command: &str,
+        mut told: Result<()>,
+    ) -> Result<()> {
         let args = self.args;
-        if args.nomonitor {
-            return;
-        }
-        let path = match std::path::absolute(name) {
-            Ok(path) => path,
-            Err(error) => {
-                return say(&format!(
-                    "Failed to start filemap monitoring daemon: {error}"
-                ))
-            }
+        let Some(group) = group else {
+            return told;
         };
+        if args.foreground {
+            told = told.and_then(|()| self.answer(command));
+        }
+        if args.nomonitor {
+            return told;
+        }
         let verbose = args.verbose.min(3);
-        if let Err(error) =
-            dmstats::start::filemapd(file, group, &path, mode, args.foreground, verbose)
-        {
+        let started = std::path::absolute(name)
+            .map_err(|error| error.to_string())
+            .and_then(|path| {
+                dmstats::start::filemapd(file, group, &path, mode, args.foreground, verbose)
+                    .map_err(|error| error.to_string())
+            });
+        if let Err(error) = started {
             say(&format!(
                 "Failed to start filemap monitoring daemon: {error}"
             ));
         }
+        told
     }
 
     /// What is written down of a file that is projected.
@@ -461,13 +468,7 @@ impl<'a> Command<'a> {
             "file": path, "device": subject.shown(), "group_id": update.group, "old_group_id": group,
             "kept": update.kept, "created": update.created, "removed": update.removed,
         });
-        self.tell(&text, value)?;
-        if let Some(group) = update.group {
-            if self.args.foreground {
-                self.answer("update_filemap")?;
-            }
-            self.monitor(&file, name, group, mode);
-        }
-        Ok(())
+        let told = self.tell(&text, value);
+        self.monitor(&file, name, update.group, mode, "update_filemap", told)
     }
 }

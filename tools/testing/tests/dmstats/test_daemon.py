@@ -397,6 +397,16 @@ def test_what_was_done_is_told_before_the_daemon_takes_over(guest, mounted):
     assert daemon.communicate()[0].splitlines()[-1].endswith("exiting.") and daemon.returncode == 0
 
 
+def test_a_file_is_followed_even_if_nobody_could_be_told(guest, mounted):
+    new_file(guest, "/mnt/f")
+    for command in ("create --filemap", "update_filemap --groupid 1"):
+        said = guest.run(f"dmstats {command} /mnt/f > /dev/full", check=False)
+        assert said.returncode == 1 and "No space left" in said.stderr
+        guest.run("kill $(pidof dmfilemapd)")
+        guest.run(WAIT_FOR_NONE)
+    assert groups(guest) == ["1:f:1"]
+
+
 def test_a4_a6_a7_it_does_what_it_is_told_and_says_as_much_as_that(guest, mounted):
     new_file(guest, "/mnt/f")
     new_file(guest, "/mnt/g")
