@@ -70,6 +70,11 @@ fn read(path: &str) -> String {
         .to_owned()
 }
 
+/// A number of kibibytes in sectors. The kernel takes any for the read-ahead.
+fn sectors(kib: &str) -> u64 {
+    kib.parse::<u64>().unwrap_or_default().saturating_mul(2)
+}
+
 /// A device beside this one.
 struct Other {
     /// As the kernel's block layer calls it.
@@ -140,12 +145,7 @@ pub fn value(info: &DeviceInfo, field: FieldId) -> Value<'static> {
         FieldId::Uuid | FieldId::UnmangledUuid => shown(&info.uuid).into_owned(),
         FieldId::MangledUuid => mangled(&shown(&info.uuid)),
         FieldId::ReadAhead => {
-            return Value::Number(
-                read(&sys(info, "queue/read_ahead_kb"))
-                    .parse::<u64>()
-                    .unwrap_or_default()
-                    * 2,
-            )
+            return Value::Number(sectors(&read(&sys(info, "queue/read_ahead_kb"))))
         }
         FieldId::Blkdevname => {
             let link = fs::read_link(format!("/sys/dev/block/{}", info.devno)).unwrap_or_default();
@@ -205,6 +205,14 @@ mod tests {
         for odd in [&b"\\"[..], b"\\x", b"\\x2", b"\\xzz", b"a\\"] {
             assert_eq!(*shown(odd), *odd);
         }
+    }
+
+    #[test]
+    fn no_read_ahead_is_too_large() {
+        assert_eq!(sectors("128"), 256);
+        assert_eq!(sectors("18014398509481980"), 36_028_797_018_963_960);
+        assert_eq!(sectors("18446744073709551615"), u64::MAX);
+        assert_eq!(sectors(""), 0);
     }
 
     #[test]
