@@ -584,7 +584,11 @@ impl<'a> Command<'a> {
         let args = self.args;
         let snapshot = self.snapshot(subject)?;
         for id in self.region_ids(&snapshot)? {
-            let rows = subject.device.print(snapshot.region(id)?, args.clear)?;
+            let rows = match subject.device.print(snapshot.region(id)?, args.clear) {
+                // Somebody deleted it since it was listed.
+                Err(dmstats::Error::NoRegion(_)) if args.regionid.is_none() => continue,
+                other => other?,
+            };
             if args.json {
                 let rows: Vec<String> = String::from_utf8_lossy(&rows)
                     .lines()
