@@ -426,7 +426,12 @@ impl<T: Transport> Device<'_, T> {
         }
         group.members.remove(region.id);
         group.members.insert(new);
-        self.set_aux(new, &snapshot.word(id, Some(group)), self.row_of(like))?;
+        let word = snapshot.word(id, Some(group));
+        if self.set_aux(new, &word, self.row_of(like)).is_err() {
+            // The group is what it was without it.
+            self.transport_delete(new)?;
+            return Ok(None);
+        }
         if first != region.id {
             let row = snapshot.regions.get(&first).map(Region::row);
             let row = row.unwrap_or_else(|| self.row_of(like));

@@ -569,6 +569,16 @@ fn an_update_that_fails_leaves_the_group_as_it_was() {
 }
 
 #[test]
+fn a_group_that_cannot_have_its_id_back_leaves_no_region_behind() {
+    let fake = Fake::new(10_000);
+    map(&fake, &[(0, 8)]);
+    fake.fail("@stats_set_aux 0", 0, Errno::NOMEM);
+    assert_eq!(update(&fake, 0, &[(64, 8)]).group, Some(1));
+    assert_eq!(counted(&fake, 1), [(64, 8, 0)]);
+    assert_eq!(device(&fake).list().unwrap().regions.len(), 1);
+}
+
+#[test]
 fn a14_there_must_be_such_a_group() {
     let fake = Fake::new(10_000);
     let device = device(&fake);
