@@ -198,10 +198,7 @@ fn run(args: &Args) -> Result<()> {
         }
     }
     let kernel = Kernel::open()?;
-    let program = args
-        .programid
-        .as_deref()
-        .map_or(b"dmstats".to_vec(), |id| id.as_bytes().to_vec());
+    let program = program(args);
     let mut command = Command {
         args,
         kernel: &kernel,
@@ -231,6 +228,15 @@ fn run(args: &Args) -> Result<()> {
         say(&format!("{} requests to the kernel", kernel.requests()));
     }
     done
+}
+
+/// In whose name regions are made and found. The kernel has `-` for none, and so have lists.
+fn program(args: &Args) -> Vec<u8> {
+    match args.programid.as_deref().map(OsStr::as_bytes) {
+        None => b"dmstats".to_vec(),
+        Some(b"-") => Vec::new(),
+        Some(id) => id.to_vec(),
+    }
 }
 
 fn print(text: &[u8]) -> Result<()> {
@@ -1096,6 +1102,18 @@ mod tests {
         // Nobody reads what is said of the others.
         let closed = on_each([1, 2], true, i32::to_string, |_| Err(Stop::Closed));
         assert!(matches!(closed, Err(Stop::Closed)));
+    }
+
+    #[test]
+    fn no_program_is_found_by_what_it_was_made_with() {
+        for (word, empty) in [("-", true), ("", true), ("a", false)] {
+            let args = Args::parse_from(["dmstats", "list", "--programid", word]);
+            let snapshot = Snapshot::parse(b"0: 0+8 8 - -\n", None).unwrap();
+            let found = snapshot.of_program(&program(&args));
+            assert_eq!(found.regions.len(), usize::from(empty));
+        }
+        let args = Args::parse_from(["dmstats", "list"]);
+        assert_eq!(program(&args), b"dmstats");
     }
 
     #[test]
