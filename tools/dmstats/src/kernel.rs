@@ -30,6 +30,9 @@ const ROW: usize = 80;
 /// Of a table with more rows the size is not foretold.
 const LONGEST_TABLE: usize = 50_000;
 
+/// The kernel takes no larger buffer (`DM_MAX_TARGETS` times `DM_MAX_TARGET_PARAMS`).
+const LARGEST: usize = 1 << 30;
+
 const VERSION: u8 = 0;
 const LIST_DEVICES: u8 = 2;
 const DEV_STATUS: u8 = 7;
@@ -85,6 +88,12 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+/// How large a buffer is to be after one that had no room for the answer; none if there is no larger one.
+fn larger(size: usize) -> Option<usize> {
+    let four = HEADER + size.saturating_sub(HEADER).max(1024).saturating_mul(4);
+    (size < LARGEST).then(|| four.min(LARGEST))
 }
 
 /// A device's number as the kernel packs it.
@@ -157,8 +166,8 @@ impl Kernel {
         };
         let mut size = HEADER + input.max(expect);
         loop {
-            let size32 = u32::try_from(size)
-                .map_err(|_| Error::Invalid(format!("{what}: the answer is too long")))?;
+            let too_long = || Error::Invalid(format!("{what}: the answer is too long"));
+            let size32 = u32::try_from(size).map_err(|_| too_long())?;
             let mut buffer = self.buffer(size);
             ioctl::put(&mut buffer, 0, &4u32.to_ne_bytes());
             ioctl::put(&mut buffer, 12, &size32.to_ne_bytes());
@@ -191,7 +200,7 @@ impl Kernel {
             )?;
             let flags = ioctl::get_u32(&buffer, 28);
             if flags & BUFFER_FULL != 0 {
-                size = HEADER + (size - HEADER).max(1024) * 4;
+                size = larger(size).ok_or_else(too_long)?;
                 continue;
             }
             return Ok(Reply {
@@ -311,6 +320,18 @@ impl Transport for Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_buffer_grows_to_the_largest_that_the_kernel_takes() {
+        let mut size = HEADER;
+        let mut count = 0;
+        while let Some(next) = larger(size) {
+            assert!(next > size && (next == LARGEST || next >= 4 * size - 3 * HEADER));
+            size = next;
+            count += 1;
+        }
+        assert_eq!((size, count), (LARGEST, 10));
+    }
 
     #[test]
     fn device_numbers_are_packed_as_the_kernel_does() {
