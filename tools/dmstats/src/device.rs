@@ -115,15 +115,31 @@ impl<'a, T: Transport> Device<'a, T> {
         clear: bool,
         wanted: impl Fn(&Region) -> bool,
     ) -> Result<Sample> {
+        let (sample, done) = self.sample_some(snapshot, clear, wanted);
+        done.map(|()| sample)
+    }
+
+    /// As [`Self::sample`], but gives back what was read before an error too: if it was cleared, there is no
+    /// other way to know it.
+    pub fn sample_some(
+        &self,
+        snapshot: &Snapshot,
+        clear: bool,
+        wanted: impl Fn(&Region) -> bool,
+    ) -> (Sample, Result<()>) {
         let mut regions = IdMap::new();
+        let mut done = Ok(());
         for region in snapshot.regions.values().filter(|region| wanted(region)) {
             match self.sample_region(region, clear) {
                 Ok(sample) => regions.insert(region.id, sample),
                 Err(error) if error.is_missing() => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    done = Err(error);
+                    break;
+                }
             }
         }
-        Ok(Sample::new(snapshot, regions))
+        (Sample::new(snapshot, regions), done)
     }
 
     fn sample_region(&self, region: &Region, clear: bool) -> Result<RegionSample> {

@@ -853,8 +853,8 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Tells views what was counted since the last time in what is shown. Those of which that cannot be known are left
-    /// out, and that is told.
+    /// Tells views what was counted since the last time in what is shown. Those of which nothing can be known
+    /// are left out, and that is told.
     fn count(
         &self,
         views: Vec<View<'a>>,
@@ -864,14 +864,17 @@ impl<'a> Command<'a> {
         let mut known = Vec::new();
         let name = |view: &View<'a>| view.subject.shown();
         let counted = on_each(views, self.of_all(), name, |mut view| {
-            self.count_on(&mut view, earlier, shown)?;
-            known.push(view);
-            Ok(())
+            let counted = self.count_on(&mut view, earlier, shown);
+            if counted.is_ok() || view.sample.is_some() {
+                known.push(view);
+            }
+            counted
         });
         (known, counted)
     }
 
-    /// Does so with one. A device that has gone since has no counts.
+    /// Does so with one. A device that has gone since has no counts; after an error it has those that were
+    /// read before.
     fn count_on(
         &self,
         view: &mut View<'a>,
@@ -888,10 +891,10 @@ impl<'a> Command<'a> {
         let keep = self.args.keep;
         let wanted =
             |region: &dmstats::Region| shown.counts(snapshot, region) && (keep || !unseen(region));
-        let mut sample = match subject.device.sample(snapshot, !keep, wanted) {
-            Err(error) if error.is_missing() => return Ok(()),
-            other => other?,
-        };
+        let (mut sample, done) = subject.device.sample_some(snapshot, !keep, wanted);
+        if done.as_ref().is_err_and(|error| error.is_missing()) {
+            return Ok(());
+        }
         let mut told = if keep {
             let mut before = earlier.remove(&subject.devno()).unwrap_or_default();
             // What cannot be told now is told when the file is seen again.
@@ -915,7 +918,7 @@ impl<'a> Command<'a> {
             }
         }
         view.sample = Some(told);
-        Ok(())
+        Ok(done?)
     }
 
     /// Where the files are that groups which are shown lie over, by the ids of these; none of one that cannot be seen.

@@ -519,6 +519,18 @@ fn only_what_is_wanted_is_cleared() {
 }
 
 #[test]
+fn what_was_cleared_before_an_error_is_given_back() {
+    let fake = Fake::new(1000);
+    let snapshot = make(&fake, 3);
+    fake.account(D, false, 0, 8, 1);
+    fake.fail("@stats_print_clear 1", 0, rustix::io::Errno::NOMEM);
+    let (sample, done) = device(&fake).sample_some(&snapshot, true, |_| true);
+    assert!(done.is_err());
+    assert_eq!(sample.regions.keys().collect::<Vec<_>>(), [&0]);
+    assert_eq!(sample.regions[&0].total.counters.reads, 1);
+}
+
+#[test]
 fn a_region_that_went_or_changed_since_the_list_is_left_out() {
     let fake = Fake::new(1000);
     let snapshot = make(&fake, 3);
