@@ -655,6 +655,7 @@ impl<'a, T: Transport> Follower<'a, T> {
         };
         let before = entry.group.id;
         if !entry.group.fits(&extents.places) {
+            let account = self.kernel.memory_used();
             let word = entry.view.word();
             let fitted = entry
                 .group
@@ -686,7 +687,10 @@ impl<'a, T: Transport> Follower<'a, T> {
                 }
                 Fate::Same => {}
             }
-            self.account = self.kernel.memory_used();
+            // What has changed before it is somebody else's, and the next routine is to notice that.
+            if account == self.account {
+                self.account = self.kernel.memory_used();
+            }
         }
         entry.pace.looked(now, extents.pending > 0);
         self.renamed(number, before, true);
@@ -983,6 +987,30 @@ mod tests {
             assert_eq!(lock::made(&locks, D).unwrap(), []);
             std::fs::remove_dir_all(&locks).unwrap();
         }
+    }
+
+    #[test]
+    fn what_others_change_is_noticed_however_busy_a_file_is() {
+        let fake = Fake::new(10_000);
+        let (mut follower, locks) = follower(&fake, "account");
+        follower.account = fake.memory_used();
+        let now = Instant::now();
+        let fit = |follower: &mut Follower<'_, Fake>, len: u64| {
+            let grown = Extents {
+                places: vec![(0, len)],
+                ..at_first()
+            };
+            follower.fit(0, now, &grown).unwrap();
+            fake.take_log();
+            follower.routine(now, 1);
+            fake.take_log().len()
+        };
+        // Its own changes are no news.
+        assert_eq!(fit(&mut follower, 16), 0);
+        fake.message(D, b"@stats_create - /1", 64).unwrap();
+        assert_eq!(fit(&mut follower, 24), 1);
+        assert_eq!(fit(&mut follower, 32), 0);
+        std::fs::remove_dir_all(&locks).unwrap();
     }
 
     #[test]
