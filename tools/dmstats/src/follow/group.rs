@@ -50,7 +50,7 @@ pub struct Followed {
     /// Its name, as it is written down.
     alias: Vec<u8>,
     like: RegionSpec,
-    /// Where the file was when the group was last made to fit.
+    /// Where the file was when the group was last made to fit; before that, where the group was.
     places: Option<Vec<(u64, u64)>>,
     /// Which file it was then.
     file: Option<Handle>,
@@ -82,9 +82,13 @@ impl Followed {
         Self::of(&snapshot, devno, id)
     }
 
-    /// A group of a snapshot.
+    /// A group of a snapshot. What it has there is what it is known by until it is made to fit.
     pub fn of(snapshot: &Snapshot, devno: Devno, id: u32) -> Result<Self> {
         let (group, leader) = (snapshot.group(id)?, snapshot.region(id)?);
+        let covered = group.covered(snapshot);
+        let places = covered
+            .iter()
+            .map(|range| (range.start, range.end - range.start));
         Ok(Followed {
             devno,
             id: Some(id),
@@ -97,8 +101,8 @@ impl Followed {
                 bounds: leader.bounds.clone(),
                 aux: leader.user.clone(),
             },
-            places: None,
-            file: None,
+            places: Some(places.collect()),
+            file: snapshot.projected(id).map(|word| word.handle),
             fits: false,
             members: group.members.clone(),
             seen: Rc::new(snapshot.ids()),
@@ -199,8 +203,7 @@ impl Followed {
         let same = snapshot.groups.get(&id).filter(|_| is_ours(&id));
         if same.is_some_and(|group| {
             let has_some = has_some(group);
-            known.is_none()
-                || ((has_some || (name_tells && is_named(group))) && is_same(id, has_some))
+            (has_some || (name_tells && is_named(group))) && is_same(id, has_some)
         }) {
             return Some(id);
         }

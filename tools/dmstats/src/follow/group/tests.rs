@@ -141,6 +141,26 @@ fn a12_a13_a_group_that_somebody_removed_is_not_made_again() {
 }
 
 #[test]
+fn a_group_is_known_before_it_has_been_made_to_fit() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("before"));
+    let mut group = mapped(&fake, &[(0, 8)]);
+    fake.fail("@stats_create", 0, Errno::NOMEM);
+    assert!(group.fit(&fake, &[(0, 16)], &word(), &locks.0).is_err());
+    fake.fail("nothing", 0, Errno::NOMEM);
+    assert_eq!(group.recognise(&snapshot(&fake)), Fate::Same);
+    // Somebody deletes it, and the group of another file gets its id.
+    let device = Device::new(&fake, D, b"dmstats");
+    device.delete_group(&snapshot(&fake), 1, |_| ()).unwrap();
+    let other = device.map_file(&[(4000, 8)], &RegionSpec::whole(), Some(b"g"), |_| ());
+    assert_eq!(other.unwrap().group, Some(1));
+    assert_eq!(group.recognise(&snapshot(&fake)), Fate::Removed);
+    let fate = group.fit(&fake, &[(0, 16)], &word(), &locks.0).unwrap();
+    assert_eq!(fate, Fate::Removed);
+    group.delete(&fake, &locks.0, Duration::ZERO).unwrap();
+    assert_eq!(places(&fake, 1), [(4000, 8)]);
+}
+
+#[test]
 fn f7_a_projected_file_that_is_cut_to_nothing_keeps_its_group() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("cut"));
     let mut group = Followed::none(D, b"dmstats", b"f", RegionSpec::whole());
