@@ -992,6 +992,19 @@ impl<'a> Command<'a> {
     }
 }
 
+/// How many areas of a region have rows: none if there are more than can be, of which only the sum is shown.
+fn shown_areas(region: &dmstats::Region) -> u64 {
+    let areas = region.areas();
+    if areas <= dmstats::reply::MAX_AREAS {
+        return areas;
+    }
+    let id = region.id;
+    say(&format!(
+        "Region ID {id} has {areas} areas, which are too many to be shown."
+    ));
+    0
+}
+
 /// What has rows in a report.
 struct Shown {
     areas: bool,
@@ -1056,7 +1069,7 @@ impl Shown {
         rows.reserve(snapshot.regions.len());
         for region in regions().filter(|_| self.areas) {
             let counts = sample.and_then(|sample| sample.regions.get(&region.id));
-            rows.extend((0..region.areas()).map(|area| {
+            rows.extend((0..shown_areas(region)).map(|area| {
                 let count = counts.and_then(|counts| counts.areas.get(usize::try_from(area).ok()?));
                 row(Object::Area(region, area), count)
             }));
@@ -1117,6 +1130,14 @@ mod tests {
         }
         let args = Args::parse_from(["dmstats", "list"]);
         assert_eq!(program(&args), b"dmstats");
+    }
+
+    #[test]
+    fn areas_of_which_there_are_too_many_are_not_shown() {
+        let list = b"0: 0+8388608 1 a -\n1: 0+1152921504606846976 1 a -\n";
+        let snapshot = Snapshot::parse(list, None).unwrap();
+        let areas: Vec<u64> = snapshot.regions.values().map(shown_areas).collect();
+        assert_eq!(areas, [8_388_608, 0]);
     }
 
     #[test]
