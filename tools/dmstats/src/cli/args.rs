@@ -223,7 +223,7 @@ pub struct Args {
     pub userdata: Option<OsString>,
     #[arg(long, short)]
     pub uuid: Option<OsString>,
-    /// Say more; twice, what the kernel is told
+    /// Say more; twice, also which regions were deleted and cleared, and how many requests it took
     #[arg(long, short, action = ArgAction::Count)]
     pub verbose: u8,
     /// The versions of this program and of the kernel's interface
