@@ -2,6 +2,7 @@
 
 //! Where a file is on its device.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -75,6 +76,12 @@ pub struct RawExtent {
     pub len: u64,
     /// Its flags.
     pub flags: u32,
+}
+
+/// What the group of a file is called if nobody says otherwise: a link is the file that it leads to.
+pub fn name(path: &Path) -> OsString {
+    let whole = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    whole.file_name().unwrap_or_default().to_owned()
 }
 
 /// Where a file is.
@@ -272,6 +279,19 @@ mod tests {
             len: len * 4096,
             flags,
         }
+    }
+
+    #[test]
+    fn a_link_has_the_name_of_its_file() {
+        let folder = std::env::temp_dir().join(format!("dmstats-name-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("f"), "").unwrap();
+        std::os::unix::fs::symlink("f", folder.join("link")).unwrap();
+        assert_eq!(name(&folder.join("link")), "f");
+        assert_eq!(name(&folder.join("f")), "f");
+        assert_eq!(name(&folder.join("none")), "none");
+        assert_eq!(name(Path::new("/")), "");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -260,8 +260,9 @@ fn map(
 ) -> Result<()> {
     let could_not = |error: &dyn std::fmt::Display| format!("{}: {error}", word.to_string_lossy());
     let file = extents::open(path).map_err(|error| could_not(&error))?;
-    let alias = path.file_name().unwrap_or_default().as_bytes();
-    let added = follower.add_new(&file, path, mode, b"dmstats", alias, &RegionSpec::whole());
+    let alias = extents::name(path);
+    let (alias, like) = (alias.as_bytes(), RegionSpec::whole());
+    let added = follower.add_new(&file, path, mode, b"dmstats", alias, &like);
     added.map_err(|error| could_not(&error))
 }
 

@@ -316,13 +316,9 @@ impl<'a> Command<'a> {
             if self.plan(&path, &specs, plan.as_ref().map(|_| REGIONS))? {
                 continue;
             }
-            // A link is the file that it leads to.
-            let whole = std::fs::canonicalize(&name).unwrap_or_else(|_| name.clone().into());
-            let alias = match (args.nogroup, args.alias.as_deref(), whole.file_name()) {
-                (true, ..) => None,
-                (_, Some(alias), _) | (_, None, Some(alias)) => Some(alias.as_bytes()),
-                (_, None, None) => Some(&b""[..]),
-            };
+            let named = extents::name(name.as_ref());
+            let alias = args.alias.as_deref().unwrap_or(&named);
+            let alias = (!args.nogroup).then_some(alias.as_bytes());
             if let Some(plan) = &plan {
                 say_plan(&path, &extents, plan);
             }

@@ -296,6 +296,16 @@ def test_a_group_that_a_killed_process_left_is_followed_by_the_next(guest, mount
     assert daemon.ends()[1] == 0 and groups(guest) == []
 
 
+def test_a_link_is_mapped_as_the_file_that_it_leads_to(guest, mounted):
+    new_file(guest, "/mnt/f")
+    guest.run("ln -s f /mnt/link")
+    daemon = Daemon(guest, "-v --map /mnt/link")
+    daemon.says("region.s. created")
+    assert groups(guest) == ["1:f:1"]
+    guest.run(f"kill {daemon.pid}")
+    assert daemon.ends()[1] == 0 and groups(guest) == []
+
+
 def test_a_group_that_a_user_has_made_is_not_taken_for_one_that_was_left(guest, mounted):
     new_file(guest, "/mnt/f")
     daemon = Daemon(guest, "-v --map /mnt/f")
