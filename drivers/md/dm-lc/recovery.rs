@@ -314,14 +314,15 @@ fn was_durable<R: Read>(
             .from(device, superblock, window, position)
             .map_err(Error::Device)?;
         let header = RecordHeader::decode(bytes, superblock).map(|header| header.header());
-        let Some(header) = header.filter(|header| header.at.position == position) else {
+        let is_later = |at: Due| at.position == position && at.id > due.id;
+        let Some(header) = header.filter(|header| is_later(header.at)) else {
             continue;
         };
-        if header.at.id > due.id && header.durable_id > due.id {
+        if header.durable_id > due.id {
             return Ok(true);
         }
         // What was followed may be of a session before, with newer records in what was its data.
-        if header.at.id > due.id && position >= followed {
+        if position >= followed {
             filled = Filled::default();
             let behind = follow(device, superblock, window, (header.at, header.epoch))?;
             if behind.durable_id > due.id {

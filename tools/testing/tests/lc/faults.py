@@ -129,8 +129,8 @@ FAULTS = {
     ),
     "what records of a session before lead past is not looked at": Fault(
         "drivers/md/dm-lc/recovery.rs",
-        [("header.filter(|header| header.at.position == position)",
-          "header.filter(|header| header.at.position == position && position >= followed)")],
+        [("header.filter(|header| is_later(header.at))",
+          "header.filter(|header| is_later(header.at) && position >= followed)")],
         "lc_defects",
     ),
     "a record may know of a later one": Fault(
