@@ -135,6 +135,12 @@ def lose(rig):
     rig.device.message("flush_current_buffer")
 
 
+def let_cache_break(rig, dm):
+    """Puts a linear device over the cache device, before the cache is made."""
+    disk, rig.cache = rig.cache, dm.create("cache", f"0 {rig.sectors} linear {rig.cache} 0")
+    rig.cache.disk = disk
+
+
 def fsync(rig):
     return rig.guest.run(f"dd if=/dev/null of={rig.device} conv=fsync,notrunc status=none", check=False)
 
@@ -149,8 +155,7 @@ def test_lost_flush_of_the_backing_device_is_told_to_who_asks_next(lossy):
 
 
 def test_lost_flush_is_told_when_the_cache_is_bypassed(lossy, dm):
-    disk, lossy.cache = lossy.cache, dm.create("cache", f"0 {lossy.sectors} linear {lossy.cache} 0")
-    lossy.cache.disk = disk
+    let_cache_break(lossy, dm)
     lossy.create("4 flush_current_buffer_interval 0 bypass_on_error 1")
     write = f"dd if=/dev/zero of={lossy.device} bs=4k count=8 oflag=direct status=none conv=notrunc"
     # Then there is a superblock to be written.
@@ -168,8 +173,7 @@ def test_lost_flush_is_told_when_the_cache_is_bypassed(lossy, dm):
 
 def test_lost_flush_is_told_as_the_cache_fails(lossy, dm):
     """By the flush with which it does: there is a copy of what was read to be written."""
-    disk, lossy.cache = lossy.cache, dm.create("cache", f"0 {lossy.sectors} linear {lossy.cache} 0")
-    lossy.cache.disk = disk
+    let_cache_break(lossy, dm)
     words = "flush_current_buffer_interval 0 bypass_on_error 1 mode writearound read_cache_threshold 127"
     lossy.create(f"8 {words}")
     lossy.guest.run(f"dd if=/dev/zero of={lossy.device} bs=4k count=8 oflag=direct status=none conv=notrunc")
@@ -185,8 +189,7 @@ def test_lost_flush_is_told_as_the_cache_fails(lossy, dm):
 
 def test_lost_flush_is_told_once_in_passthrough(lossy, dm):
     """Also when the cache device, which has no part in it, has failed."""
-    disk, lossy.cache = lossy.cache, dm.create("cache", f"0 {lossy.sectors} linear {lossy.cache} 0")
-    lossy.cache.disk = disk
+    let_cache_break(lossy, dm)
     lossy.create("4 flush_current_buffer_interval 0 mode passthrough")
     lossy.guest.run(f"dd if=/dev/zero of={lossy.device} bs=4k count=8 oflag=direct status=none conv=notrunc")
     lose(lossy)
