@@ -82,29 +82,35 @@ pub struct Changes {
     _tells: Option<File>,
 }
 
-/// Waits for the right to change the groups of a device.
-pub fn changes(folder: &Path, devno: Devno) -> Result<Changes> {
+/// What `lock` makes of the path of the file by which the groups of a device are locked.
+fn of_device<T>(
+    folder: &Path,
+    devno: Devno,
+    lock: impl FnOnce(&Path) -> io::Result<T>,
+) -> Result<T> {
     make_folder(folder)?;
     let path = folder.join(devno.to_string());
-    let lock = || {
-        let file = open(&path)?;
+    lock(&path).map_err(|source| error(&path, source))
+}
+
+/// Waits for the right to change the groups of a device.
+pub fn changes(folder: &Path, devno: Devno) -> Result<Changes> {
+    of_device(folder, devno, |path| {
+        let file = open(path)?;
         rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-        io::Result::Ok(Changes {
+        Ok(Changes {
             _file: file,
             _tells: None,
         })
-    };
-    lock().map_err(|source| error(&path, source))
+    })
 }
 
 /// The right to change the groups of a device, if it is free within some time: whoever has it may be
 /// stopped, or wait for I/O that does not end.
 pub fn changes_within(folder: &Path, devno: Devno, patience: Duration) -> Result<Option<Changes>> {
-    make_folder(folder)?;
-    let path = folder.join(devno.to_string());
     let until = Instant::now() + patience;
-    let lock = || {
-        let file = open_quietly(&path)?;
+    of_device(folder, devno, |path| {
+        let file = open_quietly(path)?;
         while let Err(errno) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             if errno != rustix::io::Errno::WOULDBLOCK {
                 return Err(errno.into());
@@ -114,12 +120,11 @@ pub fn changes_within(folder: &Path, devno: Devno, patience: Duration) -> Result
             }
             std::thread::sleep(AGAIN);
         }
-        io::Result::Ok(Some(Changes {
-            _tells: Some(open(&path)?),
+        Ok(Some(Changes {
+            _tells: Some(open(path)?),
             _file: file,
         }))
-    };
-    lock().map_err(|source| error(&path, source))
+    })
 }
 
 /// Keeps others from changing groups of a device, until it is dropped.
@@ -130,19 +135,16 @@ pub struct Still {
 /// Keeps others from changing groups of a device, if nobody does so. Of this nobody is told, so that several
 /// can have it at once: none of them would be told when another has had it.
 pub fn still(folder: &Path, devno: Devno) -> Result<Option<Still>> {
-    make_folder(folder)?;
-    let path = folder.join(devno.to_string());
-    let lock = || {
-        let file = open_quietly(&path)?;
+    of_device(folder, devno, |path| {
+        let file = open_quietly(path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             other => {
                 other?;
-                io::Result::Ok(Some(Still { _file: file }))
+                Ok(Some(Still { _file: file }))
             }
         }
-    };
-    lock().map_err(|source| error(&path, source))
+    })
 }
 
 /// What stands behind the process in the lock of a group that it has made itself. The path of the file comes last.

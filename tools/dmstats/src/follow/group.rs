@@ -267,15 +267,16 @@ impl Followed {
 
     /// Makes the group fit a file at these places. New regions are made before the group is described anew, and
     /// stale ones go last. An error leaves the group as it was. `word` is what is written down of the file if it is
-    /// projected. Others who change groups at this moment are not waited for.
+    /// projected, and `patience` how long others who change groups may keep it from that.
     pub fn fit<T: Transport>(
         &mut self,
         kernel: &T,
         places: &[(u64, u64)],
         word: &Word,
         locks: &Path,
+        patience: Duration,
     ) -> Result<Fate> {
-        let Some(_changes) = lock::changes_within(locks, self.devno, Duration::ZERO)? else {
+        let Some(_changes) = lock::changes_within(locks, self.devno, patience)? else {
             return Ok(Fate::Busy);
         };
         let device = self.device(kernel);

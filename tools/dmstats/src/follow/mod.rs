@@ -657,9 +657,12 @@ impl<'a, T: Transport> Follower<'a, T> {
         if !entry.group.fits(&extents.places) {
             let account = self.kernel.memory_used();
             let word = entry.view.word();
-            let fitted = entry
-                .group
-                .fit(self.kernel, &extents.places, &word, &self.locks);
+            // The routine began at `now`: all of its files have the same time to wait for others.
+            let patience = self.patience.saturating_sub(now.elapsed());
+            let fitted =
+                entry
+                    .group
+                    .fit(self.kernel, &extents.places, &word, &self.locks, patience);
             match fitted? {
                 Fate::Removed => {
                     self.end(number, End::Removed);
@@ -676,10 +679,6 @@ impl<'a, T: Transport> Follower<'a, T> {
                     entry.pace.again(now, Duration::ZERO);
                     self.renamed(number, before, false);
                     return Ok(());
-                }
-                Fate::Busy if now.elapsed() < self.patience => {
-                    std::thread::sleep(QUANTUM);
-                    return self.fit(number, now, extents);
                 }
                 Fate::Busy => {
                     entry.pace.again(now, QUANTUM);
