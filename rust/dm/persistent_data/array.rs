@@ -159,11 +159,13 @@ impl<T: ArrayValue> Array<T> {
         if self.is_empty() {
             return Ok(());
         }
+        let per_block = Self::values_per_block(tm)?;
         let mut result = Ok(());
         tm.read(|tm| {
             with_info::<T>(tm, |info| {
+                let walk = |cursor: &mut Cursor<T>| cursor.walk(self.len, per_block, &mut f);
                 // SAFETY: The description is initialised, and lives longer than the cursor.
-                result = unsafe { Cursor::with(info, self.root, |c| c.walk(self.len, &mut f)) };
+                result = unsafe { Cursor::with(info, self.root, walk) };
                 0
             })
         })?;
@@ -269,25 +271,31 @@ impl<T: ArrayValue> Cursor<T> {
         f(&mut cursor)
     }
 
-    /// Calls `f` with the values from here on, `len` of them, which is not 0.
-    fn walk(&mut self, len: u32, f: &mut impl FnMut(u32, T) -> Result) -> Result {
-        f(0, self.value())?;
+    /// Calls `f` with the values from here on, `len` of them, which is not 0. A block has room for
+    /// `per_block`.
+    fn walk(&mut self, len: u32, per_block: u32, f: &mut impl FnMut(u32, T) -> Result) -> Result {
+        f(0, self.value(per_block)?)?;
         for index in 1..len {
             // SAFETY: By the type invariants, the cursor was begun; no step before has failed.
             to_result(unsafe { bindings::dm_array_cursor_next(self.raw.as_mut_ptr()) })?;
-            f(index, self.value())?;
+            f(index, self.value(per_block)?)?;
         }
         Ok(())
     }
 
-    /// The value here. Only called while the last step has succeeded.
-    fn value(&mut self) -> T {
+    /// The value here. Only called while the last step has succeeded. Fails with `EILSEQ` if the
+    /// block says that it has more values than it has room for, as one of smaller values may.
+    fn value(&mut self, per_block: u32) -> Result<T> {
+        // SAFETY: By the type invariants, the cursor was begun, which has set it.
+        if unsafe { (*self.raw.as_ptr()).index } >= per_block {
+            return Err(compat::eilseq());
+        }
         let mut value = core::ptr::null_mut();
         // SAFETY: By the type invariants, the cursor was begun; `value` is a live local.
         unsafe { bindings::dm_array_cursor_get_value(self.raw.as_mut_ptr(), &mut value) };
-        // SAFETY: The cursor is at a value, whose size its block was checked to have; it need not
-        // be aligned.
-        unsafe { value.cast::<T>().read_unaligned() }.swap_le()
+        // SAFETY: The value was just seen to lie within its block, which is locked; it need not be
+        // aligned.
+        Ok(unsafe { value.cast::<T>().read_unaligned() }.swap_le())
     }
 }
 
