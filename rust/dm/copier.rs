@@ -192,6 +192,8 @@ struct Mover<T: CopyJob> {
     job: Option<T>,
     core: Option<Shared<Core<T>>>,
     stage: Stage,
+    /// The bytes that are read, and then written.
+    bytes: usize,
     status: bindings::blk_status_t,
     next: Option<KBox<Mover<T>>>,
 }
@@ -232,6 +234,7 @@ impl<T: CopyJob> Mover<T> {
             job: None,
             core: None,
             stage: Stage::Read,
+            bytes: 0,
             status: 0,
             next: None,
         };
@@ -241,15 +244,20 @@ impl<T: CopyJob> Mover<T> {
     /// Sends the read or the write of the job's extent, unless that is empty. Sleeps as far as the device makes it.
     fn submit(mut mover: KBox<Self>, stage: Stage) {
         mover.stage = stage;
-        let Some(job) = mover.job.as_ref() else {
+        let this = &mut *mover;
+        let Some(job) = this.job.as_ref() else {
             return;
         };
-        let source = job.source();
         let (dev, sector) = match stage {
-            Stage::Read => (source.dev, source.sector),
+            Stage::Read => {
+                let source = job.source();
+                // Not asked for again: what was not read must not be written.
+                this.bytes = (source.sectors << SECTOR_SHIFT) as usize;
+                (source.dev, source.sector)
+            }
             Stage::Write => job.destination(),
         };
-        let mut left = (source.sectors << SECTOR_SHIFT) as usize;
+        let mut left = this.bytes;
         let is_empty = left == 0;
         let urgency = job.urgency();
         let op = match stage {
@@ -287,7 +295,12 @@ impl<T: CopyJob> Mover<T> {
             (*bio).bi_end_io = Some(ended::<T>);
             (*bio).bi_private = raw.cast();
         }
-        if is_empty {
+        if left > 0 {
+            // More than there are pages for.
+            // SAFETY: As above.
+            unsafe { (*bio).bi_status = bindings::BLK_STS_IOERR };
+        }
+        if is_empty || left > 0 {
             // An empty read or write is none that drivers know.
             // SAFETY: The bio is complete, and not sent; `ended::<T>` takes the mover back.
             return unsafe { bindings::bio_endio(bio) };
