@@ -168,7 +168,11 @@ HELPER void rust_dm_helper_bio_rewind(struct bio *bio,
 	bio->bi_status = BLK_STS_OK;
 	/* If a device below has split it, the last part took the count to 0. */
 	atomic_set(&bio->__bi_remaining, 1);
+	/* Of the device that had it: the next one has other queues to poll, and other counts. */
 	bio_clear_polled(bio);
+	bio->bi_cookie = BLK_QC_T_NONE;
+	bio_clear_flag(bio, BIO_QOS_THROTTLED);
+	bio_clear_flag(bio, BIO_QOS_MERGED);
 }
 
 HELPER void rust_dm_helper_bio_copy_in(struct bio *bio, unsigned int skip,
