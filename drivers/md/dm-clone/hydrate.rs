@@ -93,18 +93,17 @@ fn write_in(
         let mut flights = this.flights.lock();
         if metadata.regions().is_hydrated(region) {
             drop(flights);
-            if lane.take().is_some() {
-                // It was found before the region was.
-                lane_is_free(this);
-            }
+            give_back(this, lane);
             return commit::send_write(this, bio);
         }
         if let Some(entry) = flights.table.find(region) {
-            // Whatever lands there says that there is a lane.
-            return entry.wait(bio);
+            entry.wait(bio);
+            drop(flights);
+            return give_back(this, lane);
         }
         if metadata.mode() != Mode::ReadWrite {
             drop(flights);
+            give_back(this, lane);
             return bio.end(Status::IOERR);
         }
         // What it takes is found without the lock; then all is looked at again.
@@ -190,6 +189,14 @@ pub(crate) fn copied_for_write(this: &Shared<Engine>, region: u64, result: Resul
     let needs = |bio: &OwnedBio<CloneTarget>| geometry.covered(bio.range()).is_empty();
     land(this, region, status_of(result), By::Copy, needs);
     lane_is_free(this);
+}
+
+/// Gives back a lane that turned out not to be needed, if there is one.
+fn give_back(this: &Shared<Engine>, lane: Option<Lane<CopyRegions>>) {
+    if lane.is_some() {
+        drop(lane);
+        lane_is_free(this);
+    }
 }
 
 /// Others may wait for it.
