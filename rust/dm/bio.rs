@@ -202,6 +202,61 @@ impl Bio {
         unsafe { (*self.as_ptr()).bi_status = status.0 }
     }
 
+    /// Whether parts of it were sent. It must not be freed before they are done, which
+    /// device-mapper does for some verdicts; one of them that fails says so in its status.
+    pub(crate) fn has_parts(&self) -> bool {
+        // SAFETY: By the type invariants, the bio is valid.
+        let flags = unsafe { (*self.as_ptr()).bi_flags };
+        u32::from(flags) & (1 << bindings::BIO_CHAIN) != 0
+    }
+
+    /// Whether the bio may be divided after its first `sectors`: `EINVAL` if that is not fewer than
+    /// it has, or none, and `EOPNOTSUPP` if it is no read or write, or must not be torn.
+    pub(crate) fn check_part(&self, sectors: u32) -> Result {
+        if !matches!(self.op(), Op::Read | Op::Write) || self.opf() & bindings::REQ_ATOMIC != 0 {
+            return Err(crate::compat::eopnotsupp());
+        }
+        if sectors == 0 || sectors >= self.sectors() {
+            return Err(EINVAL);
+        }
+        Ok(())
+    }
+
+    /// Sends the first `sectors` to `sector` of `dev`; the bio keeps the rest, and ends when both
+    /// are done. `from`, where it was on the mapped device, goes on with it.
+    ///
+    /// Fails as [`check_part`](Self::check_part), and with `ENOMEM`; then the bio is as it was.
+    ///
+    /// # Safety
+    ///
+    /// The bio must be a clone of device-mapper's that is its holder's to submit, and the device
+    /// open until it has ended. With a `gfp` that waits, no submission may be under way.
+    pub(crate) unsafe fn send_part(
+        &self,
+        sectors: u32,
+        dev: &crate::block_device::Bdev,
+        sector: Sector,
+        from: &mut Sector,
+        gfp: bindings::gfp_t,
+    ) -> Result {
+        self.check_part(sectors)?;
+        // SAFETY: By the caller's promise the clone is its holder's; it carries data, and is longer
+        // than the part.
+        let result = unsafe {
+            bindings::helpers::bio_send_part(
+                self.as_ptr(),
+                sectors,
+                dev.as_ptr(),
+                sector,
+                *from,
+                gfp,
+            )
+        };
+        kernel::error::to_result(result)?;
+        *from = from.wrapping_add(sectors.into());
+        Ok(())
+    }
+
     /// Makes it a bio for `sector` of `dev`, which device-mapper is to submit: that charges it to
     /// whoever sent what it is a clone of.
     ///

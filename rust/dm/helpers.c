@@ -106,16 +106,18 @@ HELPER void rust_dm_helper_bio_send(struct bio *bio, struct block_device *bdev,
 }
 
 /*
- * The set is that of file systems. To take from it without waiting is safe below them: a part comes
- * back when its device is done with it.
+ * The set is that of file systems. To take from it is safe below them: a part comes back when its
+ * device is done with it. Within a submission it must not be waited for, since parts of before are
+ * not with their device yet.
  */
 HELPER int rust_dm_helper_bio_send_part(struct bio *bio, unsigned int sectors,
 					struct block_device *bdev,
-					sector_t sector, sector_t from)
+					sector_t sector, sector_t from,
+					gfp_t gfp)
 {
 	struct bio *part;
 
-	part = bio_split(bio, sectors, GFP_NOWAIT, &fs_bio_set);
+	part = bio_split(bio, sectors, gfp, &fs_bio_set);
 	if (IS_ERR(part))
 		return PTR_ERR(part);
 

@@ -24,7 +24,6 @@ use crate::{
     bindings,
     bio::{
         Bio,
-        Op,
         Status, //
     },
     block_device::{
@@ -32,7 +31,6 @@ use crate::{
         Sector,
         SECTOR_SHIFT, //
     },
-    compat,
     owned_bio::OwnedBio,
     per_bio::Slot,
     target::Target, //
@@ -126,10 +124,15 @@ impl<'a, T: Target> MapBio<'a, T> {
 
     /// Takes only the first `sectors` of a read or a write; the rest comes back as another bio.
     ///
-    /// Fails with `EINVAL` if that is not fewer than the bio has, or none, and with `EOPNOTSUPP`
-    /// for other operations and for writes that must not be torn.
+    /// Fails with `EINVAL` if that is not fewer than the bio has, or none, with `EOPNOTSUPP`
+    /// for other operations and for writes that must not be torn, and with `EBUSY` once parts of
+    /// it [were sent](Self::send_part): up to 7.2, device-mapper takes the rest to begin so many
+    /// sectors behind where the bio began, not behind those parts.
     pub fn accept_partial(&mut self, sectors: u32) -> Result {
         self.check_part(sectors)?;
+        if self.has_parts() {
+            return Err(EBUSY);
+        }
         // SAFETY: The clone is being mapped, is neither empty, a duplicate (only flushes, discards
         // and their like are), atomic nor a zoned write (targets of this layer are never put on
         // zoned devices), and is longer than what is accepted.
@@ -141,39 +144,15 @@ impl<'a, T: Target> MapBio<'a, T> {
     /// and ends when both are done. Costs half of what [`accept_partial`](Self::accept_partial)
     /// does, which makes a bio of device-mapper's own for each part.
     ///
-    /// Fails as that does, and with `ENOMEM` if there is no memory at the moment; then the bio is
-    /// as it was.
+    /// Fails with `EINVAL` and `EOPNOTSUPP` as that does, and with `ENOMEM` if there is no memory
+    /// at the moment: whoever [takes](Self::take) the bio can wait for it. The bio is as it was
+    /// then.
     pub fn send_part(&mut self, sectors: u32, dev: &'a Bdev, sector: Sector) -> Result {
-        self.check_part(sectors)?;
         // SAFETY: By the type invariants, the slot is initialised; `self` is borrowed mutably.
         let from = unsafe { &mut (*self.slot).from };
-        // SAFETY: The clone is being mapped and thus ours, it carries data, and is longer than the
-        // part. The device is the target's, and open until its bios have ended.
-        let result = unsafe {
-            bindings::helpers::bio_send_part(self.bio, sectors, dev.as_ptr(), sector, *from)
-        };
-        kernel::error::to_result(result)?;
-        *from = from.wrapping_add(sectors.into());
-        Ok(())
-    }
-
-    /// Whether parts were sent. Device-mapper must not free the clone before they are done, which
-    /// it does for some verdicts.
-    fn has_parts(&self) -> bool {
-        // SAFETY: By the type invariants, the bio is valid.
-        let flags = unsafe { (*self.bio).bi_flags };
-        u32::from(flags) & (1 << bindings::BIO_CHAIN) != 0
-    }
-
-    /// Whether the bio may be divided after its first `sectors`.
-    fn check_part(&self, sectors: u32) -> Result {
-        if !matches!(self.op(), Op::Read | Op::Write) || self.opf() & bindings::REQ_ATOMIC != 0 {
-            return Err(compat::eopnotsupp());
-        }
-        if sectors == 0 || sectors >= self.sectors() {
-            return Err(EINVAL);
-        }
-        Ok(())
+        // SAFETY: The clone is being mapped and thus ours. The device is the target's, and open
+        // until its bios have ended.
+        unsafe { Bio::send_part(self, sectors, dev, sector, from, bindings::GFP_NOWAIT) }
     }
 
     /// Sends the bio on to `sector` of `dev`, which is the target's.

@@ -105,6 +105,21 @@ impl<T: Target> OwnedBio<T> {
         Ok(())
     }
 
+    /// Sends the first `sectors` of a read or a write to `sector` of `dev`; the bio keeps the rest,
+    /// and ends when both are done. Sleeps; not within `map`, where what it waits for may be queued
+    /// behind the bio of that call.
+    ///
+    /// Fails with `EINVAL` if that is not fewer than the bio has, or none, and with `EOPNOTSUPP`
+    /// for other operations and for writes that must not be torn. The bio is as it was then.
+    pub fn send_part(&mut self, sectors: u32, dev: &Bdev, sector: Sector) -> Result {
+        // SAFETY: By the type invariants, the bio is a clone for `T`.
+        let slot = unsafe { Slot::<T>::of(self.bio) };
+        // SAFETY: By the type invariants, the slot is initialised; `self` is borrowed mutably.
+        let from = unsafe { &mut (*slot).from };
+        // SAFETY: The clone is ours. A submission under way would be that of `map`.
+        unsafe { Bio::send_part(self, sectors, dev, sector, from, bindings::GFP_NOIO) }
+    }
+
     /// Sends the bio to `sector` of `dev`. May wait for a free request of that device.
     pub fn submit(self, dev: &Bdev, sector: Sector) {
         let from = self.mapped_sector();
@@ -127,7 +142,10 @@ impl<T: Target> Drop for OwnedBio<T> {
 }
 
 fn end<T: Target>(bio: OwnedBio<T>, status: Status) {
-    bio.set_status(status);
+    // A part that has failed, or fails meanwhile, says so there.
+    if status != Status::OK || !bio.has_parts() {
+        bio.set_status(status);
+    }
     let bio = bio.into_raw();
     // SAFETY: The clone is one for `T`.
     let slot = unsafe { Slot::<T>::of(bio) };

@@ -44,6 +44,7 @@ mod metadata;
 pub mod pace;
 pub mod platform;
 pub mod rate;
+mod read;
 pub mod region_map;
 mod registry;
 pub mod space_map;

@@ -151,6 +151,8 @@ impl Settings {
 /// Bios for the I/O work item.
 #[derive(Default)]
 pub(crate) struct Deferred {
+    /// Reads, of which parts may be under way.
+    pub(crate) reads: BioList<OwnedBio<CloneTarget>>,
     /// Writes, to be sent or to hydrate their region first.
     pub(crate) writes: BioList<OwnedBio<CloneTarget>>,
     pub(crate) discards: BioList<OwnedBio<CloneTarget>>,
@@ -387,10 +389,17 @@ impl WorkItem<IO> for Engine {
     type Pointer = Shared<Engine>;
 
     fn run(this: Shared<Engine>) {
-        let (writes, discards) = {
+        let (reads, writes, discards) = {
             let mut deferred = this.deferred.lock();
-            (deferred.writes.take_all(), deferred.discards.take_all())
+            (
+                deferred.reads.take_all(),
+                deferred.writes.take_all(),
+                deferred.discards.take_all(),
+            )
         };
+        for bio in reads {
+            crate::read::send(&this, bio);
+        }
         for bio in writes {
             crate::hydrate::write(&this, bio, crate::hydrate::Wait::May);
         }

@@ -140,6 +140,13 @@ impl Geometry {
         bound(regions.start)..bound(regions.end)
     }
 
+    /// How many sectors there are from `sector` to where `region` starts, if that is not beyond what
+    /// a bio can have.
+    pub fn sectors_to(&self, region: u64, sector: u64) -> u32 {
+        let end = self.sectors(0..region).end;
+        u32::try_from(end.saturating_sub(sector)).unwrap_or(u32::MAX)
+    }
+
     /// How many regions start before a sector.
     fn regions_before(&self, sector: u64) -> u64 {
         // Not `div_ceil`: the shift cannot fail, where the division could.

@@ -20,6 +20,7 @@ use crate::{
         Loaded,
         Mode, //
     },
+    read,
     registry::{
         self,
         OpenMetadata, //
@@ -56,10 +57,6 @@ pub(crate) struct CloneTarget {
     /// The words of the table line after the devices, as they came.
     words: KVec<CString>,
 }
-
-/// How many parts of a read are sent at a time. What is left of a longer one comes back after
-/// them.
-const MOST_PARTS: u32 = 512;
 
 /// What a clone notes on a bio.
 #[derive(Default)]
@@ -233,66 +230,34 @@ impl CloneTarget {
         if self.engine.settings.hydration() {
             bio.per_bio().begun = Some(self.engine.users.begin(self.engine.clock()));
         }
-        if op == Op::Write {
-            if let Some(regions) = hydrate::begin_overwrite(&self.engine, bio.range()) {
-                return self.map_overwrite(bio, regions);
-            }
+        if !bio.is_write() {
+            return read::map(&self.engine, bio);
+        }
+        if let Some(regions) = hydrate::begin_overwrite(&self.engine, bio.range()) {
+            return self.map_overwrite(bio, regions);
         }
 
-        // The part of the bio that lies in regions of the same state; then the rest.
+        // The part of the write that lies in hydrated regions, or in one that is not; the rest
+        // comes back.
         let geometry = metadata.geometry();
-        let mut parts = 0;
-        let (sector, touched, hydrated, run) = loop {
-            let sector = bio.sector();
-            let touched = geometry.touched(bio.range());
-            let (hydrated, mut run) = metadata.regions().run(touched.clone());
-            if bio.is_write() && !hydrated {
-                run = 1;
-            }
-            let end = geometry.sectors(0..touched.start + run).end;
-            let sectors = u32::try_from(end.saturating_sub(sector)).unwrap_or(u32::MAX);
-            if sectors < bio.sectors() {
-                let dev = self.device(hydrated);
-                if !bio.is_write()
-                    && parts < MOST_PARTS
-                    && bio.send_part(sectors, dev, sector).is_ok()
-                {
-                    parts += 1;
-                    continue;
-                }
-                if bio.accept_partial(sectors).is_err() {
-                    return bio.kill();
-                }
-            }
-            break (sector, touched, hydrated, run);
-        };
-
-        match (hydrated, bio.is_write()) {
-            (true, true) if bio.is_fua() => {
-                let (mapped, bio) = bio.take();
-                commit::send_write(&self.engine.share(), bio);
-                mapped
-            }
-            (true, true) => {
-                metadata.note_write(touched.start..touched.start + run);
-                bio.remap(&self.engine.dest, sector)
-            }
-            (_, false) => bio.remap(self.device(hydrated), sector),
-            (false, true) => {
-                let (mapped, bio) = bio.take();
-                hydrate::write(&self.engine.share(), bio, Wait::MustNot);
-                mapped
-            }
+        let touched = geometry.touched(bio.range());
+        let (hydrated, run) = metadata.regions().run(touched.clone());
+        let regions = touched.start..touched.start + if hydrated { run } else { 1 };
+        let sectors = geometry.sectors_to(regions.end, sector);
+        if sectors < bio.sectors() && bio.accept_partial(sectors).is_err() {
+            return bio.kill();
         }
-    }
-
-    /// Where the data of regions in a state is.
-    fn device(&self, hydrated: bool) -> &Device {
+        if hydrated && !bio.is_fua() {
+            metadata.note_write(regions);
+            return bio.remap(&self.engine.dest, sector);
+        }
+        let (mapped, bio) = bio.take();
         if hydrated {
-            &self.engine.dest
+            commit::send_write(&self.engine.share(), bio);
         } else {
-            &self.engine.source
+            hydrate::write(&self.engine.share(), bio, Wait::MustNot);
         }
+        mapped
     }
 
     /// Ends a bio that was mapped while some region might have to be looked up.
@@ -333,12 +298,11 @@ impl CloneTarget {
     fn map_overwrite<'a>(&'a self, mut bio: MapBio<'a, Self>, regions: Range<u64>) -> Mapped<'a> {
         let sector = bio.sector();
         let first = regions.start;
-        let end = self.engine.metadata().geometry().sectors(regions).end;
-        if let Ok(sectors) = u32::try_from(end.saturating_sub(sector)) {
-            if sectors < bio.sectors() && bio.accept_partial(sectors).is_err() {
-                hydrate::overwritten(&self.engine.share(), first, Status::IOERR);
-                return bio.kill();
-            }
+        let geometry = self.engine.metadata().geometry();
+        let sectors = geometry.sectors_to(regions.end, sector);
+        if sectors < bio.sectors() && bio.accept_partial(sectors).is_err() {
+            hydrate::overwritten(&self.engine.share(), first, Status::IOERR);
+            return bio.kill();
         }
         let fua = bio.is_fua();
         bio.per_bio().overwrite(first, fua);

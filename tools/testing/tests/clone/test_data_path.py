@@ -3,6 +3,7 @@
 
 import pytest
 
+from lab.disks import sysfs
 from tests.clone.rig import MODEL, SOURCE_TAG, Rig
 
 pytestmark = [pytest.mark.limit(90), pytest.mark.usefixtures("clone_module")]
@@ -133,6 +134,28 @@ def test_bios_over_hydrated_and_other_regions(rig):
     rig.write(1000, 2048, 99)
     rig.holds(1000, 2048, 99)
     rig.holds(1000 // size * size, 1000 % size, SOURCE_TAG if 1000 // size % 2 == 0 else 1000 // size + 1)
+
+
+def test_read_of_many_parts(clone_module, guest, dm, disks):
+    """Reads of several MiB go over 4096 regions, of which every other is hydrated."""
+    *three, model = disks.ram(16, 4)
+    rig = Rig(guest, dm, three, 16 * MIB, 8)
+    rig.create("1 no_hydration")
+    guest.run(f"""set -e
+        cat {rig.source} >{model}
+        for device in {rig.clone} {model}; do
+            fio --name=w --filename=$device --direct=1 --rw=write:4k --bs=4k --size=16M --io_size=8M >/tmp/fio \
+                --buffer_pattern=0xa5 || {{ cat /tmp/fio; exit 1; }}
+        done
+        # A buffer of huge pages takes few of a bio's vectors.
+        echo always >/sys/kernel/mm/transparent_hugepage/enabled""")
+    assert rig.progress().hydrated == 2048
+    reads = f"awk '{{ print $1 }}' {sysfs(rig.clone)}/stat"
+    before = int(guest.output(reads))
+    guest.run(f"dd if={rig.clone} of=/tmp/read bs=16M count=1 iflag=direct status=none")
+    guest.run(f"cmp -n {16 << 20} /tmp/read {model}")
+    if clone_module == "rs":
+        assert int(guest.output(reads)) - before < 4096 // 512
 
 
 @pytest.mark.limit(120)
