@@ -65,8 +65,14 @@ impl Entry for Open {
 }
 
 impl Open {
-    /// Which of a new clone's devices is in the way of a table of this one, and as what that has it.
-    fn conflict(&self, others: &Others, devices: &Devices) -> Option<(DevNumber, &'static str)> {
+    /// Which of a new table's devices is in the way of a table that shares this, and as what that
+    /// has it. If the new one `replaces` it, they may share all that is not formatted.
+    fn conflict(
+        &self,
+        others: &Others,
+        devices: &Devices,
+        replaces: bool,
+    ) -> Option<(DevNumber, &'static str)> {
         let (metadata, dest, source) = (
             devices.metadata.number(),
             devices.dest.number(),
@@ -78,6 +84,9 @@ impl Open {
             (others.source, "source"),
         ];
         roles.into_iter().find(|&(device, role)| {
+            if replaces {
+                return metadata == device && role != "metadata";
+            }
             metadata == device || dest == device || source == device && role != "source"
         })
     }
@@ -92,8 +101,9 @@ impl Open {
         geometry: &Geometry,
     ) -> Result<bool> {
         let is_ours = self.owner == table.device_number();
-        for others in tables.filter(|others| !is_ours || others.table == table.id()) {
-            if let Some((device, role)) = self.conflict(others, devices) {
+        for others in tables {
+            let replaces = is_ours && others.table != table.id();
+            if let Some((device, role)) = self.conflict(others, devices, replaces) {
                 dm::error!(
                     crate::log::METADATA,
                     "Device {} is in use by clone {}, as its {} device",

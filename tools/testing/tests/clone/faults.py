@@ -25,8 +25,14 @@ FAULTS = {
     ),
     "one device may have two roles in two clones": Fault(
         "drivers/md/dm-clone/registry.rs",
-        [("= self.conflict(others, devices) {", "= self.conflict(others, devices).filter(|_| false) {")],
+        [("= self.conflict(others, devices, replaces) {",
+          "= self.conflict(others, devices, replaces).filter(|_| false) {")],
         "test_reload.py::test_a_device_has_one_role_in_all_clones",
+    ),
+    "a table formats what the one before it has": Fault(
+        "drivers/md/dm-clone/registry.rs",
+        [("return metadata == device && role != \"metadata\";", "return false;")],
+        "test_reload.py::test_next_table_formats_nothing_that_is_in_use",
     ),
     "the end of a long read is not read": Fault(
         "drivers/md/dm-clone/read.rs",
