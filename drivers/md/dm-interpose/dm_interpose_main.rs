@@ -30,7 +30,8 @@
 //! 6. A file system is frozen and thawed within one message, and memory that is allocated between
 //!    does not wait for writes.
 //! 7. A detach is never undone: once bios go to the original directly, no later one goes through
-//!    the top again, since that may have remembered what it has seen last.
+//!    the top again, since that may have remembered what it has seen last. Nor is an attach, once
+//!    the file system has been thawed: what it has written since may be in the top alone.
 //! 8. `presuspend` waits for the step under way before device-mapper stops I/O, and refuses
 //!    those that follow; else a freeze would wait for I/O that waits for the message.
 //! 9. The module can be unloaded when nothing is attached and no table is left, and then no thread

@@ -9,10 +9,13 @@
 //! 2. Freeze the file system: it writes out what it has, and writes no more.
 //! 3. Begin to hold bios back; lead new ones to the top; drain the original of those it was given
 //!    before; end the hold. This is the moment of a snapshot.
-//! 4. Thaw.
+//!    If the original does not finish in time, lead nothing any more, and only then thaw: the attach
+//!    has failed.
+//! 4. Thaw. From here on the top may have writes that nothing else has, so there is no way back.
 //! 5. Wait for threads that were interrupted while they submitted a bio past the hooks, or that
 //!    somebody else's freeze of the queue has kept from entering it, and drain the original once
-//!    more. Only raw writers can have had such a bio.
+//!    more. Only raw writers can have had such a bio. If that takes too long, the message fails,
+//!    and the top stays: the second hook as well, where it is not known who may still come.
 //! 6. Later, by a timer: when no bio can be any more that was submitted before, stop looking for
 //!    such.
 //!
@@ -33,7 +36,7 @@
 //! a lock of device-mapper's. So the step takes no such lock itself: an original that is a mapped
 //! device of bios is suspended by an item of the queue, see [`dm::drain`]. Somebody may be suspending it
 //! already, who waits for its file system, which waits for bios that are held: then the drain ends
-//! without success, and the step is undone.
+//! without success, and the hold with it.
 
 use crate::{
     fit::{
@@ -139,6 +142,8 @@ pub(crate) enum Failure {
     Freeze(Error),
     /// The original did not finish what it was given in time.
     Drain(Error),
+    /// It is attached, but the original may still be given what was submitted before.
+    Unsure(Error),
     /// The top has I/O in flight still.
     InFlight,
 }
@@ -155,7 +160,8 @@ impl Failure {
             Failure::NoDevice(error)
             | Failure::Open(error)
             | Failure::Freeze(error)
-            | Failure::Drain(error) => *error,
+            | Failure::Drain(error)
+            | Failure::Unsure(error) => *error,
             Failure::InFlight => compat::etimedout(),
         }
     }
@@ -195,6 +201,11 @@ impl fmt::Display for Failure {
             Failure::Drain(error) => write!(
                 f,
                 "the original does not finish its I/O: {}",
+                error.to_errno()
+            ),
+            Failure::Unsure(error) => write!(
+                f,
+                "it is attached, but the original does not finish what it had before: {}",
                 error.to_errno()
             ),
             Failure::InFlight => write!(
@@ -348,33 +359,40 @@ impl Origin {
     // --- the steps -----------------------------------------------------------
 
     /// Leads bios to the mapped device of this number. Sleeps.
+    ///
+    /// When it fails with [`Failure::Unsure`] it is done but for waiting.
     pub(crate) fn attach(&self, device: DevNumber, freeze: bool) -> Result<(), Failure> {
         let turn = self.turn();
         turn.check(Step::Attach)?;
         let top = self.open(device)?;
-        let stragglers = Stragglers::catch(&self.original).map_err(Failure::Open)?;
+        let mut stragglers = Stragglers::catch(&self.original).map_err(Failure::Open)?;
         let [first, second] = [self.drain()?, self.drain()?];
         self.show_as(Name::Attaching, Some(top.number()));
 
         let _noio = NoIo::enter();
         let frozen = self.freeze(freeze).inspect_err(|_| turn.show())?;
-        let drained = self.lead_and_drain(&turn, &top, first);
-        drop(frozen);
-        let drained = drained
-            .and_then(|()| self.original.wait_for_submitters(DRAIN_MS))
-            .and_then(|()| self.drain_held(second));
-        if let Err(error) = drained {
+        if let Err(error) = self.lead_and_drain(&turn, &top, first) {
+            // Before the thaw: what the file system writes then must not go to a top that is on its
+            // way out, which may keep it to itself.
             drop(self.original.unlead());
             turn.steps().state.leave();
             drop(top);
             // Where the original does not finish either, the top goes on leaving.
             let left = turn.wait_for_leaving(LEAVE_UNASKED_MS);
+            drop(frozen);
             let _ = turn.settle(left);
             return Err(Failure::Drain(error));
         }
+        drop(frozen);
+        // Not undone from here on, whatever happens: see invariant 7.
+        let waited = self.original.wait_for_submitters(DRAIN_MS);
+        if waited.is_err() {
+            stragglers.stay();
+        }
+        let drained = waited.and_then(|()| self.drain_held(second));
         turn.steps().stragglers = Some(stragglers);
         turn.show();
-        Ok(())
+        drained.map_err(Failure::Unsure)
     }
 
     /// Leads bios to another mapped device. Sleeps.

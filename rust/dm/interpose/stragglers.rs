@@ -7,7 +7,7 @@
 //! can one be, between the two hooks?
 //!
 //! - On a thread that was interrupted there: [`Original::wait_for_submitters`] waits for these, and
-//!   comes before anything here.
+//!   comes before anything here. If it gives up, nobody knows when the last of them comes.
 //! - In the list of what a thread has still to hand on, while it sleeps: a driver of bios above the
 //!   original has made several of one, and another of them waits for a free request of its device.
 //!   The list is `bio_list` of the thread. When it has been seen empty once, all that was in it has
@@ -19,7 +19,7 @@
 //!   There are rescuers for bcache alone, which claims its device; as a file system does, but that
 //!   does so with operations for the holder.
 //!
-//! For the last two the second hook stays.
+//! For the last two, and where the wait was given up, the second hook stays.
 
 use super::{
     hook::Interposer,
@@ -55,6 +55,8 @@ pub struct Stragglers {
     interposer: Arc<Interposer>,
     /// The threads that may have some; none if it is not known yet who may.
     threads: Option<KVec<Thread>>,
+    /// Whether they may come at any time.
+    stays: bool,
     /// The hook stays with one that is forgotten, and so does its code.
     _module: ModuleRef,
 }
@@ -79,15 +81,22 @@ impl Stragglers {
         Ok(Stragglers {
             interposer: original.interposer().clone(),
             threads: None,
+            stays: false,
             _module: module,
         })
     }
 
+    /// The original's submitters could not be waited for: some may come at any time.
+    pub fn stay(&mut self) {
+        self.stays = true;
+    }
+
     /// Whether bios may come that were submitted before the original led anywhere, which it does,
-    /// and its submitters were waited for: see [`Original::wait_for_submitters`]. Sleeps.
+    /// and its submitters were waited for, unless these [stay](Self::stay): see
+    /// [`Original::wait_for_submitters`]. Sleeps.
     pub fn may_come(&mut self, original: &Original) -> MayCome {
         // SAFETY: The device is open.
-        if unsafe { helpers::bdev_may_keep_bios(original.as_ptr()) } {
+        if self.stays || unsafe { helpers::bdev_may_keep_bios(original.as_ptr()) } {
             return MayCome::Always;
         }
         let threads = match &mut self.threads {

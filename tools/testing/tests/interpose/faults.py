@@ -10,6 +10,23 @@ FAULTS = {
          ("        drain.wait(DRAIN_MS)\n", "        Ok(drop(drain))\n")],
         "test_snapshot.py::test_snapshot_has_what_the_original_was_given",
     ),
+    "an attach is undone after the thaw": Fault(
+        "drivers/md/dm-interpose/origin.rs",
+        [("        turn.show();\n        drained.map_err(Failure::Unsure)\n",
+          "        if drained.is_err() {\n            drop(self.original.unlead());\n"
+          "            turn.steps().state.leave();\n            drop(top);\n"
+          "            let left = turn.wait_for_leaving(LEAVE_UNASKED_MS);\n"
+          "            let _ = turn.settle(left);\n        }\n"
+          "        turn.show();\n        drained.map_err(Failure::Unsure)\n")],
+        "test_stragglers.py::test_what_is_written_during_an_attach_that_fails_is_not_lost",
+    ),
+    "the file system is thawed before an attach is undone": Fault(
+        "drivers/md/dm-interpose/origin.rs",
+        [("            // Before the thaw: what", "            drop(frozen);\n            // Before the thaw: what"),
+         ("            drop(frozen);\n            let _ = turn.settle(left);\n            return",
+          "            let _ = turn.settle(left);\n            return")],
+        "test_lifecycle.py::test_attach_is_undone_before_the_thaw",
+    ),
     "a mapped device of requests is suspended, not frozen": Fault(
         "rust/dm/drain.rs",
         [("let mapped = if device.is_request_based() {", "let mapped = if false {")],

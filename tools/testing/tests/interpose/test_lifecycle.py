@@ -120,6 +120,31 @@ def test_original_is_suspended_meanwhile(interpose, disks, dm, guest):
     interpose.check_fs(original)
 
 
+@pytest.mark.limit(90)
+def test_attach_is_undone_before_the_thaw(interpose, disks, dm, guest):
+    """What the file system writes when it is thawed goes to the original: a cache on its way out would keep it."""
+    (disk,) = disks.ram(SIZE)
+    linear = f"0 {SIZE * 2048} linear {disk} 0"
+    slow = dm.create("slow", linear)
+    original = dm.create("original", f"0 {SIZE * 2048} linear {slow} 0")
+    interpose.make_fs(original)
+    low = interpose.low(original)
+    top = low.top("top")
+    # Reads alone: the freeze writes.
+    slow.reload(f"0 {SIZE * 2048} delay {disk} 0 {patience.busy(20_000)} {disk} 0 0")
+    reader = guest.start(f"dd if={original} of=/dev/null bs=4k count=1 iflag=direct")
+    guest.run("until set -- $(dmsetup status slow) && [ $4 -gt 0 ]; do sleep 0.01; done")
+    errno, reason = low.refuse("attach", top)
+    assert errno == "Connection timed out" and "does not finish its I/O" in reason
+    status = low.status()
+    assert (status.state, status.redirected) == ("idle", 0), status
+    assert reader.wait() == 0, reader.stdout.read()
+    slow.reload(linear)
+    low.attach(top)
+    low.detach()
+    interpose.check_fs(original)
+
+
 def test_module_goes_right_after_a_detach(interpose, disks, guest):
     """Nothing of it is left to run, whatever there was to be looked at."""
     (disk,) = disks.ram(SIZE)

@@ -84,12 +84,41 @@ def test_what_waits_before_a_frozen_queue(interpose, guest, disks):
         guest.run("until [ -s /tmp/writer ] && grep -q bio_queue_enter /proc/$(cat /tmp/writer)/wchan;"
                   " do sleep 0.01; done")
         errno, reason = low.refuse("attach", top, "nofreeze")
-        assert errno == "Connection timed out" and "does not finish its I/O" in reason
+        assert errno == "Connection timed out" and "it is attached, but the original does not finish" in reason
         assert writer.poll() is None
     assert writer.wait() == 0, writer.stdout.read()
-    assert low.status().state == "idle" and low.status().redirected == 0
-    low.attach(top, "nofreeze")
+    # Nobody knows who else may come.
+    assert low.status().state == "attached" and low.status().redirected == 0
+    assert interpose.hooks() == {ENTRY, SECOND}
     low.detach("nofreeze")
+    low.attach(top, "nofreeze")
+    interpose.wait_for_one_hook()
+    low.detach("nofreeze")
+
+
+def test_what_is_written_during_an_attach_that_fails_is_not_lost(interpose, guest, disks, tops):
+    """The cache has it alone: it stays attached, although somebody is in the way of what was submitted before."""
+    disk = disks.null("nullb", 8)
+    low = interpose.low(disk)
+    top, flush = tops.make(low, "writecache")
+    guest.run("yes new | dd of=/tmp/new bs=4k count=1 iflag=fullblock status=none")
+    with modules.inserted(guest, pathlib.Path(__file__).parent / "frozen", f"disk={disk}"):
+        writer = guest.start(
+            f"echo $$ > /tmp/writer; exec dd if=/dev/zero of={disk} bs=4k seek=1 count=1 oflag=direct")
+        guest.run("until [ -s /tmp/writer ] && grep -q bio_queue_enter /proc/$(cat /tmp/writer)/wchan;"
+                  " do sleep 0.01; done")
+        attach = guest.start(f"dmsetup message low 0 attach {top} nofreeze")
+        # The first drain is over: all goes to the cache.
+        guest.run("while dmsetup status low | grep -q ' drain_us 0$'; do sleep 0.01; done", timeout=30)
+        guest.run(f"dd if=/tmp/new of={disk} bs=4k count=1 oflag=direct status=none", timeout=30)
+        assert "Connection timed out" in attach.communicate()[0] and attach.returncode
+    assert writer.wait() == 0, writer.stdout.read()
+    same = f"dd if={disk} bs=4k count=1 iflag=direct status=none | cmp - /tmp/new"
+    guest.run(same)
+    assert low.status().state == "attached"
+    flush()
+    low.detach("nofreeze")
+    guest.run(same)
 
 
 def test_what_an_array_submits_to_itself(interpose, disks, dm, guest):
