@@ -378,9 +378,9 @@ impl Origin {
             turn.steps().state.leave();
             drop(top);
             // Where the original does not finish either, the top goes on leaving.
-            let left = turn.wait_for_leaving(LEAVE_UNASKED_MS);
+            turn.wait_for_leaving(LEAVE_UNASKED_MS);
             drop(frozen);
-            let _ = turn.settle(left);
+            let _ = turn.settle();
             return Err(Failure::Drain(error));
         }
         drop(frozen);
@@ -404,9 +404,9 @@ impl Origin {
         let frozen = self.freeze(freeze)?;
         drop(self.original.lead(top.clone()).map_err(Failure::Open)?);
         turn.steps().state.lead(top);
-        let left = turn.wait_for_leaving(LEAVE_MS);
+        turn.wait_for_leaving(LEAVE_MS);
         drop(frozen);
-        turn.settle(left)
+        turn.settle()
     }
 
     /// Leads bios nowhere any more. Sleeps.
@@ -421,9 +421,9 @@ impl Origin {
         let frozen = self.freeze(freeze && is_attached)?;
         drop(self.original.unlead());
         turn.steps().state.leave();
-        let left = turn.wait_for_leaving(LEAVE_MS);
+        turn.wait_for_leaving(LEAVE_MS);
         drop(frozen);
-        turn.settle(left)
+        turn.settle()
     }
 
     /// No table has the original any more: detaches what is attached. What takes longer is left to
@@ -444,8 +444,8 @@ impl Origin {
         }
         drop(this.original.unlead());
         turn.steps().state.leave();
-        let left = turn.wait_for_leaving(LEAVE_UNASKED_MS);
-        if turn.settle(left).is_ok() {
+        turn.wait_for_leaving(LEAVE_UNASKED_MS);
+        if turn.settle().is_ok() {
             return;
         }
         // The table that is about to go still has the module, so this does not fail; if it did,
@@ -527,7 +527,7 @@ impl Origin {
     /// Whether there is something for the timer to look at.
     pub(crate) fn is_unsettled(&self) -> bool {
         let steps = self.steps.lock();
-        steps.state.leaving().is_some() || steps.stragglers.is_some()
+        steps.state.is_leaving() || steps.stragglers.is_some()
     }
 }
 
@@ -550,56 +550,64 @@ impl Turn<'_> {
     fn show(&self) {
         let steps = self.steps();
         let state = steps.state.name();
-        let top = steps.state.leaving().or(steps.state.current());
+        let top = steps.state.leaving().next().or(steps.state.current());
         let top = top.map(|top| top.number());
         drop(steps);
         self.origin.show_as(state, top);
     }
 
-    /// Waits until nothing is in flight in the top that leaves, for `limit_ms` at most; then true.
-    fn wait_for_leaving(&self, limit_ms: i64) -> bool {
-        let leaving = self.steps().state.leaving().cloned();
-        let Some(top) = leaving else {
-            return true;
-        };
-        let began = Instant::<Monotonic>::now();
-        let left = top.wait_idle(Delta::from_millis(limit_ms));
-        self.origin.shown.lock().drain_us = micros(began);
-        left
+    /// A top that leaves, if there is one that has something in flight.
+    fn busy(&self) -> Option<Arc<Top>> {
+        let steps = self.steps();
+        let busy = steps.state.leaving().find(|top| !top.is_idle());
+        busy.cloned()
     }
 
-    /// Lets the top go that has left. Nothing is frozen: the last one to go takes the hooks away,
+    /// Waits until nothing is in flight in the tops that leave, for `limit_ms` at most.
+    fn wait_for_leaving(&self, limit_ms: i64) {
+        if !self.steps().state.is_leaving() {
+            return;
+        }
+        let limit = Delta::from_millis(limit_ms);
+        let began = Instant::<Monotonic>::now();
+        while let Some(top) = self.busy() {
+            if !top.wait_idle(limit - began.elapsed()) {
+                break;
+            }
+        }
+        self.origin.shown.lock().drain_us = micros(began);
+    }
+
+    /// A top that has left, which is the caller's to close.
+    fn gone(&self) -> Option<Arc<Top>> {
+        self.steps().state.gone(|top| top.is_idle())
+    }
+
+    /// Lets the tops go that have left. Nothing is frozen: the last one to go takes the hooks away,
     /// which takes a while.
-    fn settle(&self, left: bool) -> Result<(), Failure> {
-        if left {
-            let gone = self.steps().state.gone();
-            drop(gone);
+    fn settle(&self) -> Result<(), Failure> {
+        while let Some(top) = self.gone() {
+            drop(top);
         }
         if self.steps().state.current().is_none() {
             let stragglers = self.steps().stragglers.take();
             drop(stragglers);
         }
         self.show();
-        if left {
-            Ok(())
-        } else {
+        if self.steps().state.is_leaving() {
             Err(Failure::InFlight)
+        } else {
+            Ok(())
         }
     }
 
-    /// Lets the top go if it has left: whether there is one that has not.
+    /// Lets the tops go that have left: whether there is one that has not.
     fn look_at_leaving(&self) -> bool {
-        let leaving = self.steps().state.leaving().cloned();
-        let Some(top) = leaving else {
-            return false;
-        };
-        let left = top.wait_idle(Delta::ZERO);
-        // The last reference is that of the state, or else this one would be dropped later.
-        drop(top);
-        if left {
-            let _ = self.settle(true);
+        let has_left = self.steps().state.leaving().any(|top| top.is_idle());
+        if has_left {
+            let _ = self.settle();
         }
-        !left
+        self.steps().state.is_leaving()
     }
 
     /// Stops catching stragglers if none may come: whether to look again.

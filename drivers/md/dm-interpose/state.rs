@@ -15,8 +15,14 @@
 //! A top is *leaving* from the moment when no more bios are led to it until the last one has ended.
 //! That is mostly within one message, and takes longer when a top is slow or suspended: then the
 //! message fails, and the state is reached by itself later. There is no way back from leaving.
+//!
+//! When the last table goes, what is attached leaves, although another may be leaving already. So
+//! there can be two of them, of which the one does not wait for the other.
 
 use core::fmt;
+
+/// How many tops can be leaving at a time.
+const ROOM: usize = 2;
 
 /// What a message asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,7 +96,8 @@ impl fmt::Display for Name {
 /// The tops of an original, `T` being a top.
 pub struct State<T> {
     current: Option<T>,
-    leaving: Option<T>,
+    /// Those that are leaving; not in any order.
+    leaving: [Option<T>; ROOM],
     suspended: bool,
 }
 
@@ -99,7 +106,7 @@ impl<T> State<T> {
     pub const fn new() -> Self {
         State {
             current: None,
-            leaving: None,
+            leaving: [const { None }; ROOM],
             suspended: false,
         }
     }
@@ -109,40 +116,47 @@ impl<T> State<T> {
         if self.suspended {
             return Err(Refusal::Suspended);
         }
-        match (step, &self.current, &self.leaving) {
+        match (step, &self.current, self.is_leaving()) {
             (Step::Attach, Some(_), _) => Err(Refusal::Attached),
-            (Step::Switch, None, None) => Err(Refusal::NotAttached),
-            (Step::Attach | Step::Switch, _, Some(_)) => Err(Refusal::Leaving),
+            (Step::Switch, None, false) => Err(Refusal::NotAttached),
+            (Step::Attach | Step::Switch, _, true) => Err(Refusal::Leaving),
             // To be waited for once more.
-            (Step::Detach, None, Some(_)) => Ok(()),
-            (Step::Detach, Some(_), Some(_)) => Err(Refusal::Leaving),
-            (Step::Detach, None, None) => Err(Refusal::NotAttached),
+            (Step::Detach, None, true) => Ok(()),
+            (Step::Detach, Some(_), true) => Err(Refusal::Leaving),
+            (Step::Detach, None, false) => Err(Refusal::NotAttached),
             _ => Ok(()),
         }
     }
 
-    /// Bios are led to `top` now, and to no other. The one before is leaving; its room is free, as
+    /// Bios are led to `top` now, and to no other. The one before is leaving: no other is, as
     /// [`check`](Self::check) says.
     pub fn lead(&mut self, top: T) {
         self.leave();
         self.current = Some(top);
     }
 
-    /// Bios are led to no top now. The one before is leaving.
+    /// Bios are led to no top now. The one before is leaving, also where another is leaving still.
     pub fn leave(&mut self) {
-        if let Some(top) = self.current.take() {
-            self.leaving = Some(top);
+        // Where one is attached, one other is leaving at most: that in whose place it came.
+        if let Some(room) = self.leaving.iter_mut().find(|room| room.is_none()) {
+            *room = self.current.take();
         }
     }
 
-    /// The top that leaves.
-    pub fn leaving(&self) -> Option<&T> {
-        self.leaving.as_ref()
+    /// The tops that leave.
+    pub fn leaving(&self) -> impl Iterator<Item = &T> {
+        self.leaving.iter().flatten()
     }
 
-    /// The top that left has gone.
-    pub fn gone(&mut self) -> Option<T> {
-        self.leaving.take()
+    /// Whether there is a top that leaves.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving().next().is_some()
+    }
+
+    /// A top that has left has gone: any of them, if there is one.
+    pub fn gone(&mut self, has_left: impl Fn(&T) -> bool) -> Option<T> {
+        let mut rooms = self.leaving.iter_mut();
+        rooms.find_map(|room| room.take_if(|top| has_left(top)))
     }
 
     /// The top that bios are led to.
@@ -157,10 +171,10 @@ impl<T> State<T> {
 
     /// The name of this state.
     pub fn name(&self) -> Name {
-        match (&self.current, &self.leaving) {
-            (_, Some(_)) => Name::Detaching,
-            (Some(_), None) => Name::Attached,
-            (None, None) => Name::Idle,
+        match (&self.current, self.is_leaving()) {
+            (_, true) => Name::Detaching,
+            (Some(_), false) => Name::Attached,
+            (None, false) => Name::Idle,
         }
     }
 }

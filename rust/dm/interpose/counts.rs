@@ -26,7 +26,8 @@ use kernel::{
     }, //
 };
 
-/// How many tops an original can have at a time: one that bios are led to, and one that leaves.
+/// How many tops an original can have at a time: one that bios are led to and one that leaves, or two
+/// that leave.
 const LANES: usize = 2;
 
 /// The numbers that each processor has for a lane.

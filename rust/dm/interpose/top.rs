@@ -53,7 +53,7 @@ unsafe impl Sync for Lane {}
 /// A device that an original's bios can be led to: opened for this alone, and counted.
 ///
 /// Dropping it waits until all bios that were led to it have ended, for as long as that takes;
-/// [`wait_idle`](Self::wait_idle) tells whether it would. Sleeps.
+/// [`is_idle`](Self::is_idle) tells whether it would. Sleeps.
 ///
 /// # Invariants
 ///
@@ -97,11 +97,16 @@ impl Top {
         })
     }
 
+    /// Whether no bio is under way that was led here. Where none is led any more, it stays so.
+    pub fn is_idle(&self) -> bool {
+        self.lane.counts.is_idle()
+    }
+
     /// Waits until no bio is under way that was led here, `limit` at most; then true.
     ///
     /// Only what is no longer led to becomes idle. Sleeps; a fatal signal ends the wait.
     pub fn wait_idle(&self, limit: Delta) -> bool {
-        wait::until(|| self.lane.counts.is_idle(), Some(limit))
+        wait::until(|| self.is_idle(), Some(limit))
     }
 }
 
@@ -116,7 +121,7 @@ impl Deref for Top {
 impl Drop for Top {
     fn drop(&mut self) {
         // An original that leads here has a reference to us: there is none.
-        wait::until(|| self.lane.counts.is_idle(), None);
+        wait::until(|| self.is_idle(), None);
         self.interposer.remove_top(&self.lane);
     }
 }

@@ -13,17 +13,30 @@ use pure::interpose::state::{
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Ask(Step),
-    /// The top that leaves has ended its last bio.
-    Gone,
+    /// One of the tops that leave has ended its last bio.
+    Gone(prop::sample::Index),
+    /// The last table has gone, whatever there is.
+    Close,
     Suspend(bool),
 }
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => prop_oneof![Just(Step::Attach), Just(Step::Switch), Just(Step::Detach)].prop_map(Event::Ask),
-        2 => Just(Event::Gone),
+        2 => any::<prop::sample::Index>().prop_map(Event::Gone),
+        1 => Just(Event::Close),
         1 => any::<bool>().prop_map(Event::Suspend),
     ]
+}
+
+fn leaving(state: &State<u32>) -> Vec<u32> {
+    joined(state.leaving().copied().collect(), None)
+}
+
+fn joined(mut tops: Vec<u32>, one_more: Option<u32>) -> Vec<u32> {
+    tops.extend(one_more);
+    tops.sort();
+    tops
 }
 
 proptest! {
@@ -37,11 +50,11 @@ proptest! {
         for event in events {
             match event {
                 Event::Ask(step) => {
-                    let (current, leaving) = (state.current().copied(), state.leaving().copied());
+                    let (current, before) = (state.current().copied(), leaving(&state));
                     let possible = !suspended && match step {
-                        Step::Attach => current.is_none() && leaving.is_none(),
-                        Step::Switch => current.is_some() && leaving.is_none(),
-                        Step::Detach => current.is_some() != leaving.is_some(),
+                        Step::Attach => current.is_none() && before.is_empty(),
+                        Step::Switch => current.is_some() && before.is_empty(),
+                        Step::Detach => current.is_some() == before.is_empty(),
                     };
                     prop_assert_eq!(state.check(step).is_ok(), possible);
                     if !possible {
@@ -50,20 +63,31 @@ proptest! {
                     if step == Step::Detach {
                         state.leave();
                         prop_assert_eq!(state.current(), None);
-                        prop_assert_eq!(state.leaving().copied(), current.or(leaving));
+                        prop_assert_eq!(leaving(&state), joined(before, current));
                     } else {
                         state.lead(next);
                         open.push(next);
                         prop_assert_eq!(state.current(), Some(&next));
-                        prop_assert_eq!(state.leaving().copied(), current);
+                        prop_assert_eq!(leaving(&state), joined(before, current));
                         next += 1;
                     }
                 }
-                Event::Gone => {
-                    let leaving = state.leaving().copied();
-                    let gone = state.gone();
-                    prop_assert_eq!(gone, leaving);
-                    open.retain(|top| Some(*top) != gone);
+                Event::Gone(which) => {
+                    let before = leaving(&state);
+                    prop_assert_eq!(state.gone(|_| false), None);
+                    if before.is_empty() {
+                        prop_assert_eq!(state.gone(|_| true), None);
+                        continue;
+                    }
+                    let idle = *which.get(&before);
+                    prop_assert_eq!(state.gone(|top| *top == idle), Some(idle));
+                    open.retain(|top| *top != idle);
+                }
+                Event::Close => {
+                    let (current, before) = (state.current().copied(), leaving(&state));
+                    state.leave();
+                    prop_assert_eq!(state.current(), None);
+                    prop_assert_eq!(leaving(&state), joined(before, current));
                 }
                 Event::Suspend(now) => {
                     suspended = now;
@@ -71,10 +95,9 @@ proptest! {
                 }
             }
             // No top is forgotten before it has gone, and none is there that has.
-            let mut held: Vec<u32> = state.leaving().into_iter().chain(state.current()).copied().collect();
-            held.sort();
-            prop_assert_eq!(&held, &open);
-            let name = match (state.current().is_some(), state.leaving().is_some()) {
+            prop_assert_eq!(&joined(leaving(&state), state.current().copied()), &open);
+            prop_assert_eq!(state.is_leaving(), !leaving(&state).is_empty());
+            let name = match (state.current().is_some(), state.is_leaving()) {
                 (_, true) => Name::Detaching,
                 (true, false) => Name::Attached,
                 (false, false) => Name::Idle,
@@ -94,7 +117,7 @@ fn each_refusal_has_its_reason() {
     state.lead('b');
     assert_eq!(state.check(Step::Switch), Err(Refusal::Leaving));
     assert_eq!(state.check(Step::Detach), Err(Refusal::Leaving));
-    assert_eq!(state.gone(), Some('a'));
+    assert_eq!(state.gone(|top| *top == 'a'), Some('a'));
     state.leave();
     assert_eq!(state.check(Step::Attach), Err(Refusal::Leaving));
     state.suspend(true);

@@ -75,6 +75,36 @@ def test_suspended_top(interpose, mounted, guest):
     assert interpose
 
 
+def test_last_table_goes_while_one_leaves_and_one_is_attached(interpose, mounted, guest):
+    """It waits for neither of the two; each goes when what it has has ended, and then the module can go."""
+    guest.run("umount /mnt/x")
+    tops = mounted.top("one"), mounted.top("two")
+
+    def read_through_suspended(top, in_flight):
+        top.suspend("--nolockfs", "--noflush")
+        reader = guest.start(f"dd if={mounted.disk} of=/dev/null bs=4k count=1 iflag=direct")
+        guest.run(f"until dmsetup status low | grep -q 'in_flight {in_flight} '; do sleep 0.01; done")
+        return reader
+
+    mounted.attach(tops[0])
+    readers = [read_through_suspended(tops[0], 1)]
+    errno, reason = mounted.refuse("switch", tops[1], "nofreeze")
+    assert errno == "Connection timed out" and "in flight after 10 s" in reason
+    readers.append(read_through_suspended(tops[1], 2))
+    mounted.device.load(f"0 {mounted.sectors} error")
+    mounted.device.suspend()
+    guest.run("dmsetup resume low", timeout=20)
+    # The later one first.
+    for top, reader in reversed(list(zip(tops, readers, strict=True))):
+        assert guest.run("rmmod dm_interpose_rs", check=False).returncode
+        assert reader.poll() is None
+        top.resume()
+        assert reader.wait() != 0
+        # It is closed by itself: this waits for the timer.
+        guest.run(f"until dmsetup remove {top.name}; do sleep 0.01; done", timeout=20)
+    guest.run("until rmmod dm_interpose_rs 2> /dev/null; do sleep 0.01; done", timeout=20)
+
+
 def test_suspend_and_messages_at_the_same_time(interpose, mounted, guest):
     """Neither waits for the other for ever."""
     top = mounted.top("top")
