@@ -62,8 +62,9 @@ pub trait Entry: Send {
     /// The object of this entry: always the same.
     fn object(&self) -> &Arc<Self::Object>;
 
-    /// The last table has gone. Whoever comes next for the same devices waits until this returns.
-    /// May sleep, but may neither open nor drop a table's share in the registry.
+    /// The last table has gone. Whoever comes next for the same devices waits until this returns, and
+    /// until the entry has been dropped; the object with it, if nobody else has it. May sleep; neither
+    /// this nor the drop may open or drop a table's share in the registry.
     fn close(&self);
 }
 
@@ -82,8 +83,7 @@ struct Entries<E: Entry> {
 
 /// # Invariants
 ///
-/// `tables` has one for each [`TableRef`] with the entry's object; there is one while the registry is
-/// not locked.
+/// `tables` has one for each [`Share`] in the entry; there is one while the registry is not locked.
 struct Open<E: Entry> {
     entry: E,
     tables: KVec<Sharer<E::Share>>,
@@ -149,17 +149,26 @@ impl<E: Entry> Registry<E> {
             }
         };
         Ok(TableRef {
-            registry: self.clone(),
             object,
-            id,
+            _share: Share {
+                registry: self.clone(),
+                id,
+            },
         })
     }
 }
 
 /// A table's share in an object. The last one to go closes it.
 pub struct TableRef<E: Entry> {
-    registry: Arc<Registry<E>>,
+    // Dropped before the share: the last reference is that of the entry, which goes under the lock.
     object: Arc<E::Object>,
+    _share: Share<E>,
+}
+
+/// That a table is noted in an entry.
+struct Share<E: Entry> {
+    registry: Arc<Registry<E>>,
+    /// That of the table.
     id: u64,
 }
 
@@ -172,23 +181,23 @@ impl<E: Entry> Deref for TableRef<E> {
     }
 }
 
-impl<E: Entry> Drop for TableRef<E> {
+impl<E: Entry> Drop for Share<E> {
     /// Sleeps.
     fn drop(&mut self) {
         let mut entries = self.registry.open.lock();
-        let ours = |open: &Open<E>| Arc::ptr_eq(open.entry.object(), &self.object);
-        let Some(index) = entries.all.iter().position(ours) else {
-            return;
-        };
-        let open = &mut entries.all[index];
-        let table = open.tables.iter().position(|table| table.id == self.id);
-        if let Some(table) = table {
+        let ours = |table: &Sharer<E::Share>| table.id == self.id;
+        for index in 0..entries.all.len() {
+            let open = &mut entries.all[index];
+            let Some(table) = open.tables.iter().position(ours) else {
+                continue;
+            };
             let _ = open.tables.remove(table);
-        }
-        if open.tables.is_empty() {
-            // Under the lock: whoever opens the devices next finds them closed.
-            open.entry.close();
-            let _ = entries.all.remove(index);
+            if open.tables.is_empty() {
+                // Under the lock, with the object: whoever opens the devices next finds them closed.
+                open.entry.close();
+                let _ = entries.all.remove(index);
+            }
+            return;
         }
     }
 }

@@ -43,6 +43,23 @@ def test_tables_change(interpose, mounted, guest, dm):
     interpose.check_fs(mounted.disk)
 
 
+def test_next_table_finds_the_original_free(interpose, disks, guest):
+    """Who comes while the last table goes waits for that, or is told whose the original is."""
+    (disk,) = disks.ram(SIZE)
+    low = interpose.low(disk)
+    where = guest.console_size()
+    guest.run(f"""
+        for round in $(seq 30); do
+            dmsetup remove low &
+            until dmsetup create next --table '0 {low.sectors} interpose {disk}' 2> /dev/null; do :; done
+            wait
+            dmsetup rename next low
+        done
+        echo 'lab: all rounds' > /dev/kmsg""")
+    assert guest.wait_for_console("lab: all rounds", where, 10)
+    assert "not yet detached" not in guest.console(where)
+
+
 def test_suspended_top(interpose, mounted, guest):
     """A detach that cannot end says so, does not come back, and ends by itself; the module waits for that."""
     guest.run("umount /mnt/x")
