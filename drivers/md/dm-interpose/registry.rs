@@ -71,8 +71,9 @@ impl Open {
             }
             return Ok(true);
         }
-        // A drain of a mapped device is a suspension that device-mapper resumes without telling its
-        // target: an interpose device would take no step any more.
+        // A drain of a mapped device suspends it, for which an interpose device waits until its own
+        // step is over; and that may be in a freeze, which waits for what the drain's caller holds
+        // back.
         if self.owner == device || original == owner {
             dm::error!(
                 NAME,
