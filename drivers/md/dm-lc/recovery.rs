@@ -142,13 +142,9 @@ pub fn walk<R: Read>(
         }
         if due.id >= durable_id && !record.is_whole() {
             // Torn, or damaged: what comes later may know.
-            let next = (record.next(), record.epoch);
-            durable_id = follow(device, superblock, window, next)?.durable_id;
+            durable_id = durable_by_later(device, superblock, window, &due)?;
             if durable_id <= due.id {
-                if !was_durable(device, superblock, window, &due)? {
-                    return Ok(due);
-                }
-                durable_id = due.id + 1;
+                return Ok(due);
             }
             filled = Filled::default();
             continue;
@@ -160,7 +156,7 @@ pub fn walk<R: Read>(
         epoch = record.epoch;
         due = record.next();
     }
-    if due.id < superblock.durable_id || was_durable(device, superblock, window, &due)? {
+    if due.id < durable_id || due.id < durable_by_later(device, superblock, window, &due)? {
         return Err(Error::Damaged(due.id));
     }
     Ok(due)
@@ -262,74 +258,34 @@ fn runs_into_tail(record: &Record<'_>, superblock: &Superblock) -> bool {
     record.next().position > superblock.tail.position + superblock.space.sectors()
 }
 
-/// What the records behind another say.
-struct Behind {
-    /// All before this one were durable.
-    durable_id: u64,
-    /// They end at this position.
-    end: u64,
-}
+/// What was under way at the same time begins so far behind a header at most.
+const REACH: u64 = (BUFFERS as u64 + 1) * RECORD_SECTORS;
 
-/// Follows the log by its headers from `due` on, to its end: everything may be written between two flushes, so
-/// what says that a record was durable may be far behind it.
-fn follow<R: Read>(
-    device: &mut R,
-    superblock: &Superblock,
-    window: &mut [u8],
-    (mut due, mut epoch): (Due, u64),
-) -> Result<Behind, Error<R::Error>> {
-    let mut filled = Filled::default();
-    let mut durable_id = 0;
-    loop {
-        let bytes = filled
-            .from(device, superblock, window, due.position)
-            .map_err(Error::Device)?;
-        let record = Record::parse(bytes, &due, superblock)
-            .filter(|record| record.epoch >= epoch && !runs_into_tail(record, superblock));
-        let Some(record) = record else {
-            return Ok(Behind {
-                durable_id,
-                end: due.position,
-            });
-        };
-        durable_id = durable_id.max(record.durable_id);
-        epoch = record.epoch;
-        due = record.next();
-    }
-}
-
-/// Whether anything behind the end of the log says that the record that is due there was durable. A record
-/// that does, or leads to one that does, begins in what can have been under way with it.
-fn was_durable<R: Read>(
+/// All records with lower ids were durable, by what the headers behind the record say that is due. Any number of
+/// records may be written between two flushes, so what says so may be far behind it; but the next header is in
+/// reach of the one before, whatever of what was under way has landed. So all that any of them leads to is looked
+/// at, and who asks again for a record behind this one learns nothing new.
+fn durable_by_later<R: Read>(
     device: &mut R,
     superblock: &Superblock,
     window: &mut [u8],
     due: &Due,
-) -> Result<bool, Error<R::Error>> {
+) -> Result<u64, Error<R::Error>> {
     let mut filled = Filled::default();
-    let mut followed = due.position;
-    let end = due.position + (BUFFERS as u64 + 1) * RECORD_SECTORS;
-    for position in due.position..end {
+    let mut durable_id = 0;
+    let mut position = due.position;
+    let mut end = position + REACH;
+    while position < end {
         let bytes = filled
             .from(device, superblock, window, position)
             .map_err(Error::Device)?;
         let header = RecordHeader::decode(bytes, superblock).map(|header| header.header());
-        let is_later = |at: Due| at.position == position && at.id > due.id;
-        let Some(header) = header.filter(|header| is_later(header.at)) else {
-            continue;
-        };
-        if header.durable_id > due.id {
-            return Ok(true);
+        // At each sector: some may be of a session before, with newer ones in what was their data.
+        if let Some(header) = header.filter(|header| header.at.position == position) {
+            durable_id = durable_id.max(header.durable_id);
+            end = position + REACH;
         }
-        // What was followed may be of a session before, with newer records in what was its data.
-        if position >= followed {
-            filled = Filled::default();
-            let behind = follow(device, superblock, window, (header.at, header.epoch))?;
-            if behind.durable_id > due.id {
-                return Ok(true);
-            }
-            followed = behind.end;
-        }
+        position += 1;
     }
-    Ok(false)
+    Ok(durable_id)
 }

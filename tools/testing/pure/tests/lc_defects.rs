@@ -360,6 +360,90 @@ fn damage_far_before_what_says_that_it_was_durable() {
     assert_eq!(refused, Some(NoStart::Damaged(2)));
 }
 
+/// Nor did the first record land that says so: only one behind it.
+#[test]
+fn damage_far_before_what_says_so_behind_one_that_is_missing() {
+    let mut machine = machine();
+    machine.write(0, 8, 1).unwrap();
+    machine.flush().unwrap();
+    for number in 0..12 {
+        machine.write(8 + number * 100, 1000, 2 + number).unwrap();
+        machine.write_log().unwrap();
+    }
+    machine.flush().unwrap();
+    machine.write(4000, 8, 20).unwrap();
+    machine.write_log().unwrap();
+    machine.disks.cache.pending.clear();
+    machine.write(4010, 8, 21).unwrap();
+    machine.write_log().unwrap();
+    let disks = crash(machine);
+    let second = LOG + 9;
+    let mut torn = disks.clone();
+    flip(&mut torn, second + 4, 200);
+    let machine = start(torn);
+    assert_eq!(lost(&machine), (8..108).collect::<Vec<u64>>());
+    assert_eq!(machine.due.id, 14);
+    for (sector, wanted) in [(0, 1), (108, 3), (1200, 13), (4000, 0), (4010, 0)] {
+        assert_eq!(tag(&machine, sector), Some(wanted), "sector {sector}");
+    }
+    let mut headless = disks;
+    flip(&mut headless, second, 200);
+    let refused = Machine::start(headless, 1).err().map(|failed| failed.0);
+    assert_eq!(refused, Some(NoStart::Damaged(2)));
+}
+
+/// A device that counts the sectors that are read.
+struct Counted(Disks, u64);
+
+impl recovery::Read for Counted {
+    type Error = PowerCut;
+
+    fn read(&mut self, sector: u64, memory: &mut [u8]) -> Result<(), PowerCut> {
+        self.1 += (memory.len() / SECTOR) as u64;
+        self.0.read(sector, memory)
+    }
+}
+
+/// All data is damaged, and what says that it was durable is in the data of records, and says it of little at a
+/// time: the log is read a few times, not once for each.
+#[test]
+fn log_made_for_it_is_read_a_few_times() {
+    let mut machine = machine();
+    // They know nothing.
+    machine.durable_id = 0;
+    for number in 0..3000 {
+        machine.write(number % 500 * 8, 8, 1 + number).unwrap();
+        machine.write_log().unwrap();
+    }
+    let (superblock, end) = (machine.superblock, machine.due.position);
+    let mut disks = crash(machine);
+    for record in 0..3000 {
+        let header = (LOG + record * 9) * SECTOR;
+        let data = header + 4 * SECTOR;
+        let mut bytes = disks.cache.durable[header..header + SECTOR].to_vec();
+        let at = superblock.space.first_position() + record as u64 * 9 + 4;
+        let says = record as u64 + 2;
+        bytes[24..32].copy_from_slice(&(says + 5000).to_le_bytes());
+        bytes[40..48].copy_from_slice(&at.to_le_bytes());
+        bytes[48..56].copy_from_slice(&says.to_le_bytes());
+        let crc = crc32c(&bytes[4..]);
+        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        disks.cache.durable[data..data + SECTOR].copy_from_slice(&bytes);
+    }
+    let mut device = Counted(disks, 0);
+    let mut window = vec![0; 2 * 1032 * SECTOR];
+    let mut damaged = 0;
+    let due = recovery::walk(&mut device, &superblock, &mut window, |_, _, data| {
+        damaged += u64::from(data.is_none());
+    });
+    assert_eq!((due.map(|due| due.position), damaged), (Ok(end), 3000));
+    assert!(
+        device.1 < 10 * superblock.space.sectors(),
+        "{} sectors are read",
+        device.1
+    );
+}
+
 /// What says that a record was durable lies where a session before has left records, which lead past it.
 #[test]
 fn what_says_that_a_record_was_durable_is_among_dead_ones() {

@@ -86,9 +86,15 @@ FAULTS = {
         [("if cache.flushes_backing_alone() {", "if cache.flushes_backing_alone() && false {")],
         "test_flush.py::test_passthrough_flushes_the_backing_device_alone",
     ),
-    "a log is not followed beyond what can be under way": Fault(
+    "a log is not looked at beyond what can be under way": Fault(
         "drivers/md/dm-lc/recovery.rs",
-        [("        durable_id = durable_id.max(record.durable_id);\n", "")],
+        [("            end = position + REACH;\n", "")],
+        "lc_defects",
+    ),
+    "what is learned of durable records is forgotten behind the first": Fault(
+        "drivers/md/dm-lc/recovery.rs",
+        [("            durable_id = durable_by_later(device, superblock, window, &due)?;\n",
+          "            durable_id = durable_by_later(device, superblock, window, &due)?.min(due.id + 1);\n")],
         "lc_defects",
     ),
     "a write with FUA succeeds though its flush has failed": Fault(
@@ -129,8 +135,10 @@ FAULTS = {
     ),
     "what records of a session before lead past is not looked at": Fault(
         "drivers/md/dm-lc/recovery.rs",
-        [("header.filter(|header| is_later(header.at))",
-          "header.filter(|header| is_later(header.at) && position >= followed)")],
+        [("        position += 1;\n",
+          "        let record = RecordHeader::decode(bytes, superblock)\n"
+          "            .filter(|record| record.header().at.position == position);\n"
+          "        position += record.map_or(1, |record| (record.bytes() >> 9) as u64 + record.data_sectors());\n")],
         "lc_defects",
     ),
     "a record may know of a later one": Fault(
@@ -138,9 +146,10 @@ FAULTS = {
         [("            && says.durable_id <= says.at.id\n", "")],
         "lc_defects",
     ),
-    "what is behind a damaged header is not followed": Fault(
+    "what is behind a damaged header is not looked at": Fault(
         "drivers/md/dm-lc/recovery.rs",
-        [("if behind.durable_id > due.id {", "if false {")],
+        [("due.id < durable_id || due.id < durable_by_later(device, superblock, window, &due)?",
+          "due.id < durable_id")],
         "lc_defects",
     ),
     "the log is read from any sector on": Fault(
