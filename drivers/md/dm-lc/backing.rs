@@ -134,6 +134,15 @@ impl Cache {
         self.backing_flushes.failures.fetch_add(1, Full);
     }
 
+    /// A user's write with FUA has failed there, and he is told of nothing but that; `was_written`: others had
+    /// written something before that was not durable. Any context.
+    pub(crate) fn note_failed_fua(&self, was_written: bool) {
+        self.note_backing_failure();
+        if was_written {
+            self.backing_flushes.lost.store(1, Relaxed);
+        }
+    }
+
     /// How often it has.
     pub(crate) fn backing_failures(&self) -> u32 {
         self.backing_flushes.failures.load(Acquire)

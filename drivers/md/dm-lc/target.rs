@@ -371,9 +371,10 @@ impl LcTarget {
         // Now, and not when it was sent: a flush that came in between has not reached it, and took
         // the mark away; and what was copied in between may be older.
         if bio.op() == Op::Write {
+            let was_written = self.cache.is_backing_written();
             self.cache.note_backing_written();
             if bio.is_fua() && bio.outcome() != Status::OK {
-                self.cache.note_backing_failure();
+                self.cache.note_failed_fua(was_written);
             }
         }
         let is_alone = write::forget_clean(&self.cache, around.sector, around.sectors);

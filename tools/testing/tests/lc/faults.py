@@ -102,6 +102,12 @@ FAULTS = {
         [("if bio.is_fua() && cache.has_failed_flush() {", "if bio.is_fua() && false {")],
         "test_flush.py::test_flush_with_data_fails_as_one_without",
     ),
+    "nobody is told of what a write with FUA has lost": Fault(
+        "drivers/md/dm-lc/backing.rs",
+        [("        if was_written {\n            self.backing",
+          "        if was_written && false {\n            self.backing")],
+        "test_flush.py::test_what_a_write_with_fua_has_lost_is_told_to_who_asks_next",
+    ),
     "a write with FUA is told of what others have lost": Fault(
         "drivers/md/dm-lc/commit.rs",
         [("            false => Asker::Fua,\n", "            false => Asker::Users,\n")],

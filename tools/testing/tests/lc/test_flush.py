@@ -154,6 +154,18 @@ def test_lost_flush_of_the_backing_device_is_told_to_who_asks_next(lossy):
     assert fsync(lossy).returncode == 0
 
 
+def test_what_a_write_with_fua_has_lost_is_told_to_who_asks_next(lossy):
+    """It speaks of its own data alone, but the device may have said by it that it has lost what others wrote."""
+    lossy.create("4 flush_current_buffer_interval 0 mode writearound")
+    write = f"dd if=/dev/zero of={lossy.device} bs=4k count=1 conv=notrunc status=none"
+    lossy.guest.run(f"{write} oflag=direct")
+    become(lossy.backing, f"0 {lossy.sectors} flakey DISK 0 0 3600 1 error_writes")
+    assert lossy.guest.run(f"{write} oflag=direct,dsync seek=100", check=False).returncode
+    become(lossy.backing, f"0 {lossy.sectors} linear DISK 0")
+    assert "Input/output error" in fsync(lossy).stderr
+    assert fsync(lossy).returncode == 0
+
+
 def test_lost_flush_is_told_when_the_cache_is_bypassed(lossy, dm):
     let_cache_break(lossy, dm)
     lossy.create("4 flush_current_buffer_interval 0 bypass_on_error 1")
