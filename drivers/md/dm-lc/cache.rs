@@ -623,11 +623,14 @@ impl Cache {
         self.has_durable(&self.head.lock())
     }
 
-    /// Whether the cache device has no part in a flush. Any context.
+    /// Whether the cache device has no part in what is written: no recovery finds anything on it. Any context.
+    pub(crate) fn writes_backing_alone(&self) -> bool {
+        self.is_in(Mode::Passthrough) && self.head.lock().log.used() == 0
+    }
+
+    /// Whether it has none in a flush, of which nobody has to be told anything else. Any context.
     pub(crate) fn flushes_backing_alone(&self) -> bool {
-        self.is_in(Mode::Passthrough)
-            && self.head.lock().log.used() == 0
-            && !self.has_backing_lost()
+        self.writes_backing_alone() && !self.has_backing_lost()
     }
 
     /// Whether nothing is in the log, nor about to be, and nothing is lost.

@@ -478,7 +478,7 @@ pub(crate) fn may_go_around(cache: &Cache, bio: &Bio) -> bool {
 /// Whether the settings let a bio go past the log.
 #[inline(never)]
 fn goes_around(cache: &Cache, settings: WriteSettings, bio: &Bio) -> bool {
-    if cache.has_failed() && !cache.flushes_backing_alone() {
+    if cache.has_failed() && !cache.writes_backing_alone() {
         // Nothing may say durably any more what the log has of these sectors: it is found when its device returns.
         return false;
     }

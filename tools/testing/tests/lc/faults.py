@@ -136,8 +136,14 @@ FAULTS = {
     ),
     "a cache that has failed is gone around": Fault(
         "drivers/md/dm-lc/write.rs",
-        [("if cache.has_failed() && !cache.flushes_backing_alone() {", "if false {")],
+        [("if cache.has_failed() && !cache.writes_backing_alone() {", "if false {")],
         "test_bypass.py::test_without_it_nothing_is_written",
+    ),
+    "what was lost keeps others from writing in passthrough": Fault(
+        "drivers/md/dm-lc/write.rs",
+        [("if cache.has_failed() && !cache.writes_backing_alone() {",
+          "if cache.has_failed() && !cache.flushes_backing_alone() {")],
+        "test_flush.py::test_lost_flush_is_told_once_in_passthrough",
     ),
     "what records of a session before lead past is not looked at": Fault(
         "drivers/md/dm-lc/recovery.rs",

@@ -203,11 +203,14 @@ def test_lost_flush_is_told_once_in_passthrough(lossy, dm):
     """Also when the cache device, which has no part in it, has failed."""
     let_cache_break(lossy, dm)
     lossy.create("4 flush_current_buffer_interval 0 mode passthrough")
-    lossy.guest.run(f"dd if=/dev/zero of={lossy.device} bs=4k count=8 oflag=direct status=none conv=notrunc")
+    write = f"dd if=/dev/zero of={lossy.device} bs=4k count=8 oflag=direct status=none conv=notrunc"
+    lossy.guest.run(write)
     lose(lossy)
     break_cache(lossy)
     lets_the_cache_fail(lossy)
     assert lossy.status().state == "ro"
+    # Who asks for nothing is told nothing.
+    lossy.guest.run(write)
     assert "Input/output error" in fsync(lossy).stderr
     assert fsync(lossy).returncode == 0
 
