@@ -195,12 +195,10 @@ impl Target for LcTarget {
             return self.went_around(bio, around);
         }
         let Some(turn) = reads else {
-            if bio.outcome() != Status::OK {
-                if bio.is_flush() {
-                    self.cache.note_backing_failure();
-                    self.cache.note_failed_flush();
-                }
-            } else if let Some(wanted) = wanted {
+            if bio.is_flush() {
+                return self.end_flush(bio);
+            }
+            if let (Status::OK, Some(wanted)) = (bio.outcome(), wanted) {
                 promote::read(&self.cache, wanted);
             }
             return bio.done();
@@ -317,6 +315,22 @@ impl LcTarget {
         } else {
             self.settings
         }
+    }
+
+    /// A flush of a user has ended that was sent to the backing device.
+    #[inline(never)]
+    fn end_flush<'a>(&self, bio: EndBio<'a, Self>) -> Ended<'a> {
+        let status = match bio.outcome() {
+            // Meanwhile another may have failed, and have said what was lost of what this one is for.
+            Status::OK if self.cache.take_backing_lost() => Status::IOERR,
+            Status::OK => return bio.done(),
+            status => {
+                self.cache.note_backing_failure();
+                status
+            }
+        };
+        self.cache.note_failed_flush();
+        bio.done_with(status)
     }
 
     /// A read from the cache device has ended that is to be compared, or has failed.

@@ -108,6 +108,11 @@ FAULTS = {
           "        if was_written && false {\n            self.backing")],
         "test_flush.py::test_what_a_write_with_fua_has_lost_is_told_to_who_asks_next",
     ),
+    "a flush on its way is not told of what is lost meanwhile": Fault(
+        "drivers/md/dm-lc/target.rs",
+        [("Status::OK if self.cache.take_backing_lost() => Status::IOERR,", "Status::OK if false => Status::IOERR,")],
+        "test_flush.py::test_flush_on_its_way_is_told_what_was_lost_meanwhile",
+    ),
     "a write with FUA is told of what others have lost": Fault(
         "drivers/md/dm-lc/commit.rs",
         [("            false => Asker::Fua,\n", "            false => Asker::Users,\n")],

@@ -215,6 +215,32 @@ def test_lost_flush_is_told_once_in_passthrough(lossy, dm):
     assert fsync(lossy).returncode == 0
 
 
+def part_flushes(rig, dm, broken=0):
+    """Has flushes of the backing device go to a device of their own, which it returns. Its last sectors are broken."""
+    disk, good = rig.backing.disk, rig.sectors - broken
+    flushes = dm.create("flushes", f"0 {rig.sectors} linear {disk} 0")
+    flushes.guest, flushes.disk = rig.guest, disk
+    table = f"0 {good} delay DISK 0 0 DISK 0 0 {flushes} 0 0"
+    become(rig.backing, f"{table}\n{good} {broken} error" if broken else table)
+    return flushes
+
+
+def test_flush_on_its_way_is_told_what_was_lost_meanwhile(lossy, dm):
+    """It went to the backing device by itself; another has heard there what was lost of what it is for."""
+    flushes = part_flushes(lossy, dm, broken=8)
+    lossy.create("4 flush_current_buffer_interval 0 mode passthrough")
+    write = f"dd if=/dev/zero of={lossy.device} bs=4k count=1 conv=notrunc status=none"
+    lossy.guest.run(f"{write} oflag=direct")
+    flushes.suspend("--noflush", "--nolockfs")
+    flush = lossy.guest.start(f"xfs_io -c fsync {lossy.device}")
+    lossy.guest.run("until grep -qs blkdev_issue_flush /proc/[0-9]*/stack; do sleep 0.01; done")
+    last = lossy.sectors // 8 - 1
+    assert lossy.guest.run(f"{write} oflag=direct,dsync seek={last}", check=False).returncode
+    flushes.resume()
+    assert "Input/output error" in flush.communicate()[0]
+    assert fsync(lossy).returncode == 0
+
+
 def test_what_a_flush_of_a_user_has_lost_is_written_back_again(lossy, dm):
     """A device may say only once what it has lost: here to a user, while a batch was on its way."""
     disk = lossy.backing.disk
