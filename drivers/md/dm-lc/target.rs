@@ -326,6 +326,7 @@ impl LcTarget {
             Status::OK => return bio.done(),
             status => {
                 self.cache.note_backing_failure();
+                self.cache.totals.backing_errors.fetch_add(1, Relaxed);
                 status
             }
         };

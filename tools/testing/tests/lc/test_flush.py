@@ -262,6 +262,15 @@ def test_what_a_flush_of_a_user_has_lost_is_written_back_again(lossy, dm):
     become(lossy.backing, f"0 {lossy.sectors} linear DISK 0")
 
 
+def test_failed_flush_in_passthrough_is_counted(lossy):
+    lossy.create("4 flush_current_buffer_interval 0 mode passthrough")
+    lossy.guest.run(f"dd if=/dev/zero of={lossy.device} bs=4k count=1 oflag=direct status=none conv=notrunc")
+    become(lossy.backing, f"0 {lossy.sectors} flakey DISK 0 0 3600 1 error_writes")
+    assert fsync(lossy).returncode
+    become(lossy.backing, f"0 {lossy.sectors} linear DISK 0")
+    assert lossy.status()["backing_errors"] == 1
+
+
 def mount(rig):
     """Mounts a file system that writes nothing unasked, with two files."""
     rig.create("4 flush_current_buffer_interval 0 mode writearound")
