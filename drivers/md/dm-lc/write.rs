@@ -484,8 +484,8 @@ fn goes_around(cache: &Cache, settings: WriteSettings, bio: &Bio) -> bool {
     }
     if !settings.has(Mode::Writeback) {
         // What was discarded is found after a crash as long as the log does not say so durably, and would
-        // be put over it: a flush makes both durable, but FUA only the write.
-        return !bio.is_fua() || cache.is_all_durable();
+        // be put over it: a flush makes both durable, but FUA only the write. Unless nothing is found at all.
+        return !bio.is_fua() || cache.is_all_durable() || cache.writes_backing_alone();
     }
     if bio.op() != Op::Write {
         return false;

@@ -24,7 +24,8 @@ FAULTS = {
     ),
     "a FUA write goes around a discard that is not durable": Fault(
         "drivers/md/dm-lc/write.rs",
-        [("!bio.is_fua() || cache.is_all_durable();", "!bio.is_fua() || cache.is_all_durable() || true;")],
+        [("cache.is_all_durable() || cache.writes_backing_alone();",
+          "cache.is_all_durable() || cache.writes_backing_alone() || true;")],
         "test_data_path.py::test_fua_write_is_not_overwritten_by_what_was_discarded",
     ),
     "what a late write around has overwritten stays clean": Fault(
@@ -107,6 +108,11 @@ FAULTS = {
         [("        if was_written {\n            self.backing",
           "        if was_written && false {\n            self.backing")],
         "test_flush.py::test_what_a_write_with_fua_has_lost_is_told_to_who_asks_next",
+    ),
+    "a FUA write in passthrough asks for a log that nobody needs": Fault(
+        "drivers/md/dm-lc/write.rs",
+        [("cache.is_all_durable() || cache.writes_backing_alone();", "cache.is_all_durable();")],
+        "test_flush.py::test_fua_write_in_passthrough_behind_what_was_never_flushed",
     ),
     "a flush on its way is not told of what is lost meanwhile": Fault(
         "drivers/md/dm-lc/target.rs",

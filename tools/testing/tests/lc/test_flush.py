@@ -321,3 +321,19 @@ def test_passthrough_flushes_the_backing_device_alone(parts):
     fill(parts)
     assert parts.status()["log_flushes"] == before
     become(parts.cache, f"0 {parts.sectors} linear DISK 0")
+
+
+def test_fua_write_in_passthrough_behind_what_was_never_flushed(parts):
+    """An ordered log may be written back before it is durable; what was in it matters no more."""
+    parts.again("4 prefix_consistent 1 allow_migrate 0")
+    fill(parts, "oflag=direct conv=notrunc")
+    # It is written by the timer.
+    parts.wait_for("user_sectors", "$0 == 64")
+    parts.device.message("force_migrate", 1)
+    parts.wait_for("log_used", "$0 == 0")
+    parts.device.message("prefix_consistent", 0)
+    parts.device.message("mode", "passthrough")
+    break_cache(parts)
+    fill(parts, "oflag=direct,dsync conv=notrunc")
+    status = parts.status()
+    assert (status.state, status["log_used"], status["around_sectors"]) == ("rw", 0, 64)
