@@ -471,12 +471,13 @@ impl Cache {
     /// not, cannot be changed any more, so that it is as good as before when it returns. All else
     /// goes to the backing device.
     pub(crate) fn fail(this: &Shared<Self>, why: &str) {
-        if this.failed.is_set() {
-            return;
-        }
         let may_bypass = this.settings().is_set(Knob::BypassOnError);
         let (waiting, flushes) = {
             let mut head = this.head.lock();
+            if this.failed.is_set() {
+                // Another was first, perhaps just now, and says it.
+                return;
+            }
             if may_bypass && this.has_durable(&head) && !this.may_write_discarded() {
                 this.bypassed.set();
             }
