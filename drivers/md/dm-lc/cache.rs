@@ -217,7 +217,8 @@ pub(crate) struct Cache {
     write_settings: Atomic<u32>,
     /// Nothing is written to the cache device any more.
     pub(crate) failed: OnceFlag,
-    /// It has failed, and what it has nothing of goes to the backing device: see [`Cache::fail`].
+    /// It has failed, and what it has nothing of goes to the backing device: see [`Cache::fail`]. Both are set
+    /// under the lock of `head`.
     bypassed: OnceFlag,
     /// For what is said of damaged data.
     #[pin]
@@ -513,8 +514,15 @@ impl Cache {
     }
 
     /// Whether it has failed and is bypassed. Any context.
-    #[inline]
     pub(crate) fn is_bypassed(&self) -> bool {
+        // Who has seen without the lock that it has failed may not see yet what became of it.
+        let _head = self.head.lock();
+        self.bypassed.is_set()
+    }
+
+    /// The same, for each write's way: it may be found a little later. Any context.
+    #[inline]
+    pub(crate) fn seems_bypassed(&self) -> bool {
         self.bypassed.is_set()
     }
 

@@ -471,7 +471,7 @@ pub(crate) fn pass_down(cache: &Cache, bio: OwnedBio<LcTarget>) {
 pub(crate) fn may_go_around(cache: &Cache, bio: &Bio) -> bool {
     let settings = cache.write_settings();
     // Almost always both are false, and that is all there is to look at.
-    (!settings.are_plain() && goes_around(cache, settings, bio) || cache.is_bypassed())
+    (!settings.are_plain() && goes_around(cache, settings, bio) || cache.seems_bypassed())
         && is_unknown(cache, bio)
 }
 
