@@ -186,4 +186,18 @@ impl Cache {
             told_at => self.backing_flushes.was_told_lately(told_at),
         }
     }
+
+    /// The device is about to be suspended: forgets a failure of too long ago. So one that is known when it is
+    /// [resumed](Self::recall_failed_flush) is of just before, or of meanwhile. Any context.
+    pub(crate) fn forget_old_failure(&self) {
+        let _ = self.has_failed_flush();
+    }
+
+    /// The device is resumed. If a flush has failed as it was suspended, device-mapper may have kept its write
+    /// with FUA until now, however long that was. Any context.
+    pub(crate) fn recall_failed_flush(&self) {
+        if self.backing_flushes.told_at.load(Relaxed) != 0 {
+            self.note_failed_flush();
+        }
+    }
 }

@@ -171,6 +171,7 @@ impl Cache {
     /// Begins to use `table`, with these settings.
     pub(crate) fn resume(this: &Shared<Self>, table: &Table) {
         *this.table.lock() = Some(table.clone());
+        this.recall_failed_flush();
         this.suspended.store(0, Release);
         this.paused.store(0, Relaxed);
         Self::start_clock(this);

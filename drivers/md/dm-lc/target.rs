@@ -210,6 +210,10 @@ impl Target for LcTarget {
         self.end_read(bio)
     }
 
+    fn presuspend(&self) {
+        self.cache.forget_old_failure();
+    }
+
     fn postsuspend(&self) {
         Cache::suspend(&self.cache.share());
     }

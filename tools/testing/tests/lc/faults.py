@@ -103,6 +103,16 @@ FAULTS = {
         [("if bio.is_fua() && cache.has_failed_flush() {", "if bio.is_fua() && false {")],
         "test_flush.py::test_flush_with_data_fails_as_one_without",
     ),
+    "a write with FUA outlives the failure of its flush by a suspension": Fault(
+        "drivers/md/dm-lc/session.rs",
+        [("        this.recall_failed_flush();\n", "        if false { this.recall_failed_flush(); }\n")],
+        "test_flush.py::test_flush_with_data_fails_when_it_is_suspended_in_between",
+    ),
+    "a suspension recalls each failure of a flush": Fault(
+        "drivers/md/dm-lc/target.rs",
+        [("        self.cache.forget_old_failure();\n", "        if false { self.cache.forget_old_failure(); }\n")],
+        "test_flush.py::test_suspension_recalls_no_flush_that_failed_long_before",
+    ),
     "nobody is told of what a write with FUA has lost": Fault(
         "drivers/md/dm-lc/backing.rs",
         [("        if was_written {\n            self.backing",

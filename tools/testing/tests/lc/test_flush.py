@@ -292,6 +292,43 @@ def test_flush_with_data_fails_as_one_without(lossy):
     guest.run("umount /mnt/x")
 
 
+def test_flush_with_data_fails_when_it_is_suspended_in_between(lossy, dm):
+    """Device-mapper keeps the data until the device is resumed, however long that takes."""
+    guest = lossy.guest
+    flushes = part_flushes(lossy, dm)
+    mount(lossy)
+    guest.run(OVERWRITE.format("one"))
+    flushes.load(f"0 {lossy.sectors} flakey {flushes.disk} 0 0 3600 1 error_writes")
+    flushes.suspend("--noflush", "--nolockfs")
+    before = lossy.status()["flushes"]
+    writer = guest.start("xfs_io -c fsync /mnt/x/one")
+    lossy.wait_for("flushes", f"$0 > {before}")
+    suspension = guest.start(f"dmsetup suspend --nolockfs {lossy.device}")
+    # It waits for the flush.
+    guest.run("until grep -qs 'dm_wait_for\\|__dm_suspend' /proc/[0-9]*/wchan; do sleep 0.01; done")
+    flushes.resume()
+    assert suspension.wait() == 0
+    become(flushes, f"0 {lossy.sectors} linear DISK 0")
+    # For longer than a write may belong to a flush before it.
+    guest.run("sleep 6")
+    lossy.device.resume()
+    assert writer.wait()
+    guest.run("umount /mnt/x")
+
+
+def test_suspension_recalls_no_flush_that_failed_long_before(lossy):
+    lossy.create("4 flush_current_buffer_interval 0 mode writearound")
+    write = f"dd if=/dev/zero of={lossy.device} bs=4k count=1 conv=notrunc status=none"
+    lossy.guest.run(f"{write} oflag=direct")
+    lose(lossy)
+    assert fsync(lossy).returncode
+    # For longer than it matters.
+    lossy.guest.run("sleep 6")
+    lossy.device.suspend()
+    lossy.device.resume()
+    lossy.guest.run(f"{write} oflag=direct,dsync")
+
+
 def test_lost_flush_is_not_told_to_who_asks_for_his_own_write(lossy):
     """A file system writes with FUA alone what overwrites a file. It is in the log."""
     guest = lossy.guest
