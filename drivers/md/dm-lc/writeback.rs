@@ -78,6 +78,9 @@ pub(crate) struct Writer {
     busy: bool,
     /// The pause after the next failure; 0: the last attempt did not fail.
     pause_ms: u32,
+    /// A batch has so many records at most, if the settings let it. A failure makes all of it wait, also one of
+    /// others meanwhile: after one it begins with few, and gets on between two.
+    most_records: u32,
 }
 
 impl Writer {
@@ -95,6 +98,7 @@ impl Writer {
             staging: zeroed(MEMORY)?,
             busy: false,
             pause_ms: 0,
+            most_records: u32::MAX,
         })
     }
 }
@@ -183,6 +187,7 @@ fn one_batch(this: &Shared<Cache>, writer: &mut Writer) -> bool {
         },
         Ok(Some(sectors)) => {
             writer.pause_ms = 0;
+            writer.most_records = writer.most_records.saturating_mul(2);
             this.totals.written_back.fetch_add(sectors, Relaxed);
             let freed = writer.superblock.tail.position - tail;
             let is_clean = {
@@ -228,6 +233,7 @@ fn pause(this: &Shared<Cache>, writer: &mut Writer, errno: Error) {
         .pause_ms
         .saturating_mul(2)
         .clamp(FIRST_PAUSE_MS, LONGEST_PAUSE_MS);
+    writer.most_records = 1;
     {
         // Who waits for the tail has looked at this before, or sees it.
         let _head = this.head.lock();
@@ -256,6 +262,7 @@ fn step(this: &Shared<Cache>, writer: &mut Writer) -> Result<Option<u64>, BatchE
         batch,
         memory,
         staging,
+        most_records,
         ..
     } = writer;
     let mut devices = Devices {
@@ -265,7 +272,8 @@ fn step(this: &Shared<Cache>, writer: &mut Writer) -> Result<Option<u64>, BatchE
         staging,
         failures: this.backing_failures(),
     };
-    let records = this.settings().get(Knob::NrMaxBatchedMigration) as usize;
+    let records = this.settings().get(Knob::NrMaxBatchedMigration);
+    let records = records.min(*most_records) as usize;
     let bytes = (RECORD_SECTORS as usize * records) << SECTOR_SHIFT;
     let all = bytes + ((ASIDE_SECTORS as usize) << SECTOR_SHIFT);
     let memory = memory.get_mut(..all).ok_or(BatchError::Cache(EINVAL))?;

@@ -119,6 +119,11 @@ FAULTS = {
           "        if was_written && false {\n            self.backing")],
         "test_flush.py::test_what_a_write_with_fua_has_lost_is_told_to_who_asks_next",
     ),
+    "a batch that has failed is tried again as it was": Fault(
+        "drivers/md/dm-lc/writeback.rs",
+        [("    writer.most_records = 1;\n", "    writer.most_records = u32::MAX;\n")],
+        "test_use.py::test_one_block_that_cannot_be_written_keeps_little_back",
+    ),
     "a FUA write in passthrough asks for a log that nobody needs": Fault(
         "drivers/md/dm-lc/write.rs",
         [("cache.is_all_durable() || cache.writes_backing_alone();", "cache.is_all_durable();")],

@@ -468,6 +468,19 @@ def test_backing_device_fails(parts):
     parts.guest.run(f"dd if={parts.backing} bs=4k count=8 iflag=direct status=none | cmp - /tmp/data")
 
 
+def test_one_block_that_cannot_be_written_keeps_little_back(parts):
+    """All of a batch fails with it, but there are smaller ones."""
+    good = parts.sectors - 8
+    become(parts.backing, f"0 {good} linear DISK 0\n{good} 8 error")
+    write = f"dd if=/dev/zero of={parts.device} oflag=direct status=none conv=fsync,notrunc"
+    parts.guest.run(f"{write} bs=512k count=4 && {write} bs=4k seek={good // 8} count=1")
+    parts.device.message("mode", "cleaner")
+    parts.wait_for("written_back", "$0 == 4096")
+    assert parts.status().dirty == 1
+    become(parts.backing, f"0 {parts.sectors} linear DISK 0")
+    parts.wait_until(lambda status: status["log_used"] == 0)
+
+
 def test_check_finds_a_flipped_bit(parts):
     fill(parts)
     checked = parts.device.message("check").stdout.split(", ")
