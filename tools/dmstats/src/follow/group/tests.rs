@@ -83,7 +83,9 @@ fn a1_a_group_follows_its_file() {
     ] {
         assert!(!group.fits(at));
         assert!(matches!(
-            group.fit(&fake, at, &word(), &locks.0, Duration::ZERO).unwrap(),
+            group
+                .fit(&fake, at, &word(), &locks.0, Duration::ZERO)
+                .unwrap(),
             Fate::Fitted(..)
         ));
         assert!(group.fits(at));
@@ -104,7 +106,9 @@ fn f7_a_file_that_is_cut_to_nothing_and_grows_again_has_its_group_again() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("f7"));
     let mut group = mapped(&fake, &[(0, 8), (16, 8)]);
     assert_eq!(
-        group.fit(&fake, &[], &word(), &locks.0, Duration::ZERO).unwrap(),
+        group
+            .fit(&fake, &[], &word(), &locks.0, Duration::ZERO)
+            .unwrap(),
         Fate::Fitted(0, 2)
     );
     assert_eq!((group.id, snapshot(&fake).groups.len()), (None, 0));
@@ -112,7 +116,9 @@ fn f7_a_file_that_is_cut_to_nothing_and_grows_again_has_its_group_again() {
     assert_eq!(group.recognise(&snapshot(&fake)), Fate::Same);
     assert!(group.fits(&[]));
     assert_eq!(
-        group.fit(&fake, &[(32, 8)], &word(), &locks.0, Duration::ZERO).unwrap(),
+        group
+            .fit(&fake, &[(32, 8)], &word(), &locks.0, Duration::ZERO)
+            .unwrap(),
         Fate::Fitted(1, 0)
     );
     assert_eq!((group.id, places(&fake, 1)), (Some(1), vec![(32, 8)]));
@@ -123,12 +129,16 @@ fn f7_a_file_that_is_cut_to_nothing_and_grows_again_has_its_group_again() {
 fn a12_a13_a_group_that_somebody_removed_is_not_made_again() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("a13"));
     let mut group = mapped(&fake, &[(0, 8)]);
-    group.fit(&fake, &[(0, 8)], &word(), &locks.0, Duration::ZERO).unwrap();
+    group
+        .fit(&fake, &[(0, 8)], &word(), &locks.0, Duration::ZERO)
+        .unwrap();
     let device = Device::new(&fake, D, b"dmstats");
     device.delete_group(&snapshot(&fake), 1, |_| ()).unwrap();
     assert_eq!(group.recognise(&snapshot(&fake)), Fate::Removed);
     assert_eq!(
-        group.fit(&fake, &[(0, 16)], &word(), &locks.0, Duration::ZERO).unwrap(),
+        group
+            .fit(&fake, &[(0, 16)], &word(), &locks.0, Duration::ZERO)
+            .unwrap(),
         Fate::Removed
     );
     group.delete(&fake, &locks.0, Duration::ZERO).unwrap();
@@ -145,7 +155,9 @@ fn a_group_is_known_before_it_has_been_made_to_fit() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("before"));
     let mut group = mapped(&fake, &[(0, 8)]);
     fake.fail("@stats_create", 0, Errno::NOMEM);
-    assert!(group.fit(&fake, &[(0, 16)], &word(), &locks.0, Duration::ZERO).is_err());
+    assert!(group
+        .fit(&fake, &[(0, 16)], &word(), &locks.0, Duration::ZERO)
+        .is_err());
     fake.fail("nothing", 0, Errno::NOMEM);
     assert_eq!(group.recognise(&snapshot(&fake)), Fate::Same);
     // Somebody deletes it, and the group of another file gets its id.
@@ -154,7 +166,9 @@ fn a_group_is_known_before_it_has_been_made_to_fit() {
     let other = device.map_file(&[(4000, 8)], &RegionSpec::whole(), Some(b"g"), |_| ());
     assert_eq!(other.unwrap().group, Some(1));
     assert_eq!(group.recognise(&snapshot(&fake)), Fate::Removed);
-    let fate = group.fit(&fake, &[(0, 16)], &word(), &locks.0, Duration::ZERO).unwrap();
+    let fate = group
+        .fit(&fake, &[(0, 16)], &word(), &locks.0, Duration::ZERO)
+        .unwrap();
     assert_eq!(fate, Fate::Removed);
     group.delete(&fake, &locks.0, Duration::ZERO).unwrap();
     assert_eq!(places(&fake, 1), [(4000, 8)]);
@@ -166,7 +180,9 @@ fn f7_a_projected_file_that_is_cut_to_nothing_keeps_its_group() {
     let mut group = Followed::none(D, b"dmstats", b"f", RegionSpec::whole());
     let at: Vec<(u64, u64)> = (0..65).map(|index| (index * 16, 8)).collect();
     for places in [&at[..], &[], &at[..9], &[]] {
-        group.fit(&fake, places, &word(), &locks.0, Duration::ZERO).unwrap();
+        group
+            .fit(&fake, places, &word(), &locks.0, Duration::ZERO)
+            .unwrap();
         // Its own change is told to it like that of anybody else.
         assert_eq!(group.recognise(&snapshot(&fake)), Fate::Same);
         assert!(group.fits(places));
@@ -180,14 +196,18 @@ fn f7_a_projected_file_that_is_cut_to_nothing_keeps_its_group() {
 fn a_group_that_somebody_else_moves_with_its_file_is_still_followed() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("moved"));
     let mut group = mapped(&fake, &[(0, 8)]);
-    group.fit(&fake, &[(0, 8)], &word(), &locks.0, Duration::ZERO).unwrap();
+    group
+        .fit(&fake, &[(0, 8)], &word(), &locks.0, Duration::ZERO)
+        .unwrap();
     let device = Device::new(&fake, D, b"dmstats");
     let moved = device.update_file(&snapshot(&fake), 1, &[(4000, 8)], None, |_| ());
     assert_eq!(moved.unwrap().group, Some(1));
     assert_eq!(group.recognise(&snapshot(&fake)), Fate::Same);
     // What it has to do is to look where the file is.
     assert!(!group.fits_still());
-    let fate = group.fit(&fake, &[(4000, 8)], &word(), &locks.0, Duration::ZERO).unwrap();
+    let fate = group
+        .fit(&fake, &[(4000, 8)], &word(), &locks.0, Duration::ZERO)
+        .unwrap();
     assert_eq!(fate, Fate::Fitted(0, 0));
     group.delete(&fake, &locks.0, Duration::ZERO).unwrap();
     assert_eq!(snapshot(&fake).regions.len(), 1);
@@ -197,7 +217,9 @@ fn a_group_that_somebody_else_moves_with_its_file_is_still_followed() {
 fn a_group_of_another_file_of_that_name_which_has_its_id_by_now_is_left_alone() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("namesake"));
     let mut group = mapped(&fake, &[(0, 8)]);
-    group.fit(&fake, &[(0, 8)], &word(), &locks.0, Duration::ZERO).unwrap();
+    group
+        .fit(&fake, &[(0, 8)], &word(), &locks.0, Duration::ZERO)
+        .unwrap();
     let device = Device::new(&fake, D, b"dmstats");
     device.delete_group(&snapshot(&fake), 1, |_| ()).unwrap();
     let other = device.map_file(&[(4000, 8)], &RegionSpec::whole(), Some(b"f"), |_| ());
@@ -206,7 +228,9 @@ fn a_group_of_another_file_of_that_name_which_has_its_id_by_now_is_left_alone() 
     assert_eq!(group.recognise(&snapshot(&fake)), Fate::Same);
     assert!(!group.fits_still());
     for at in [&[(0, 16)][..], &[]] {
-        let fate = group.fit(&fake, at, &word(), &locks.0, Duration::ZERO).unwrap();
+        let fate = group
+            .fit(&fake, at, &word(), &locks.0, Duration::ZERO)
+            .unwrap();
         assert_eq!(fate, Fate::Removed);
     }
     group.delete(&fake, &locks.0, Duration::ZERO).unwrap();
@@ -219,7 +243,9 @@ fn a_projected_group_is_known_by_its_file() {
     let at: Vec<(u64, u64)> = (0..65).map(|index| (index * 16, 8)).collect();
     let project = |word: &Word| {
         let mut group = Followed::none(D, b"dmstats", b"f", RegionSpec::whole());
-        group.fit(&fake, &at, word, &locks.0, Duration::ZERO).unwrap();
+        group
+            .fit(&fake, &at, word, &locks.0, Duration::ZERO)
+            .unwrap();
         assert_eq!(group.id, Some(0));
         group
     };
@@ -227,10 +253,14 @@ fn a_projected_group_is_known_by_its_file() {
     for last in [&[][..], &at] {
         // It is cut to nothing; then another file takes its path, and is where it has never been.
         let mut group = project(&word());
-        group.fit(&fake, &[], &word(), &locks.0, Duration::ZERO).unwrap();
+        group
+            .fit(&fake, &[], &word(), &locks.0, Duration::ZERO)
+            .unwrap();
         group.has_another_file();
         for at in [&[(900_000, 8)][..], last] {
-            let fate = group.fit(&fake, at, &other_word(), &locks.0, Duration::ZERO).unwrap();
+            let fate = group
+                .fit(&fake, at, &other_word(), &locks.0, Duration::ZERO)
+                .unwrap();
             assert!(matches!(fate, Fate::Fitted(..)));
         }
         // The group is deleted, and that of a file of its name in another folder gets its id.
@@ -239,7 +269,9 @@ fn a_projected_group_is_known_by_its_file() {
         let before = snapshot(&fake);
         assert_eq!(group.recognise(&before), Fate::Same);
         assert!(!group.fits_still());
-        let fate = group.fit(&fake, &at, &other_word(), &locks.0, Duration::ZERO).unwrap();
+        let fate = group
+            .fit(&fake, &at, &other_word(), &locks.0, Duration::ZERO)
+            .unwrap();
         assert_eq!(fate, Fate::Removed);
         group.delete(&fake, &locks.0, Duration::ZERO).unwrap();
         assert_eq!(snapshot(&fake), before);
@@ -256,7 +288,9 @@ fn a_group_without_a_name_is_known_by_its_places() {
         let whole = RegionSpec::whole();
         let made = device.map_file(&[(0, 8)], &whole, Some(b""), |_| ());
         let mut group = Followed::new(&fake, D, made.unwrap().group.unwrap()).unwrap();
-        group.fit(&fake, &[(0, 8)], &word(), &locks.0, Duration::ZERO).unwrap();
+        group
+            .fit(&fake, &[(0, 8)], &word(), &locks.0, Duration::ZERO)
+            .unwrap();
         device.delete_group(&snapshot(&fake), 0, |_| ()).unwrap();
         let other = device.map_file(&[(at, 8)], &whole, Some(b""), |_| ());
         assert_eq!(other.unwrap().group, Some(0));
@@ -270,7 +304,9 @@ fn a8_a_group_of_a_name_with_a_colon_is_found_again() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("colon"));
     let mut group = Followed::none(D, b"dmstats", b"a:b", RegionSpec::whole());
     let at = [(0, 8), (16, 8)];
-    group.fit(&fake, &at, &word(), &locks.0, Duration::ZERO).unwrap();
+    group
+        .fit(&fake, &at, &word(), &locks.0, Duration::ZERO)
+        .unwrap();
     let device = Device::new(&fake, D, b"dmstats");
     device.delete(&snapshot(&fake), 0).unwrap();
     foreign(&fake);
@@ -320,7 +356,9 @@ fn a8_of_several_groups_of_a_file_the_one_with_its_regions_is_found() {
     };
     other(0);
     let mut group = Followed::none(D, b"dmstats", b"f", whole.clone());
-    group.fit(&fake, &at, &word(), &locks.0, Duration::ZERO).unwrap();
+    group
+        .fit(&fake, &at, &word(), &locks.0, Duration::ZERO)
+        .unwrap();
     other(6);
     assert_eq!(group.id, Some(3));
     device.delete(&snapshot(&fake), 3).unwrap();
@@ -376,7 +414,9 @@ fn what_is_like_the_group_but_has_none_of_its_regions_is_not_deleted() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("like"));
     let mut group = mapped(&fake, &[(0, 8)]);
     let at = [(0, 8)];
-    group.fit(&fake, &at, &word(), &locks.0, Duration::ZERO).unwrap();
+    group
+        .fit(&fake, &at, &word(), &locks.0, Duration::ZERO)
+        .unwrap();
     // It may be what it was made again as: it is followed, but not destroyed.
     let device = Device::new(&fake, D, b"dmstats");
     let like = device.map_file(&at, &RegionSpec::whole(), Some(b"f"), |_| ());
@@ -410,16 +450,22 @@ fn f13_a_member_that_somebody_deleted_is_noticed() {
 fn a_fit_that_fails_can_be_tried_again() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("again"));
     let mut group = mapped(&fake, &[(0, 8)]);
-    group.fit(&fake, &[(0, 8)], &word(), &locks.0, Duration::ZERO).unwrap();
+    group
+        .fit(&fake, &[(0, 8)], &word(), &locks.0, Duration::ZERO)
+        .unwrap();
     let before = snapshot(&fake);
     fake.fail("@stats_create", 1, Errno::NOMEM);
     let more = [(0, 8), (32, 8), (64, 8)];
-    assert!(group.fit(&fake, &more, &word(), &locks.0, Duration::ZERO).is_err());
+    assert!(group
+        .fit(&fake, &more, &word(), &locks.0, Duration::ZERO)
+        .is_err());
     assert!(!group.fits(&more));
     assert_eq!(snapshot(&fake), before);
     fake.fail("nothing", 0, Errno::NOMEM);
     assert_eq!(
-        group.fit(&fake, &more, &word(), &locks.0, Duration::ZERO).unwrap(),
+        group
+            .fit(&fake, &more, &word(), &locks.0, Duration::ZERO)
+            .unwrap(),
         Fate::Fitted(2, 0)
     );
 }
@@ -437,11 +483,15 @@ fn a_group_can_be_made_by_its_follower() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("made"));
     let mut group = Followed::none(D, b"dmstats", b"f", RegionSpec::whole());
     assert_eq!(
-        group.fit(&fake, &[], &word(), &locks.0, Duration::ZERO).unwrap(),
+        group
+            .fit(&fake, &[], &word(), &locks.0, Duration::ZERO)
+            .unwrap(),
         Fate::Fitted(0, 0)
     );
     assert_eq!(
-        group.fit(&fake, &[(8, 8)], &word(), &locks.0, Duration::ZERO).unwrap(),
+        group
+            .fit(&fake, &[(8, 8)], &word(), &locks.0, Duration::ZERO)
+            .unwrap(),
         Fate::Fitted(1, 0)
     );
     assert_eq!((group.id, places(&fake, 0)), (Some(0), vec![(8, 8)]));
@@ -452,7 +502,9 @@ fn a_file_in_many_pieces_is_projected_by_its_follower() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("many"));
     let mut group = Followed::none(D, b"dmstats", b"f", RegionSpec::whole());
     let at: Vec<(u64, u64)> = (0..65).map(|index| (index * 16, 8)).collect();
-    let fate = group.fit(&fake, &at, &word(), &locks.0, Duration::ZERO).unwrap();
+    let fate = group
+        .fit(&fake, &at, &word(), &locks.0, Duration::ZERO)
+        .unwrap();
     assert_eq!(fate, Fate::Fitted(1, 0));
     let made = snapshot(&fake);
     assert!(made.projected(0) == Some(word()) && group.fits(&at));
@@ -462,11 +514,15 @@ fn a_file_in_many_pieces_is_projected_by_its_follower() {
     let other = other_word();
     group.has_another_file();
     assert!(!group.fits(&at));
-    let fate = group.fit(&fake, &at, &other, &locks.0, Duration::ZERO).unwrap();
+    let fate = group
+        .fit(&fake, &at, &other, &locks.0, Duration::ZERO)
+        .unwrap();
     assert_eq!(fate, Fate::Fitted(0, 0));
     assert!(snapshot(&fake).projected(0) == Some(other));
     // One piece less, and each has its region.
     let mut group = Followed::none(D, b"dmstats", b"g", RegionSpec::whole());
-    let fate = group.fit(&fake, &at[1..], &word(), &locks.0, Duration::ZERO).unwrap();
+    let fate = group
+        .fit(&fake, &at[1..], &word(), &locks.0, Duration::ZERO)
+        .unwrap();
     assert_eq!(fate, Fate::Fitted(64, 0));
 }
