@@ -353,7 +353,10 @@ impl Followed {
                 other => Some(other?),
             },
         };
-        device.delete_group(&snapshot, id, |_| ())
+        // Another program may have the id of a member that somebody has deleted: that is not the file's.
+        let own = snapshot.group(id)?.own(&snapshot);
+        let own: IdSet = own.map(|region| region.id).collect();
+        device.delete_all(&snapshot, &own, |_| ())
     }
 }
 

@@ -479,6 +479,19 @@ fn f12_what_belonged_to_a_file_that_is_gone_is_deleted_and_nothing_else() {
 }
 
 #[test]
+fn f12_a_region_of_another_program_that_has_the_id_of_a_member_stays() {
+    let (fake, locks) = (Fake::new(10_000), Locks::new("theirs"));
+    let mut group = mapped(&fake, &[(0, 8), (16, 8), (32, 8)]);
+    // Nobody has told the group of it.
+    fake.message(D, b"@stats_delete 2", 0).unwrap();
+    assert_eq!(foreign(&fake), 2);
+    group.delete(&fake, &locks.0, Duration::ZERO).unwrap();
+    let left = snapshot(&fake);
+    assert_eq!(left.regions.keys().collect::<Vec<_>>(), [&0, &2]);
+    assert_eq!(*left.regions[&2].program, *b"other");
+}
+
+#[test]
 fn a_group_can_be_made_by_its_follower() {
     let (fake, locks) = (Fake::new(10_000), Locks::new("made"));
     let mut group = Followed::none(D, b"dmstats", b"f", RegionSpec::whole());
