@@ -435,7 +435,15 @@ impl<T: Transport> Device<'_, T> {
         if first != region.id {
             let row = snapshot.regions.get(&first).map(Region::row);
             let row = row.unwrap_or_else(|| self.row_of(like));
-            self.set_aux(first, &snapshot.word(first, None), row)?;
+            match self.set_aux(first, &snapshot.word(first, None), row) {
+                // Somebody has deleted it, and what it said of the group.
+                Ok(()) | Err(Error::NoRegion(_)) => {}
+                // It leads the group still, with all its regions but the new one.
+                Err(_) => {
+                    self.transport_delete(new)?;
+                    return Ok(None);
+                }
+            }
         }
         self.transport_delete(region.id)?;
         Ok(Some(new))

@@ -579,6 +579,40 @@ fn a_group_that_cannot_have_its_id_back_leaves_no_region_behind() {
 }
 
 #[test]
+fn a_group_whose_leader_for_a_moment_cannot_be_told_so_stays_with_that() {
+    let fake = Fake::new(10_000);
+    map(&fake, &[(0, 8), (16, 8), (32, 8)]);
+    fake.fail("@stats_set_aux 1 -", 0, Errno::NOMEM);
+    let now = [(16, 8), (32, 8), (64, 8)];
+    assert_eq!(update(&fake, 0, &now).group, Some(1));
+    fake.fail("nothing", 0, Errno::NOMEM);
+    assert_eq!(counted(&fake, 1), now.map(|(start, len)| (start, len, 0)));
+    let left = device(&fake).list().unwrap();
+    assert_eq!((left.regions.len(), left.groups.len()), (3, 1));
+}
+
+#[test]
+fn a_group_whose_leader_for_a_moment_somebody_deletes_has_its_id_back() {
+    let fake = Fake::new(10_000);
+    map(&fake, &[(0, 8), (16, 8), (32, 8)]);
+    let rival = Rival(&fake, "@stats_set_aux 0 ", |fake| {
+        drop(fake.message(D, b"@stats_delete 1", 0));
+    });
+    let device = Device::new(&rival, D, b"dmstats");
+    let places = [(16, 8), (32, 8), (64, 8)];
+    let changed = device.update_file(&device.list().unwrap(), 0, &places, None, |_| ());
+    assert_eq!(changed.unwrap().group, Some(0));
+    // What was deleted is made again at the next update, and no region is in no group.
+    update(&fake, 0, &places);
+    let left = device.list().unwrap();
+    assert_eq!(left.groups[&0].members, left.ids());
+    assert_eq!(
+        counted(&fake, 0),
+        places.map(|(start, len)| (start, len, 0))
+    );
+}
+
+#[test]
 fn a14_there_must_be_such_a_group() {
     let fake = Fake::new(10_000);
     let device = device(&fake);
