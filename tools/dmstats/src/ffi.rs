@@ -101,6 +101,16 @@ impl fmt::Display for Handle {
     }
 }
 
+fn null() -> io::Result<File> {
+    File::options().read(true).write(true).open("/dev/null")
+}
+
+/// Has a standard stream lead elsewhere.
+fn lead(stream: c_int, to: &File) -> io::Result<()> {
+    // SAFETY: both are numbers of open files; the standard library expects the second to be open, and it stays.
+    result(unsafe { libc::dup2(to.as_raw_fd(), stream) }).map(drop)
+}
+
 /// Takes what was inherited under this number, and closes all else that was, but the standard streams.
 ///
 /// # Safety
@@ -113,9 +123,7 @@ pub unsafe fn inherited(fd: c_int) -> io::Result<File> {
     let file = File::from(unsafe { OwnedFd::from_raw_fd(copy) });
     if fd <= 2 {
         // The number stays taken: what is opened later must not become a standard stream.
-        let null = File::options().read(true).write(true).open("/dev/null")?;
-        // SAFETY: both are numbers of open files; the standard library expects the second to be open, and it stays.
-        result(unsafe { libc::dup2(null.as_raw_fd(), fd) })?;
+        lead(fd, &null()?)?;
     }
     let copy = copy as libc::c_uint;
     for (first, last) in [(3, copy - 1), (copy + 1, libc::c_uint::MAX)] {
@@ -128,15 +136,52 @@ pub unsafe fn inherited(fd: c_int) -> io::Result<File> {
 }
 
 /// Goes on in the background, in a session of its own; the process that was in the foreground ends with success.
-/// Standard streams become `/dev/null` unless they are to be kept. There must be no other threads.
-pub fn background(keep_streams: bool) -> io::Result<()> {
+/// Standard streams become `/dev/null`, but for stderr if that is to be kept: of the others nothing is written, and
+/// whoever reads what the caller writes would wait for its end. There must be no other threads.
+pub fn background(keep_stderr: bool) -> io::Result<()> {
+    let null = null()?;
+    for stream in [libc::STDIN_FILENO, libc::STDOUT_FILENO] {
+        lead(stream, &null)?;
+    }
     // SAFETY: this forks, and takes no pointer. The caller says that there are no threads which would be lost.
-    result(unsafe { libc::daemon(0, keep_streams.into()) }).map(drop)
+    result(unsafe { libc::daemon(0, 1) })?;
+    if keep_stderr {
+        return Ok(());
+    }
+    lead(libc::STDERR_FILENO, &null)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+
+    #[test]
+    fn in_the_background_nobody_waits_for_what_is_not_written() {
+        const FILE: &str = "DMSTATS_BACKGROUND";
+        // It is this test, started once more, that goes there: its threads are lost.
+        if let Some(path) = std::env::var_os(FILE) {
+            background(true).unwrap();
+            let stream = |fd| std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+            std::fs::write(path, format!("{:?}", [0, 1, 2].map(stream))).unwrap();
+            std::process::exit(0);
+        }
+        let path = std::env::temp_dir().join(format!("dmstats-streams-{}", std::process::id()));
+        // It returns when all have closed its stderr, which is a pipe.
+        let test = "ffi::tests::in_the_background_nobody_waits_for_what_is_not_written";
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test])
+            .env(FILE, &path)
+            .output()
+            .unwrap();
+        let streams = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            streams.starts_with("[\"/dev/null\", \"/dev/null\", \"pipe:"),
+            "{streams}"
+        );
+        std::fs::remove_file(&path).unwrap();
+    }
 
     #[test]
     fn a_handle_tells_files_apart_and_is_the_same_under_another_name() {
