@@ -119,8 +119,9 @@ impl<'a, T: Transport> Device<'a, T> {
         done.map(|()| sample)
     }
 
-    /// As [`Self::sample`], but gives back what was read before an error too: if it was cleared, there is no
-    /// other way to know it.
+    /// As [`Self::sample`], but gives back what could be read besides the first error too: if it was cleared, there is
+    /// no other way to know it. One region that cannot be read keeps no other from that, but a device that has gone
+    /// does.
     pub fn sample_some(
         &self,
         snapshot: &Snapshot,
@@ -132,11 +133,12 @@ impl<'a, T: Transport> Device<'a, T> {
         for region in snapshot.regions.values().filter(|region| wanted(region)) {
             match self.sample_region(region, clear) {
                 Ok(sample) => regions.insert(region.id, sample),
-                Err(error) if error.is_missing() => {}
-                Err(error) => {
-                    done = Err(error);
+                Err(error @ Error::NoDevice(_)) => {
+                    done = done.and(Err(error));
                     break;
                 }
+                Err(error) if error.is_missing() => {}
+                Err(error) => done = done.and(Err(error)),
             }
         }
         (Sample::new(snapshot, regions), done)

@@ -104,6 +104,11 @@ impl Fake {
         Devno { major: 0, minor }
     }
 
+    /// Removes a device.
+    pub fn remove(&self, devno: Devno) {
+        self.devices.borrow_mut().remove(&devno.minor);
+    }
+
     /// Lets statistics have so many bytes.
     pub fn set_limit(&self, bytes: u64) {
         self.limit.set(bytes);
@@ -443,6 +448,9 @@ impl Transport for Fake {
             }
         }
         self.log.borrow_mut().push(said);
+        if !self.devices.borrow().contains_key(&devno.minor) {
+            return Err(Error::NoDevice(devno.to_string()));
+        }
         let answer = self
             .answer(devno.minor, &message::split(text))
             .map_err(refused)?;

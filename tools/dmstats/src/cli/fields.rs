@@ -14,6 +14,7 @@ use dmstats::message::digits;
 use dmstats::metrics::Metrics;
 use dmstats::Count;
 use dmstats::Group;
+use dmstats::IdSet;
 use dmstats::Region;
 use dmstats::Sample;
 use dmstats::Snapshot;
@@ -287,6 +288,8 @@ pub struct View<'a> {
     /// What was counted, if it was asked for, and in how many nanoseconds.
     pub sample: Option<Sample>,
     pub interval_ns: u64,
+    /// The regions that were to be read, and could not be.
+    pub unread: IdSet,
     /// What its groups are called: each of their rows says it.
     names: IdMap<Vec<u8>>,
 }
@@ -302,6 +305,7 @@ impl<'a> View<'a> {
             snapshot,
             sample: None,
             interval_ns: 0,
+            unread: IdSet::new(),
             names,
         }
     }

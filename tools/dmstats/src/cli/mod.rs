@@ -873,8 +873,8 @@ impl<'a> Command<'a> {
         (known, counted)
     }
 
-    /// Does so with one. A device that has gone since has no counts; after an error it has those that were
-    /// read before.
+    /// Does so with one. A device that has gone since has no counts; after an error it has those that could be
+    /// read.
     fn count_on(
         &self,
         view: &mut View<'a>,
@@ -893,12 +893,19 @@ impl<'a> Command<'a> {
             |region: &dmstats::Region| shown.counts(snapshot, region) && (keep || !unseen(region));
         let (mut sample, done) = subject.device.sample_some(snapshot, !keep, wanted);
         if done.as_ref().is_err_and(|error| error.is_missing()) {
+            view.unread = snapshot.ids();
             return Ok(());
         }
+        let unread =
+            |region: &&dmstats::Region| wanted(region) && !sample.regions.contains_key(&region.id);
+        let unread = snapshot.regions.values().filter(unread);
+        view.unread = unread.map(|region| region.id).collect();
         let mut told = if keep {
             let mut before = earlier.remove(&subject.devno()).unwrap_or_default();
-            // What cannot be told now is told when the file is seen again.
-            for region in snapshot.regions.values().filter(|region| unseen(region)) {
+            // What cannot be told now is told when the file is seen again, or the region can be read.
+            let later =
+                |region: &&dmstats::Region| unseen(region) || view.unread.contains(region.id);
+            for region in snapshot.regions.values().filter(later) {
                 let id = region.id;
                 if let Some(then) = before.regions.get(&id) {
                     sample.regions.insert(id, then.clone());
@@ -1055,7 +1062,31 @@ impl Shown {
         self.region.is_none() && self.group.is_none_or(|group| group == id)
     }
 
-    fn rows<'r>(&self, view: &'r View<'r>, rows: &mut Vec<Row<'r>>) {
+    /// The regions with rows. Those that could not be read have none, which would say that nothing was counted.
+    fn regions<'r>(
+        &'r self,
+        snapshot: &'r Snapshot,
+        unread: &'r IdSet,
+    ) -> impl Iterator<Item = &'r dmstats::Region> {
+        snapshot.regions.values().filter(move |region| {
+            self.is_asked(region) && self.has_rows(snapshot, region) && !unread.contains(region.id)
+        })
+    }
+
+    /// The groups with rows; none if no region of it could be read.
+    fn groups<'r>(
+        &'r self,
+        snapshot: &'r Snapshot,
+        unread: &'r IdSet,
+    ) -> impl Iterator<Item = (u32, &'r dmstats::Group)> {
+        let groups = snapshot.groups.iter().filter(move |(id, group)| {
+            let mut members = group.members.among(&snapshot.regions);
+            self.has_group(**id) && !members.all(|id| unread.contains(id))
+        });
+        groups.map(|(id, group)| (*id, group))
+    }
+
+    fn rows<'r>(&'r self, view: &'r View<'r>, rows: &mut Vec<Row<'r>>) {
         static NOTHING: Count = Count::NOTHING;
         let (snapshot, sample) = (&view.snapshot, view.sample.as_ref());
         let row = |object, count: Option<&'r Count>| Row {
@@ -1063,9 +1094,7 @@ impl Shown {
             object,
             count: count.unwrap_or(&NOTHING),
         };
-        let wanted =
-            |region: &&'r dmstats::Region| self.is_asked(region) && self.has_rows(snapshot, region);
-        let regions = || snapshot.regions.values().filter(wanted);
+        let regions = || self.regions(snapshot, &view.unread);
         rows.reserve(snapshot.regions.len());
         for region in regions().filter(|_| self.areas) {
             let counts = sample.and_then(|sample| sample.regions.get(&region.id));
@@ -1084,13 +1113,10 @@ impl Shown {
             ));
         }
         if self.groups {
-            let groups = snapshot
-                .groups
-                .iter()
-                .filter(|(id, _)| self.has_group(**id));
+            let groups = self.groups(snapshot, &view.unread);
             rows.extend(groups.map(|(id, group)| {
-                let count = sample.and_then(|sample| sample.groups.get(id));
-                row(Object::Group(*id, group), count)
+                let count = sample.and_then(|sample| sample.groups.get(&id));
+                row(Object::Group(id, group), count)
             }));
         }
     }
@@ -1170,6 +1196,27 @@ mod tests {
                 shown.has_group(3),
                 matches!(options, "" | "--group" | "--groupid=3")
             );
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_read_has_no_row() {
+        let list = b"0: 0+8 8 a DMS_GROUP=:0-1#-\n1: 8+8 8 a -\n2: 16+8 8 a DMS_GROUP=:2#-\n";
+        let snapshot = Snapshot::parse(list, None).unwrap();
+        let args = Args::parse_from(["dmstats", "report"]);
+        let shown = Shown::new(&args, true, false);
+        for (unread, regions, groups) in [
+            (&[][..], &[0, 1, 2][..], &[0, 2][..]),
+            (&[1], &[0, 2], &[0, 2]),
+            (&[0, 1], &[2], &[2]),
+        ] {
+            let unread = unread.iter().copied().collect();
+            let found = shown.regions(&snapshot, &unread);
+            let found: Vec<u32> = found.map(|region| region.id).collect();
+            assert_eq!(found, regions);
+            let found = shown.groups(&snapshot, &unread);
+            let found: Vec<u32> = found.map(|(id, _)| id).collect();
+            assert_eq!(found, groups);
         }
     }
 }

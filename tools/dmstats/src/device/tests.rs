@@ -519,15 +519,27 @@ fn only_what_is_wanted_is_cleared() {
 }
 
 #[test]
-fn what_was_cleared_before_an_error_is_given_back() {
+fn what_was_cleared_is_given_back_whatever_could_not_be_read() {
     let fake = Fake::new(1000);
     let snapshot = make(&fake, 3);
     fake.account(D, false, 0, 8, 1);
     fake.fail("@stats_print_clear 1", 0, rustix::io::Errno::NOMEM);
     let (sample, done) = device(&fake).sample_some(&snapshot, true, |_| true);
     assert!(done.is_err());
-    assert_eq!(sample.regions.keys().collect::<Vec<_>>(), [&0]);
-    assert_eq!(sample.regions[&0].total.counters.reads, 1);
+    assert_eq!(sample.regions.keys().collect::<Vec<_>>(), [&0, &2]);
+    let mut read = sample.regions.values();
+    assert!(read.all(|region| region.total.counters.reads == 1));
+}
+
+#[test]
+fn of_a_device_that_has_gone_nothing_more_is_asked() {
+    let fake = Fake::new(1000);
+    let snapshot = make(&fake, 3);
+    fake.remove(D);
+    fake.take_log();
+    let (sample, done) = device(&fake).sample_some(&snapshot, true, |_| true);
+    assert!(matches!(done, Err(Error::NoDevice(_))) && sample.regions.is_empty());
+    assert_eq!(fake.take_log().len(), 1);
 }
 
 #[test]
