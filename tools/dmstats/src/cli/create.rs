@@ -434,7 +434,12 @@ impl<'a> Command<'a> {
         let (subject, extents) = self.locate(&file).map_err(could_not)?;
         self.say_extents(&path, &extents);
         let changes = subject.changes()?;
+        // Of all programs: another may have the id of a member by now. But the group must be ours.
         let snapshot = subject.device.list()?;
+        let leader = snapshot.group(group).and_then(|_| snapshot.region(group));
+        if !leader.is_ok_and(|leader| self.is_ours(leader)) {
+            return Err(could_not(dmstats::Error::NoGroup(group)));
+        }
         let before = snapshot.projected(group);
         let known = before.as_ref().map(|word| word.mode);
         let mode = self.args.follow.or(known).unwrap_or(Mode::Inode);

@@ -108,6 +108,18 @@ def test_a14_an_update_needs_a_group(guest, mounted):
     assert guest.output("dmsetup message d 0 @stats_list") == before
 
 
+def test_a_group_of_another_program_is_not_updated(guest, mounted):
+    fragmented(guest, "/mnt/f", 3)
+    guest.run("dmstats create --filemap --nomonitor --programid mine /mnt/f && fallocate -p -o 4k -l 4k /mnt/f && sync")
+    before = guest.output("dmsetup message d 0 @stats_list")
+    refused = guest.run("dmstats update_filemap --nomonitor --groupid 1 /mnt/f", check=False)
+    assert refused.returncode == 1 and "Group ID 1 does not exist" in refused.stderr
+    assert guest.output("dmsetup message d 0 @stats_list") == before
+    for options in ("--programid mine", "--allprograms"):
+        said = guest.output(f"dmstats update_filemap --nomonitor {options} --groupid 1 /mnt/f")
+        assert said.startswith("/mnt/f: Updated group ID 1 with")
+
+
 def test_a11_files_are_followed_in_two_ways(guest, mounted):
     guest.run("echo x > /mnt/f; sync")
     for mode in ("", "Inode", "bogus"):
