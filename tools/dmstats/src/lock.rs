@@ -154,10 +154,16 @@ const MADE: &str = "map";
 pub struct Following {
     path: PathBuf,
     made: Option<PathBuf>,
+    keep: bool,
     _file: File,
 }
 
 impl Following {
+    /// Lets go of it as a process does that is killed: the file stays, and says whose group there still is.
+    pub fn leave(mut self) {
+        self.keep = true;
+    }
+
     /// Writes down that it is this process.
     pub fn sign(&self) {
         let mut text = std::process::id().to_string().into_bytes();
@@ -208,6 +214,7 @@ pub fn following(
             let lock = Following {
                 path,
                 made: made.map(Path::to_owned),
+                keep: false,
                 _file: file,
             };
             lock.sign();
@@ -265,8 +272,10 @@ pub fn made(folder: &Path, devno: Devno) -> Result<Vec<(u32, PathBuf)>> {
 
 impl Drop for Following {
     fn drop(&mut self) {
-        // Should it fail, an empty file stays, which locks nothing.
-        let _ = fs::remove_file(&self.path);
+        if !self.keep {
+            // Should it fail, an empty file stays, which locks nothing.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

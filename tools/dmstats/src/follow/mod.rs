@@ -737,6 +737,10 @@ impl<'a, T: Transport> Follower<'a, T> {
             let patience = until.saturating_duration_since(Instant::now());
             if let Err(error) = entry.group.delete(self.kernel, &self.locks, patience) {
                 (self.say)(0, &format!("{}: {error}", entry.view.path.display()));
+                // It is still there: whoever maps the file next is to find it.
+                if let Some(lock) = entry.lock.take() {
+                    lock.leave();
+                }
             }
         }
     }
@@ -882,6 +886,11 @@ mod tests {
         assert!(error.ends_with("being changed by another process, which does not end"));
         assert_eq!(fake.take_log().len(), 0);
         drop(theirs);
+        // The next that maps the file finds what was left.
+        let file = locks.join("f");
+        follower.made = [(D, lock::made(&locks, D).unwrap())].into();
+        let left = follower.orphan_at(D, b"dmstats", b"f", &file, &[(0, 16)]);
+        assert_eq!(left.unwrap().map(|(id, ..)| id), Some(0));
         std::fs::remove_dir_all(&locks).unwrap();
     }
 
