@@ -39,6 +39,9 @@ pub enum Error {
     /// Somebody else changes groups of a device, and has not ended.
     #[error("Groups of device {0} are being changed by another process, which does not end")]
     Busy(Devno),
+    /// A group has the id and the name of one that is to be deleted, but nothing of where its file was.
+    #[error("Group ID {0} may be that of another file by now: it is not deleted")]
+    Unsure(u32),
     /// A group is followed by one process only.
     #[error("Group ID {group} is followed by process {pid} already")]
     Followed {

@@ -343,7 +343,13 @@ impl Followed {
         };
         let is_same = |id, has_some| has_its(id) && self.is_same(&snapshot, id, has_some, None);
         let Some(id) = self.find(&snapshot, is_same) else {
-            return Ok(());
+            // If somebody has moved it, nothing tells it from that of another file of its name; but a file does that is
+            // written down.
+            let may_be = |id, _| has_its(id) && snapshot.projected(id).is_none();
+            return match self.find(&snapshot, may_be) {
+                Some(id) => Err(Error::Unsure(id)),
+                None => Ok(()),
+            };
         };
         let _lock = match self.id {
             Some(known) if known == id => None,
