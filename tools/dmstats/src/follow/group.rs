@@ -125,21 +125,23 @@ impl Followed {
         }
     }
 
-    /// Whether a group of a snapshot may be that of a file at these places.
+    /// Whether a group of a snapshot may be that of a file at these places. Its name may be another: that of what a
+    /// link has led to before.
     pub fn is_of_file(
         snapshot: &Snapshot,
         id: u32,
         program: &[u8],
-        alias: &[u8],
+        word: &Word,
         places: &[(u64, u64)],
     ) -> bool {
         let (Ok(group), Ok(leader)) = (snapshot.group(id), snapshot.region(id)) else {
             return false;
         };
-        let (covered, file) = (group.covered(snapshot), ranges(places));
-        *leader.program == *program
-            && group.alias == sanitized(alias)
-            && covered.iter().any(|range| file.overlaps(range))
+        // One that is projected lies over much beside its file, but says which that is.
+        let another = snapshot
+            .projected(id)
+            .is_some_and(|known| known.path != word.path && known.handle != word.handle);
+        *leader.program == *program && !another && overlap(group, snapshot, &ranges(places))
     }
 
     /// Whether the group fits a file at these places, as far as is known.

@@ -253,7 +253,7 @@ impl<'a, T: Transport> Follower<'a, T> {
         self.kernel
             .info(&crate::Find::Devno(view.devno))
             .map_err(|_| Error::File("not a device-mapper device.".into()))?;
-        let (group, lock) = match self.orphan(&mut view, program, alias)? {
+        let (group, lock) = match self.orphan(&mut view, program)? {
             Some((id, group, lock)) => {
                 let text = format!("{}: group ID {id} was left by another", path.display());
                 (self.say)(1, &text);
@@ -280,7 +280,6 @@ impl<'a, T: Transport> Follower<'a, T> {
         &mut self,
         view: &mut View,
         program: &[u8],
-        alias: &[u8],
     ) -> Result<Option<(u32, Followed, lock::Following)>> {
         // There may be many files, all of which will have locks.
         let devno = view.devno;
@@ -291,9 +290,7 @@ impl<'a, T: Transport> Follower<'a, T> {
             return Ok(None);
         }
         match view.extents()? {
-            Look::Here(extents) => {
-                self.orphan_at(devno, program, alias, &view.path, &extents.places)
-            }
+            Look::Here(extents) => self.orphan_at(devno, program, &view.word(), &extents.places),
             _ => Ok(None),
         }
     }
@@ -302,18 +299,16 @@ impl<'a, T: Transport> Follower<'a, T> {
         &self,
         devno: Devno,
         program: &[u8],
-        alias: &[u8],
-        path: &Path,
+        word: &Word,
         places: &[(u64, u64)],
     ) -> Result<Option<(u32, Followed, lock::Following)>> {
         let snapshot = Device::new(self.kernel, devno, program).list()?;
-        // Another file may have the same name in another folder, and the group of one cover much beside it.
         let made = self.made.get(&devno).into_iter().flatten();
-        for (id, _) in made.filter(|(_, file)| file == path) {
+        for (id, _) in made.filter(|(_, file)| *file == word.path) {
             let id = *id;
-            if Followed::is_of_file(&snapshot, id, program, alias, places) {
+            if Followed::is_of_file(&snapshot, id, program, word, places) {
                 let group = Followed::of(&snapshot, devno, id)?;
-                match lock::following(&self.locks, devno, id, Some(path)) {
+                match lock::following(&self.locks, devno, id, Some(&word.path)) {
                     // It lives.
                     Err(Error::Followed { .. }) => {}
                     other => return other.map(|lock| Some((id, group, lock))),
@@ -753,6 +748,14 @@ mod tests {
 
     const D: Devno = Devno { major: 0, minor: 0 };
 
+    fn word(path: &Path) -> Word {
+        Word {
+            mode: Mode::Inode,
+            handle: crate::ffi::Handle::parse("1.00").unwrap(),
+            path: path.to_owned(),
+        }
+    }
+
     /// A follower of group 0, which is that of a file at the first eight sectors, and its folder of locks.
     fn follower<'a>(fake: &'a Fake, test: &str) -> (Follower<'a, Fake>, PathBuf) {
         let locks = std::env::temp_dir().join(format!("dmstats-{test}-{}", std::process::id()));
@@ -763,13 +766,8 @@ mod tests {
         let interval = Duration::from_secs(10);
         let mut follower =
             Follower::new(fake, &locks, interval, Cleanup::Always, &|_, _| ()).unwrap();
-        let word = Word {
-            mode: Mode::Inode,
-            handle: crate::ffi::Handle::parse("1.00").unwrap(),
-            path: locks.join("f"),
-        };
         let entry = Entry {
-            view: View::known(word, D),
+            view: View::known(word(&locks.join("f")), D),
             group: Followed::new(fake, D, 0).unwrap(),
             pace: Pace::new(Instant::now(), Duration::ZERO),
             stamp: None,
@@ -887,9 +885,8 @@ mod tests {
         assert_eq!(fake.take_log().len(), 0);
         drop(theirs);
         // The next that maps the file finds what was left.
-        let file = locks.join("f");
         follower.made = [(D, lock::made(&locks, D).unwrap())].into();
-        let left = follower.orphan_at(D, b"dmstats", b"f", &file, &[(0, 16)]);
+        let left = follower.orphan_at(D, b"dmstats", &word(&locks.join("f")), &[(0, 16)]);
         assert_eq!(left.unwrap().map(|(id, ..)| id), Some(0));
         std::fs::remove_dir_all(&locks).unwrap();
     }
@@ -945,32 +942,50 @@ mod tests {
         let fake = Fake::new(10_000);
         let (mut follower, locks) = follower(&fake, "killed");
         let file = locks.join("f");
-        let mut find = |program: &[u8], alias: &[u8], at, file: &Path| {
+        let mut find = |program: &[u8], at, word: &Word| {
             follower.made = [(D, lock::made(&locks, D).unwrap())].into();
-            let found = follower.orphan_at(D, program, alias, file, &[(at, 8)]);
+            let found = follower.orphan_at(D, program, word, &[(at, 8)]);
             found.unwrap().map(|(id, ..)| id)
         };
+        let known = word(&file);
         // Its process lives.
-        assert_eq!(find(b"dmstats", b"f", 4, &file), None);
+        assert_eq!(find(b"dmstats", 4, &known), None);
         let device = Device::new(&fake, D, b"dmstats");
         let killed = format!("123 map {}\n", file.display());
         for (id, text) in [(1, &*killed), (2, "123\n"), (7, &*killed)] {
             let like = RegionSpec::whole();
             if id < 7 {
-                let made = device.map_file(&[(0, 8), (16 * id, 8)], &like, Some(b"f"), |_| ());
+                // What it is called is what its path has led to then.
+                let made = device.map_file(&[(0, 8), (16 * id, 8)], &like, Some(b"g"), |_| ());
                 assert_eq!(made.unwrap().group, Some(2 * id as u32 - 1));
             }
             let name = format!("{D}.{}", if id < 7 { 2 * id - 1 } else { id });
             std::fs::write(locks.join(name), text).unwrap();
         }
-        // Another program's, another file's, one that is elsewhere, another of its name.
-        assert_eq!(find(b"other", b"f", 4, &file), None);
-        assert_eq!(find(b"dmstats", b"g", 4, &file), None);
-        assert_eq!(find(b"dmstats", b"f", 800, &file), None);
-        assert_eq!(find(b"dmstats", b"f", 4, Path::new("/srv/f")), None);
+        // Another program's, one that is elsewhere, another of its name.
+        assert_eq!(find(b"other", 4, &known), None);
+        assert_eq!(find(b"dmstats", 800, &known), None);
+        assert_eq!(find(b"dmstats", 4, &word(Path::new("/srv/f"))), None);
         // That of group 3 was not made by its process.
-        assert_eq!(find(b"dmstats", b"f", 32, &file), None);
-        assert_eq!(find(b"dmstats", b"f", 4, &file), Some(1));
+        assert_eq!(find(b"dmstats", 32, &known), None);
+        assert_eq!(find(b"dmstats", 4, &known), Some(1));
+        // One that is projected says whose it is, by its path or its handle.
+        let renamed = word(Path::new("/srv/f"));
+        let replaced = Word {
+            handle: crate::ffi::Handle::parse("1.01").unwrap(),
+            ..known.clone()
+        };
+        let another = Word {
+            handle: crate::ffi::Handle::parse("1.01").unwrap(),
+            ..renamed.clone()
+        };
+        for (is_its, written) in [(true, renamed), (true, replaced), (false, another)] {
+            let mut text = b"@stats_set_aux 1 DMS_GROUP=\"g\":1#".to_vec();
+            text.extend(written.format());
+            fake.message(D, &text, 0).unwrap();
+            std::fs::write(locks.join(format!("{D}.1")), &killed).unwrap();
+            assert_eq!(find(b"dmstats", 4, &known), is_its.then_some(1));
+        }
         std::fs::remove_dir_all(&locks).unwrap();
     }
 
