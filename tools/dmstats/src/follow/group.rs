@@ -331,6 +331,9 @@ impl Followed {
         locks: &Path,
         patience: Duration,
     ) -> Result<()> {
+        if self.id.is_none() {
+            return Ok(());
+        }
         let Some(_changes) = lock::changes_within(locks, self.devno, patience)? else {
             return Err(Error::Busy(self.devno));
         };

@@ -181,8 +181,10 @@ pub struct Follower<'a, T: Transport> {
     locks: PathBuf,
     interval: Duration,
     cleanup: Cleanup,
-    /// How long to wait for others who change groups of a device: not at all while there are files to follow.
-    patience: Duration,
+    /// Whether files are followed already: then others who change groups of a device are waited for at an end only.
+    runs: bool,
+    /// When the files began to be mapped, or this turn of the loop: others are waited for once for all of its files.
+    since: Instant,
     say: Say<'a>,
     /// The groups of devices that processes had made before this one, which may have been killed, and their files.
     made: BTreeMap<Devno, Vec<(u32, PathBuf)>>,
@@ -209,7 +211,8 @@ impl<'a, T: Transport> Follower<'a, T> {
             locks: locks.to_owned(),
             interval,
             cleanup,
-            patience: PATIENCE,
+            runs: false,
+            since: Instant::now(),
             say,
             made: BTreeMap::new(),
             account: None,
@@ -362,7 +365,7 @@ impl<'a, T: Transport> Follower<'a, T> {
         let locks = self.files.values().filter_map(|entry| entry.lock.as_ref());
         locks.for_each(lock::Following::sign);
         self.account = self.kernel.memory_used();
-        self.patience = Duration::ZERO;
+        self.runs = true;
         let mut looks = 0;
         let mut routine = Instant::now() + self.interval;
         let wait_error = |errno: Errno| Error::Io {
@@ -395,6 +398,7 @@ impl<'a, T: Transport> Follower<'a, T> {
                 other => other.map_err(wait_error)?,
             };
             let now = Instant::now();
+            self.since = now;
             if events.iter().any(|event| event.data.u64() == STOP) {
                 self.stop();
                 return Ok(());
@@ -426,10 +430,10 @@ impl<'a, T: Transport> Follower<'a, T> {
 
     /// Follows nothing any more.
     pub fn stop(&mut self) {
-        let until = Instant::now() + PATIENCE;
+        self.since = Instant::now();
         let all: Vec<usize> = self.files.keys().copied().collect();
         all.into_iter()
-            .for_each(|number| self.end_until(number, End::Stopped, until));
+            .for_each(|number| self.end(number, End::Stopped));
     }
 
     fn failed(&mut self, number: usize, now: Instant, error: &Error) {
@@ -652,8 +656,10 @@ impl<'a, T: Transport> Follower<'a, T> {
         if !entry.group.fits(&extents.places) {
             let account = self.kernel.memory_used();
             let word = entry.view.word();
-            // The routine began at `now`: all of its files have the same time to wait for others.
-            let patience = self.patience.saturating_sub(now.elapsed());
+            let patience = match self.runs {
+                true => Duration::ZERO,
+                false => PATIENCE.saturating_sub(self.since.elapsed()),
+            };
             let fitted =
                 entry
                     .group
@@ -705,11 +711,6 @@ impl<'a, T: Transport> Follower<'a, T> {
     }
 
     fn end(&mut self, number: usize, end: End) {
-        self.end_until(number, end, Instant::now() + PATIENCE);
-    }
-
-    /// Ends one; others who change groups of the device are waited for until then.
-    fn end_until(&mut self, number: usize, end: End, until: Instant) {
         self.watches.forget(number);
         let Some(mut entry) = self.files.remove(&number) else {
             return;
@@ -729,7 +730,7 @@ impl<'a, T: Transport> Follower<'a, T> {
             End::Unmounted | End::Stopped | End::Failed => self.cleanup == Cleanup::Always,
         };
         if delete {
-            let patience = until.saturating_duration_since(Instant::now());
+            let patience = PATIENCE.saturating_sub(self.since.elapsed());
             if let Err(error) = entry.group.delete(self.kernel, &self.locks, patience) {
                 (self.say)(0, &format!("{}: {error}", entry.view.path.display()));
                 // It is still there: whoever maps the file next is to find it.
@@ -863,7 +864,7 @@ mod tests {
             places: vec![(0, 16)],
             ..at_first()
         };
-        follower.patience = Duration::ZERO;
+        follower.runs = true;
         fake.take_log();
         follower.fit(0, now, &grown).unwrap();
         assert_eq!(fake.take_log().len(), 0);
@@ -877,7 +878,8 @@ mod tests {
         let said = std::cell::RefCell::new(Vec::new());
         let say = |_: u8, text: &str| said.borrow_mut().push(text.to_owned());
         follower.say = &say;
-        follower.end_until(0, End::Stopped, now);
+        follower.since = now.checked_sub(PATIENCE).unwrap();
+        follower.end(0, End::Stopped);
         let [_, error] = &said.borrow()[..] else {
             panic!("{said:?}");
         };
@@ -888,6 +890,42 @@ mod tests {
         follower.made = [(D, lock::made(&locks, D).unwrap())].into();
         let left = follower.orphan_at(D, b"dmstats", &word(&locks.join("f")), &[(0, 16)]);
         assert_eq!(left.unwrap().map(|(id, ..)| id), Some(0));
+        std::fs::remove_dir_all(&locks).unwrap();
+    }
+
+    #[test]
+    fn whoever_changes_groups_is_waited_for_once_for_all_files() {
+        let fake = Fake::new(10_000);
+        let (mut follower, locks) = follower(&fake, "once");
+        let known = word(&locks.join("f"));
+        for number in 0..4 {
+            let entry = Entry {
+                view: View::known(known.clone(), D),
+                group: Followed::none(D, b"dmstats", b"g", RegionSpec::whole()),
+                pace: Pace::new(Instant::now(), Duration::ZERO),
+                stamp: None,
+                missing: None,
+                lock: None,
+                made: true,
+            };
+            follower.files.insert(number, entry);
+        }
+        let theirs = lock::changes(&locks, D).unwrap();
+        let left = Duration::from_millis(200);
+        let begin = || Instant::now().checked_sub(PATIENCE - left).unwrap();
+        let before = Instant::now();
+        // So many are mapped, and then end.
+        follower.since = begin();
+        for number in 0..4 {
+            follower.fit(number, before, &at_first()).unwrap();
+            let group = &mut follower.files.get_mut(&number).unwrap().group;
+            assert_eq!(group.id.replace(7), None);
+        }
+        follower.since = begin();
+        (0..4).for_each(|number| follower.end(number, End::Unmounted));
+        let waited = before.elapsed();
+        assert!(waited >= 2 * left && waited < PATIENCE, "{waited:?}");
+        drop(theirs);
         std::fs::remove_dir_all(&locks).unwrap();
     }
 
