@@ -232,13 +232,25 @@ impl<'a, T: Transport> Follower<'a, T> {
     /// Follows a file that has a group. Only one process may follow a group.
     pub fn add(&mut self, file: &File, path: &Path, mode: Mode, group: u32) -> Result<()> {
         let view = View::new(file, path, mode)?;
+        let lock = self.lock_in_time(view.devno, group)?;
         let followed = Followed::new(self.kernel, view.devno, group)?;
-        let lock = lock::following(&self.locks, view.devno, group, None)?;
         let (number, seen) = self.insert(view, followed, Some(lock), false);
         seen.inspect_err(|_| {
             self.watches.forget(number);
             self.files.remove(&number);
         })
+    }
+
+    /// Takes the lock of a group. Who follows another that had its id before may not have seen yet that it was deleted.
+    fn lock_in_time(&self, devno: Devno, group: u32) -> Result<lock::Following> {
+        loop {
+            match lock::following(&self.locks, devno, group, None) {
+                Err(Error::Followed { .. }) if self.since.elapsed() < PATIENCE => {
+                    std::thread::sleep(QUANTUM);
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Follows a file that has no group, which is made now, or when the file has some place on the device. If a process
@@ -744,6 +756,8 @@ impl<'a, T: Transport> Follower<'a, T> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::inotify;
+
     use super::*;
     use crate::fake::Fake;
 
@@ -972,6 +986,31 @@ mod tests {
             lock::following(&locks, D, 1, None),
             Err(Error::Followed { .. })
         ));
+        std::fs::remove_dir_all(&locks).unwrap();
+    }
+
+    #[test]
+    fn who_has_not_seen_that_his_group_was_deleted_is_waited_for() {
+        let fake = Fake::new(10_000);
+        let (mut follower, locks) = follower(&fake, "unseen");
+        let theirs = lock::following(&locks, D, 7, None).unwrap();
+        // He lets go of it when it was asked for in vain: its file is closed then.
+        let tries = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+        let flags = inotify::WatchFlags::CLOSE_WRITE;
+        inotify::add_watch(&tries, locks.join(format!("{D}.7")), flags).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut space = [MaybeUninit::uninit(); 256];
+                inotify::Reader::new(&tries, &mut space).next().unwrap();
+                drop(theirs);
+            });
+            assert!(follower.lock_in_time(D, 7).is_ok());
+        });
+        // But if he stays, he is not waited for without end.
+        let _theirs = lock::following(&locks, D, 7, None).unwrap();
+        follower.since = follower.since.checked_sub(PATIENCE).unwrap();
+        let refused = follower.lock_in_time(D, 7);
+        assert!(matches!(refused, Err(Error::Followed { .. })));
         std::fs::remove_dir_all(&locks).unwrap();
     }
 

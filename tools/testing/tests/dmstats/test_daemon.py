@@ -241,6 +241,22 @@ def test_f9_a_group_has_one_daemon(guest, mounted):
     assert regions(guest, 1) == places(guest, "/mnt/f")
 
 
+def test_f9_a_file_whose_group_has_the_id_of_one_that_was_deleted_just_now_is_followed(guest, mounted):
+    new_file(guest, "/mnt/f")
+    new_file(guest, "/mnt/g")
+    daemon = follow(guest, options="--interval 3600")
+    # It sees neither of the two, and has the lock of group 1, until the next has asked for that.
+    guest.run(f"kill -STOP {daemon.pid} && dmstats delete --groupid 1 d && dmstats create --filemap --nomonitor /mnt/g")
+    second = Daemon(guest, "3 1 /mnt/g inode 1 2 3< /mnt/g")
+    until(guest, f"ls -l /proc/{second.pid}/fd | grep -q inotify")
+    guest.run(f"kill -CONT {daemon.pid}")
+    last, status = daemon.ends()
+    assert last.endswith("/mnt/f: Filemap group removed: exiting.") and status == 0
+    second.says("place")
+    guest.run("dd if=/dev/urandom bs=64k count=2 status=none >> /mnt/g")
+    fits(guest, 1, "/mnt/g")
+
+
 def test_f16_nothing_is_asked_while_nothing_happens(guest, mounted):
     new_file(guest, "/mnt/f")
     # Each 30th look asks for the groups, whatever there was.
