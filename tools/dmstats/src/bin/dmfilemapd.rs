@@ -177,23 +177,23 @@ fn cleanup(when: When) -> Cleanup {
     }
 }
 
-fn follow(follower: &mut Follower<'_, Logged<'_>>, stop: UnixStream) -> Result<()> {
-    follower.run(stop).map_err(|error| error.to_string())
-}
-
 /// Follows files as a service. The first form is no service of its own: what its environment has of one is that of
 /// whoever has started `dmstats`.
 fn serve(follower: &mut Follower<'_, Logged<'_>>, stop: UnixStream) -> Result<()> {
     let status = format!("Following {} file(s)", follower.len());
     // It fails if there is a service manager that does not listen, which is no reason to stop.
-    let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
-    let ended = follow(follower, stop);
-    let _ = sd_notify::notify(&[NotifyState::Stopping]);
-    ended
+    let tell = |states: &[NotifyState<'_>]| drop(sd_notify::notify(states));
+    let ready = || tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    let ended = follower.run(stop, ready);
+    tell(&[NotifyState::Stopping]);
+    ended.map_err(text)
+}
+
+fn text(error: dmstats::Error) -> String {
+    error.to_string()
 }
 
 fn run(args: &Args) -> Result<()> {
-    let text = |error: dmstats::Error| error.to_string();
     let interval = Duration::from_secs_f64(args.interval);
     let lvm2 = (!args.map).then(|| Lvm2::parse(&args.words)).transpose()?;
     let verbose = lvm2.as_ref().map_or(args.verbose, |lvm2| lvm2.verbose);
@@ -222,7 +222,7 @@ fn run(args: &Args) -> Result<()> {
             ffi::background(verbose > 0)
                 .map_err(|error| format!("Cannot go into the background: {error}"))?;
         }
-        return follow(&mut follower, stop()?);
+        return follower.run(stop()?, || ()).map_err(text);
     }
     if args.words.is_empty() {
         return Err("--map requires files.".into());

@@ -371,8 +371,10 @@ impl<'a, T: Transport> Follower<'a, T> {
         }
     }
 
-    /// Follows the files until all have ended, or `stop` can be read.
-    pub fn run(&mut self, stop: impl AsFd) -> Result<()> {
+    /// Follows the files until all have ended, or `stop` can be read. `ready` is called when the groups of all that
+    /// have not ended fit them.
+    pub fn run(&mut self, stop: impl AsFd, ready: impl FnOnce()) -> Result<()> {
+        let mut ready = Some(ready);
         // It may have gone into the background since it took its locks.
         let locks = self.files.values().filter_map(|entry| entry.lock.as_ref());
         locks.for_each(lock::Following::sign);
@@ -391,6 +393,11 @@ impl<'a, T: Transport> Follower<'a, T> {
         // When signs are waited for again, after some came.
         let mut deaf: Option<Instant> = None;
         while !self.files.is_empty() {
+            if self.files.values().all(|entry| entry.group.fits_still()) {
+                if let Some(ready) = ready.take() {
+                    ready();
+                }
+            }
             let now = Instant::now();
             if deaf.is_some_and(|until| until <= now) {
                 epoll::modify(&epoll, &self.watches, EventData::new_u64(SIGNS), signs)
@@ -1154,6 +1161,24 @@ mod tests {
         }
         assert!(follower.is_empty());
         std::fs::remove_dir_all(&locks).unwrap();
+    }
+
+    #[test]
+    fn it_is_ready_when_all_groups_fit_their_files() {
+        for fits in [true, false] {
+            let fake = Fake::new(10_000);
+            let (mut follower, locks) = follower(&fake, &format!("ready-{fits}"));
+            if !fits {
+                let entry = follower.files.get_mut(&0).unwrap();
+                entry.group.has_another_file();
+            }
+            let (stop, mut stopper) = std::os::unix::net::UnixStream::pair().unwrap();
+            std::io::Write::write_all(&mut stopper, b"x").unwrap();
+            let mut ready = false;
+            follower.run(&stop, || ready = true).unwrap();
+            assert_eq!(ready, fits);
+            std::fs::remove_dir_all(&locks).unwrap();
+        }
     }
 
     #[test]

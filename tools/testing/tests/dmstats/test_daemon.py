@@ -270,18 +270,48 @@ def test_f16_nothing_is_asked_while_nothing_happens(guest, mounted):
     assert said.count("open_by_handle_at") > 1
 
 
+# A service manager, which says how many groups there are when the daemon says that it is ready.
+MANAGER = """
+import os, socket, subprocess, sys
+manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+manager.bind("/tmp/notify")
+os.environ["NOTIFY_SOCKET"] = "/tmp/notify"
+daemon = subprocess.Popen(sys.argv[1:], stderr=open("/tmp/said", "w"))
+said = manager.recv(999).decode().split()
+groups = subprocess.run("dmstats list --group --noheadings d", shell=True, capture_output=True).stdout
+print(*said, len(groups.splitlines()), flush=True)
+input()
+daemon.terminate()
+print(manager.recv(999).decode().strip(), daemon.wait(), flush=True)
+"""
+
+
+def managed(guest, words):
+    """dmfilemapd as a service; what it says is in /tmp/said."""
+    guest.run(f"rm -f /tmp/notify /tmp/said; cat > /tmp/manager.py <<'END'\n{MANAGER}\nEND")
+    return guest.start(f"exec python3 /tmp/manager.py dmfilemapd {words}")
+
+
+def test_a_service_is_ready_when_its_groups_are_there(guest, mounted):
+    new_file(guest, "/mnt/f")
+    lock = "/run/dmfilemapd/$(dmsetup info -c --noheadings --separator : -o major,minor d)"
+    holder = guest.start(f"mkdir -p /run/dmfilemapd; exec 3<> {lock}; flock 3; echo locked; read")
+    assert holder.stdout.readline() == "locked\n"
+    manager = managed(guest, "-vv --map /mnt/f")
+    # It does not wait at its start any more, but looks again and again.
+    until(guest, "[ $(grep -c place /tmp/said) -ge 3 ]")
+    holder.communicate("\n")
+    assert manager.stdout.readline() == "READY=1 STATUS=Following 1 file(s) 1\n"
+    assert manager.communicate("\n")[0].strip() == "STOPPING=1 0"
+    assert groups(guest) == []
+
+
 def test_many_files_are_followed_by_one_process_for_a_service_manager(guest, mounted):
     count = 100
     guest.run(f"for i in $(seq {count}); do dd if=/dev/urandom of=/mnt/$i bs=4k count=1 status=none; done; sync; "
               "touch -d '1 hour ago' /mnt/*")
-    guest.run("cat > /tmp/manager.py <<'END'\nimport os, socket, subprocess, sys\n"
-              "manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\nmanager.bind('/tmp/notify')\n"
-              "os.environ['NOTIFY_SOCKET'] = '/tmp/notify'\ndaemon = subprocess.Popen(sys.argv[1:])\n"
-              "print(manager.recv(999).decode().replace(chr(10), ' '), flush=True)\ninput()\ndaemon.terminate()\n"
-              "print(manager.recv(999).decode().strip(), daemon.wait(), flush=True)\nEND")
-    manager = guest.start("exec python3 /tmp/manager.py dmfilemapd --map $(ls -d /mnt/[0-9]*)")
-    assert manager.stdout.readline().strip() == f"READY=1 STATUS=Following {count} file(s)"
-    assert len(groups(guest)) == count
+    manager = managed(guest, "--map $(ls -d /mnt/[0-9]*)")
+    assert manager.stdout.readline() == f"READY=1 STATUS=Following {count} file(s) {count}\n"
     memory = guest.output("awk '/VmRSS/ { print $2 }' /proc/$(pidof dmfilemapd)/status")
     assert int(memory) < 5 * 1024
     group = guest.output("dmstats list --group --noheadings -o group_id -S stats_name=77 d")
