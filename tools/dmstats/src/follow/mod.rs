@@ -156,6 +156,8 @@ struct Entry {
     pace: Pace,
     stamp: Option<Stamp>,
     missing: Option<Instant>,
+    /// Whether nothing had its name when it was to be watched.
+    unwatched: bool,
     lock: Option<lock::Following>,
     /// Whether the group was made here.
     made: bool,
@@ -343,7 +345,8 @@ impl<'a, T: Transport> Follower<'a, T> {
     ) -> (usize, Result<()>) {
         let number = self.next;
         let watched = self.watch(number, &mut view);
-        let (stamp, age, seen) = match watched.and_then(|()| view.stamp()) {
+        let unwatched = matches!(watched, Ok(false));
+        let (stamp, age, seen) = match watched.and_then(|_| view.stamp()) {
             Ok(Look::Here((stamp, age))) => (Some(stamp), age, Ok(())),
             Ok(_) => (None, Duration::ZERO, Ok(())),
             Err(error) => (None, Duration::ZERO, Err(error)),
@@ -354,6 +357,7 @@ impl<'a, T: Transport> Follower<'a, T> {
             pace: Pace::new(Instant::now(), age),
             stamp,
             missing: None,
+            unwatched,
             lock,
             made,
         };
@@ -362,13 +366,14 @@ impl<'a, T: Transport> Follower<'a, T> {
         (number, seen)
     }
 
-    fn watch(&mut self, number: usize, view: &mut View) -> Result<()> {
+    /// Watches a file and its name; whether there was a file of that.
+    fn watch(&mut self, number: usize, view: &mut View) -> Result<bool> {
         self.watches.forget(number);
-        view.watch(|path| self.watches.file(number, path))?;
-        match view.place() {
-            Some((folder, name)) => self.watches.name(number, folder, name),
-            None => Ok(()),
+        let seen = view.watch(|path| self.watches.file(number, path))?;
+        if let Some((folder, name)) = view.place() {
+            self.watches.name(number, folder, name)?;
         }
+        Ok(matches!(seen, Look::Here(())))
     }
 
     /// Follows the files until all have ended, or `stop` can be read. `ready` is called when the groups of all that
@@ -642,6 +647,8 @@ impl<'a, T: Transport> Follower<'a, T> {
                     entry.group.has_another_file();
                     (self.say)(1, &format!("{path}: the path names another file"));
                     self.watch_again(number);
+                } else if entry.unwatched {
+                    self.watch_again(number);
                 }
                 let found = (extents.places.len(), extents.skipped);
                 (self.say)(
@@ -721,7 +728,9 @@ impl<'a, T: Transport> Follower<'a, T> {
         let Some(mut entry) = self.files.remove(&number) else {
             return;
         };
-        if let Err(error) = self.watch(number, &mut entry.view) {
+        let watched = self.watch(number, &mut entry.view);
+        entry.unwatched = matches!(watched, Ok(false));
+        if let Err(error) = watched {
             (self.say)(0, &error.to_string());
         }
         // What was done to it before it was watched had no sign.
@@ -794,6 +803,7 @@ mod tests {
             pace: Pace::new(Instant::now(), Duration::ZERO),
             stamp: None,
             missing: None,
+            unwatched: false,
             lock: Some(lock::following(&locks, D, 0, Some(&locks.join("f"))).unwrap()),
             made: true,
         };
@@ -926,6 +936,7 @@ mod tests {
                 pace: Pace::new(Instant::now(), Duration::ZERO),
                 stamp: None,
                 missing: None,
+                unwatched: false,
                 lock: None,
                 made: true,
             };

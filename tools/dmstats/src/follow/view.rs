@@ -107,6 +107,18 @@ fn device(info: &fs::Metadata) -> Devno {
     }
 }
 
+/// Why a file cannot be followed of which the first look finds this. What has no name at this moment may have one in
+/// the next, as when a log is replaced: the looks that follow tell.
+fn refusal<T>(seen: &Look<T>) -> Option<&'static str> {
+    match seen {
+        Look::Here(_) | Look::Missing | Look::Gone => None,
+        Look::Elsewhere => {
+            Some("the path names a file on another device by now, or none that is regular.")
+        }
+        Look::Unmounted => Some("its file system is not mounted where this program can see it."),
+    }
+}
+
 impl View {
     /// Sees this file from now on, which must be one that can be mapped.
     pub fn new(file: &File, path: &Path, mode: Mode) -> Result<Self> {
@@ -121,13 +133,10 @@ impl View {
             mount: PathBuf::new(),
             other: false,
         };
-        match view.open(OFlags::PATH) {
-            Ok(Look::Here(_)) => Ok(view),
-            Ok(_) => Err(Error::File(
-                "its file system is not mounted where this program can see it.".into(),
-            )),
-            Err(source) => Err(io_error("open the handle of", path, source)),
-        }
+        let seen = view
+            .open(OFlags::PATH)
+            .map_err(|source| io_error("open the handle of", path, source))?;
+        refusal(&seen).map_or(Ok(view), |why| Err(Error::File(why.into())))
     }
 
     /// The file that was seen before, when this was written down.
@@ -302,5 +311,20 @@ mod tests {
             [PathBuf::from("/srv/a b\\"), PathBuf::from("/srv/d")]
         );
         assert_eq!(mounts(b"", devno), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn a_name_that_is_missing_for_a_moment_is_no_file_system_that_is_not_mounted() {
+        let said = [
+            Look::Here(()),
+            Look::Missing,
+            Look::Elsewhere,
+            Look::Unmounted,
+        ]
+        .map(|seen| {
+            let why = refusal(&seen)?;
+            why.split(' ').nth(1)
+        });
+        assert_eq!(said, [None, None, Some("path"), Some("file")]);
     }
 }

@@ -104,6 +104,23 @@ def test_f3_f4_another_file_under_the_path_is_followed_from_then_on(guest, mount
     assert last.endswith("/mnt/f: File removed: exiting.") and status == 0 and groups(guest) == []
 
 
+def test_a_name_that_is_missing_when_it_is_to_be_followed_may_come_back(guest, mounted):
+    new_file(guest, "/mnt/f")
+    guest.run("dmstats create --filemap --nomonitor /mnt/f")
+    # It returns when it is sure that it can follow the file.
+    guest.run("exec 3< /mnt/f; mv /mnt/f /mnt/g && dmfilemapd --interval 3600 3 1 /mnt/f path && mv /mnt/g /mnt/f")
+    # The file itself is watched, and its folder, and that of the locks.
+    until(guest, "[ $(cat /proc/$(pidof dmfilemapd)/fdinfo/* | grep -c '^inotify wd') = 3 ]")
+    guest.run("dd if=/dev/urandom bs=64k count=2 status=none >> /mnt/f")
+    fits(guest, 1, "/mnt/f")
+    guest.run("kill $(pidof dmfilemapd)")
+    guest.run(WAIT_FOR_NONE)
+    # If not, it was removed.
+    ended = guest.run("exec 3< /mnt/f; mv /mnt/f /mnt/g && timeout 20 dmfilemapd 3 1 /mnt/f path 1 1", check=False)
+    assert ended.returncode == 0 and ended.stderr.endswith("/mnt/f: File removed: exiting.\n")
+    assert groups(guest) == []
+
+
 def is_followed_without_names(guest, unlink):
     """A file that somebody has open is followed until he has not, when unlink has removed its names."""
     daemon = follow(guest)
