@@ -1,33 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The kernel, and a report of what it is told.
+//! A kernel, and a report of what it is told.
+
+use std::cell::RefCell;
 
 use crate::DeviceInfo;
 use crate::Devno;
 use crate::Find;
-use crate::Kernel;
 use crate::Memory;
 use crate::Result;
 use crate::Target;
 use crate::Transport;
 
-/// At this level each message is reported.
-const LEVEL: u8 = 3;
-
-/// The kernel that runs, with a report of each message.
-pub struct Logged<'a> {
-    kernel: &'a Kernel,
-    say: &'a dyn Fn(u8, &str),
+/// A kernel, with a report of each message if one is wanted.
+pub struct Logged<'a, T> {
+    kernel: &'a T,
+    wanted: bool,
+    sent: RefCell<Vec<String>>,
 }
 
-impl<'a> Logged<'a> {
-    /// Reports the messages to this kernel.
-    pub fn new(kernel: &'a Kernel, say: &'a dyn Fn(u8, &str)) -> Self {
-        Logged { kernel, say }
+impl<'a, T: Transport> Logged<'a, T> {
+    /// Reports the messages to this kernel, if that is `wanted`.
+    pub fn new(kernel: &'a T, wanted: bool) -> Self {
+        Logged {
+            kernel,
+            wanted,
+            sent: RefCell::default(),
+        }
     }
 }
 
-impl Transport for Logged<'_> {
+impl<T: Transport> Transport for Logged<'_, T> {
     fn devices(&self) -> Result<Vec<(Devno, Vec<u8>)>> {
         self.kernel.devices()
     }
@@ -42,13 +45,17 @@ impl Transport for Logged<'_> {
 
     fn message(&self, devno: Devno, text: &[u8], expect: usize) -> Result<Vec<u8>> {
         let reply = self.kernel.message(devno, text, expect);
-        let said = String::from_utf8_lossy(text);
-        let failed = reply
-            .as_ref()
-            .err()
-            .map(|error| format!(": {error}"))
-            .unwrap_or_default();
-        (self.say)(LEVEL, &format!("{devno}: {said}{failed}"));
+        if self.wanted {
+            let said = String::from_utf8_lossy(text);
+            let failed = reply
+                .as_ref()
+                .err()
+                .map(|error| format!(": {error}"))
+                .unwrap_or_default();
+            self.sent
+                .borrow_mut()
+                .push(format!("{devno}: {said}{failed}"));
+        }
         reply
     }
 
@@ -58,5 +65,9 @@ impl Transport for Logged<'_> {
 
     fn memory_used(&self) -> Option<u64> {
         self.kernel.memory_used()
+    }
+
+    fn take_sent(&self) -> Vec<String> {
+        self.sent.take()
     }
 }

@@ -106,4 +106,9 @@ pub trait Transport {
     fn memory_used(&self) -> Option<u64> {
         self.memory().map(|memory| memory.used)
     }
+
+    /// The messages since this was last asked, with their errors, if they are to be reported.
+    fn take_sent(&self) -> Vec<String> {
+        Vec::new()
+    }
 }

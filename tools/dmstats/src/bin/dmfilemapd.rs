@@ -24,6 +24,7 @@ use dmstats::ffi;
 use dmstats::follow::Cleanup;
 use dmstats::follow::Follower;
 use dmstats::follow::Mode;
+use dmstats::follow::SENT;
 use dmstats::Kernel;
 use dmstats::Logged;
 use dmstats::RegionSpec;
@@ -179,7 +180,7 @@ fn cleanup(when: When) -> Cleanup {
 
 /// Follows files as a service. The first form is no service of its own: what its environment has of one is that of
 /// whoever has started `dmstats`.
-fn serve(follower: &mut Follower<'_, Logged<'_>>, stop: UnixStream) -> Result<()> {
+fn serve(follower: &mut Follower<'_, Logged<'_, Kernel>>, stop: UnixStream) -> Result<()> {
     let status = format!("Following {} file(s)", follower.len());
     // It fails if there is a service manager that does not listen, which is no reason to stop.
     let tell = |states: &[NotifyState<'_>]| drop(sd_notify::notify(states));
@@ -208,7 +209,7 @@ fn run(args: &Args) -> Result<()> {
         let file = unsafe { ffi::inherited(lvm2.fd) }
             .map_err(|error| format!("Could not use file descriptor {}: {error}", lvm2.fd))?;
         let kernel = Kernel::open().map_err(text)?;
-        let kernel = Logged::new(&kernel, &report);
+        let kernel = Logged::new(&kernel, verbose >= SENT);
         let cleanup = cleanup(args.cleanup.unwrap_or(When::Gone));
         let locks = Path::new(dmstats::lock::FOLDER);
         let mut follower =
@@ -228,7 +229,7 @@ fn run(args: &Args) -> Result<()> {
         return Err("--map requires files.".into());
     }
     let kernel = Kernel::open().map_err(text)?;
-    let kernel = Logged::new(&kernel, &report);
+    let kernel = Logged::new(&kernel, verbose >= SENT);
     let cleanup = cleanup(args.cleanup.unwrap_or(When::Always));
     let locks = Path::new(dmstats::lock::FOLDER);
     let mut follower = Follower::new(&kernel, locks, interval, cleanup, &report).map_err(text)?;
@@ -253,7 +254,7 @@ fn run(args: &Args) -> Result<()> {
 }
 
 fn map(
-    follower: &mut Follower<'_, Logged<'_>>,
+    follower: &mut Follower<'_, Logged<'_, Kernel>>,
     word: &OsStr,
     path: &Path,
     mode: Mode,

@@ -69,6 +69,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const GROUPS: u64 = 30;
 /// At each look of so many, files are asked where they are, although nothing tells that they have changed.
 const FILES: u64 = 360;
+/// At this level it says what the kernel was told.
+pub const SENT: u8 = 3;
 /// What is waited for: the end, and signs.
 const STOP: u64 = 0;
 const SIGNS: u64 = 1;
@@ -171,8 +173,14 @@ impl Entry {
     }
 }
 
-/// What a [`Follower`] says, by how much it matters: 1 what it did, 2 what it sees.
+/// What a [`Follower`] says, by how much it matters: 1 what it did, 2 what it sees, [`SENT`] each message.
 pub type Say<'a> = &'a dyn Fn(u8, &str);
+
+/// Says what the kernel was told, when no lock is held that others wait for: who reads it may be slow, or stopped.
+fn say_sent(kernel: &impl Transport, say: Say<'_>) {
+    let sent = kernel.take_sent();
+    sent.iter().for_each(|message| say(SENT, message));
+}
 
 /// Follows files.
 pub struct Follower<'a, T: Transport> {
@@ -235,7 +243,9 @@ impl<'a, T: Transport> Follower<'a, T> {
     pub fn add(&mut self, file: &File, path: &Path, mode: Mode, group: u32) -> Result<()> {
         let view = View::new(file, path, mode)?;
         let lock = self.lock_in_time(view.devno, group)?;
-        let followed = Followed::new(self.kernel, view.devno, group)?;
+        let followed = Followed::new(self.kernel, view.devno, group);
+        say_sent(self.kernel, self.say);
+        let followed = followed?;
         let (number, seen) = self.insert(view, followed, Some(lock), false);
         seen.inspect_err(|_| {
             self.watches.forget(number);
@@ -319,7 +329,9 @@ impl<'a, T: Transport> Follower<'a, T> {
         word: &Word,
         places: &[(u64, u64)],
     ) -> Result<Option<(u32, Followed, lock::Following)>> {
-        let snapshot = Device::new(self.kernel, devno, program).list()?;
+        let listed = Device::new(self.kernel, devno, program).list();
+        say_sent(self.kernel, self.say);
+        let snapshot = listed?;
         let made = self.made.get(&devno).into_iter().flatten();
         for (id, _) in made.filter(|(_, file)| *file == word.path) {
             let id = *id;
@@ -551,7 +563,9 @@ impl<'a, T: Transport> Follower<'a, T> {
             return;
         }
         let device = Device::new(self.kernel, devno, b"");
-        let lost = self.recognise(&numbers, &device.list(), now);
+        let listed = device.list();
+        say_sent(self.kernel, self.say);
+        let lost = self.recognise(&numbers, &listed, now);
         if lost.is_empty() {
             return;
         }
@@ -560,6 +574,7 @@ impl<'a, T: Transport> Follower<'a, T> {
             Ok(Some(still)) => {
                 let listed = device.list();
                 drop(still);
+                say_sent(self.kernel, self.say);
                 self.recognise(&lost, &listed, now)
                     .into_iter()
                     .for_each(|number| self.end(number, End::Removed));
@@ -690,6 +705,7 @@ impl<'a, T: Transport> Follower<'a, T> {
                 entry
                     .group
                     .fit(self.kernel, &extents.places, &word, &self.locks, patience);
+            say_sent(self.kernel, self.say);
             match fitted? {
                 Fate::Removed => {
                     self.end(number, End::Removed);
@@ -759,7 +775,9 @@ impl<'a, T: Transport> Follower<'a, T> {
         };
         if delete {
             let patience = PATIENCE.saturating_sub(self.since.elapsed());
-            if let Err(error) = entry.group.delete(self.kernel, &self.locks, patience) {
+            let deleted = entry.group.delete(self.kernel, &self.locks, patience);
+            say_sent(self.kernel, self.say);
+            if let Err(error) = deleted {
                 (self.say)(0, &format!("{}: {error}", entry.view.path.display()));
                 // It is still there: whoever maps the file next is to find it.
                 if let Some(lock) = entry.lock.take() {
@@ -788,18 +806,18 @@ mod tests {
     }
 
     /// A follower of group 0, which is that of a file at the first eight sectors, and its folder of locks.
-    fn follower<'a>(fake: &'a Fake, test: &str) -> (Follower<'a, Fake>, PathBuf) {
+    fn follower<'a, T: Transport>(kernel: &'a T, test: &str) -> (Follower<'a, T>, PathBuf) {
         let locks = std::env::temp_dir().join(format!("dmstats-{test}-{}", std::process::id()));
-        let device = Device::new(fake, D, b"dmstats");
+        let device = Device::new(kernel, D, b"dmstats");
         device
             .map_file(&[(0, 8)], &RegionSpec::whole(), Some(b"f"), |_| ())
             .unwrap();
         let interval = Duration::from_secs(10);
         let mut follower =
-            Follower::new(fake, &locks, interval, Cleanup::Always, &|_, _| ()).unwrap();
+            Follower::new(kernel, &locks, interval, Cleanup::Always, &|_, _| ()).unwrap();
         let entry = Entry {
             view: View::known(word(&locks.join("f")), D),
-            group: Followed::new(fake, D, 0).unwrap(),
+            group: Followed::new(kernel, D, 0).unwrap(),
             pace: Pace::new(Instant::now(), Duration::ZERO),
             stamp: None,
             missing: None,
@@ -921,6 +939,35 @@ mod tests {
         follower.made = [(D, lock::made(&locks, D).unwrap())].into();
         let left = follower.orphan_at(D, b"dmstats", &word(&locks.join("f")), &[(0, 16)]);
         assert_eq!(left.unwrap().map(|(id, ..)| id), Some(0));
+        std::fs::remove_dir_all(&locks).unwrap();
+    }
+
+    #[test]
+    fn a7_what_the_kernel_is_told_is_said_when_nobody_waits_for_a_lock() {
+        let fake = Fake::new(10_000);
+        let logged = crate::Logged::new(&fake, true);
+        let (mut follower, locks) = follower(&logged, "sent");
+        let said = std::cell::RefCell::new(Vec::new());
+        let say = |level: u8, text: &str| {
+            let free = lock::changes_within(&locks, D, Duration::ZERO).unwrap();
+            assert!(free.is_some(), "{text}");
+            if level == SENT {
+                said.borrow_mut().push(text.to_owned());
+            }
+        };
+        follower.say = &say;
+        let now = Instant::now();
+        let grown = Extents {
+            places: vec![(0, 8), (64, 8)],
+            ..at_first()
+        };
+        follower.fit(0, now, &grown).unwrap();
+        assert_eq!(said.borrow().len(), 3, "{said:?}");
+        assert!(said.borrow()[1].starts_with("0:0: @stats_create 64+8 "));
+        // It is looked for twice before it is said to have been removed.
+        fake.message(D, b"@stats_delete 0", 64).unwrap();
+        follower.groups(D, now);
+        assert_eq!(said.borrow()[3..], ["0:0: @stats_list", "0:0: @stats_list"]);
         std::fs::remove_dir_all(&locks).unwrap();
     }
 
