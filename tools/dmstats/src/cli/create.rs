@@ -294,35 +294,32 @@ impl<'a> Command<'a> {
             let (subject, extents) = self.locate(&file).map_err(could_not)?;
             self.say_extents(&path, &extents);
             let like = self.like();
-            let wanted = args.projected || extents.places.len() > MANY_EXTENTS;
-            let plan = if wanted && !args.perextent && !args.nogroup {
-                let plan = subject.device.plan(&extents.places, &like);
-                plan.map_err(could_not)?
-            } else {
-                None
-            };
-            let (places, step) = match &plan {
-                Some(plan) => (&plan.regions, Step::Sectors(plan.step)),
-                None => (&extents.places, like.step),
-            };
-            let specs: Vec<_> = places
-                .iter()
-                .map(|place| RegionSpec {
-                    range: Some(*place),
-                    step,
-                    ..like.clone()
-                })
-                .collect();
-            if self.plan(&path, &specs, plan.as_ref().map(|_| REGIONS))? {
+            if args.plan {
+                let plan = self.projection(&subject, &extents, &like);
+                let plan = plan.map_err(could_not)?;
+                let (places, step) = match &plan {
+                    Some(plan) => (&plan.regions, Step::Sectors(plan.step)),
+                    None => (&extents.places, like.step),
+                };
+                let specs: Vec<_> = places
+                    .iter()
+                    .map(|place| RegionSpec {
+                        range: Some(*place),
+                        step,
+                        ..like.clone()
+                    })
+                    .collect();
+                self.plan(&path, &specs, plan.as_ref().map(|_| REGIONS))?;
                 continue;
             }
             let named = extents::name(name.as_ref());
             let alias = args.alias.as_deref().unwrap_or(&named);
             let alias = (!args.nogroup).then_some(alias.as_bytes());
-            if let Some(plan) = &plan {
-                say_plan(&path, &extents, plan);
-            }
             let changes = subject.changes()?;
+            // It may have changed while others were waited for.
+            let extents = extents::of_file(&file, false).map_err(could_not)?;
+            let plan = self.projection(&subject, &extents, &like);
+            let plan = plan.map_err(could_not)?;
             let map = match &plan {
                 Some(plan) => {
                     let word = self.word(&file, &name, mode)?;
@@ -338,6 +335,9 @@ impl<'a> Command<'a> {
             subject.made(map.group);
             // The daemon that is started takes it too.
             drop(changes);
+            if let Some(plan) = &plan {
+                say_plan(&path, &extents, plan);
+            }
             let count = map.regions.len();
             let members: dmstats::IdSet = map.regions.iter().copied().collect();
             let text = match map.group {
@@ -354,6 +354,21 @@ impl<'a> Command<'a> {
             self.monitor(&file, &name, map.group, mode, "create", told)?;
         }
         Ok(())
+    }
+
+    /// The regions that are to lie over a file at these places, if each of these is not to have one.
+    fn projection(
+        &self,
+        subject: &Subject<'a>,
+        extents: &Extents,
+        like: &RegionSpec,
+    ) -> dmstats::Result<Option<Plan>> {
+        let args = self.args;
+        let wanted = args.projected || extents.places.len() > MANY_EXTENTS;
+        if !wanted || args.perextent || args.nogroup {
+            return Ok(None);
+        }
+        subject.device.plan(&extents.places, like)
     }
 
     /// Starts the daemon that follows a file, unless that is not wanted; if that was asked for, it takes the
@@ -434,6 +449,8 @@ impl<'a> Command<'a> {
         let (subject, extents) = self.locate(&file).map_err(could_not)?;
         self.say_extents(&path, &extents);
         let changes = subject.changes()?;
+        // Who was waited for may have made the group fit the file as it has become meanwhile.
+        let extents = extents::of_file(&file, false).map_err(could_not)?;
         // Of all programs: another may have the id of a member by now. But the group must be ours.
         let snapshot = subject.device.list()?;
         let leader = snapshot.group(group).and_then(|_| snapshot.region(group));

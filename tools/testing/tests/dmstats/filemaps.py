@@ -5,6 +5,8 @@ from tests.dmstats.in_guest import extents
 from tests.scripts import run_script
 
 LVM2 = "/usr/sbin/dmstats"
+# Who changes the groups of d has the lock of this file.
+LOCK = "/run/dmfilemapd/$(dmsetup info -c --noheadings --separator : -o major,minor d)"
 
 
 def places(guest, path):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.dmstats.filemaps import LVM2, fragmented, places, regions
+from tests.dmstats.filemaps import LOCK, LVM2, fragmented, places, regions
 
 pytestmark = [
     pytest.mark.limit(60),
@@ -311,8 +311,7 @@ def managed(guest, words):
 
 def test_a_service_is_ready_when_its_groups_are_there(guest, mounted):
     new_file(guest, "/mnt/f")
-    lock = "/run/dmfilemapd/$(dmsetup info -c --noheadings --separator : -o major,minor d)"
-    holder = guest.start(f"mkdir -p /run/dmfilemapd; exec 3<> {lock}; flock 3; echo locked; read")
+    holder = guest.start(f"mkdir -p /run/dmfilemapd; exec 3<> {LOCK}; flock 3; echo locked; read")
     assert holder.stdout.readline() == "locked\n"
     manager = managed(guest, "-vv --map /mnt/f")
     # It does not wait at its start any more, but looks again and again.

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.dmstats.filemaps import LVM2, fragmented, places, regions
+from tests.dmstats.filemaps import LOCK, LVM2, fragmented, places, regions
 
 pytestmark = pytest.mark.any_kernel("its kernel side is in test_interop.py and test_targets.py")
 
@@ -118,6 +118,20 @@ def test_a_group_of_another_program_is_not_updated(guest, mounted):
     for options in ("--programid mine", "--allprograms"):
         said = guest.output(f"dmstats update_filemap --nomonitor {options} --groupid 1 /mnt/f")
         assert said.startswith("/mnt/f: Updated group ID 1 with")
+
+
+def test_a_file_that_changes_while_others_are_waited_for_is_mapped_as_it_is_then(guest, mounted):
+    guest.run("dd if=/dev/urandom of=/mnt/f bs=64k count=1 status=none && sync")
+    guest.run("dmstats create --filemap --nomonitor /mnt/f")
+    for command in ("update_filemap --groupid 1", "create --filemap"):
+        guest.run(f"""
+            exec 3<> {LOCK} && flock 3
+            dmstats {command} --nomonitor /mnt/f 3>&- &
+            until grep -q -- '->.*FLOCK' /proc/locks; do sleep 0.05; done
+            dd if=/dev/urandom bs=64k count=2 status=none >> /mnt/f; sync
+            exec 3>&-; wait $!""")
+        group = guest.output("dmstats list --group --noheadings -o group_id d").splitlines()[-1]
+        assert regions(guest, group) == places(guest, "/mnt/f")
 
 
 def test_a11_files_are_followed_in_two_ways(guest, mounted):
