@@ -190,11 +190,10 @@ impl<'a> Command<'a> {
         if self.plan(&name, &specs, Some(specs.len()))? {
             return Ok(());
         }
+        let mut bar = progress(specs.len(), "creating");
         // Until there is a group nobody is to delete what it will name: others would get the ids.
         let changes = args.segments.then(|| subject.changes()).transpose()?;
-        let made = subject
-            .device
-            .create_all(&specs, progress(specs.len(), "creating"));
+        let made = subject.device.create_all(&specs, &mut bar);
         let ids = made.or_else(|error| {
             failed(format!(
                 "{error}\n{name}: Could not create statistics region."
@@ -207,6 +206,7 @@ impl<'a> Command<'a> {
             subject.made(group);
         }
         drop(changes);
+        drop(bar);
         for (id, spec) in ids.iter().zip(&specs) {
             let areas = cost::areas(spec.range.map_or(0, |(_, len)| len), spec.step);
             let text = format!("{name}: Created new region with {areas} area(s) as region ID {id}");
@@ -315,11 +315,13 @@ impl<'a> Command<'a> {
             let named = extents::name(name.as_ref());
             let alias = args.alias.as_deref().unwrap_or(&named);
             let alias = (!args.nogroup).then_some(alias.as_bytes());
+            let mut bar;
             let changes = subject.changes()?;
             // It may have changed while others were waited for.
             let extents = extents::of_file(&file, false).map_err(could_not)?;
             let plan = self.projection(&subject, &extents, &like);
             let plan = plan.map_err(could_not)?;
+            bar = progress(plan.as_ref().map_or(extents.places.len(), |_| 0), "mapping");
             let map = match &plan {
                 Some(plan) => {
                     let word = self.word(&file, &name, mode)?;
@@ -327,14 +329,15 @@ impl<'a> Command<'a> {
                     subject.device.project_file(plan, &like, alias, &word)
                 }
                 None => {
-                    let bar = progress(extents.places.len(), "mapping");
-                    subject.device.map_file(&extents.places, &like, alias, bar)
+                    let places = &extents.places;
+                    subject.device.map_file(places, &like, alias, &mut bar)
                 }
             };
             let map = map.map_err(could_not)?;
             subject.made(map.group);
             // The daemon that is started takes it too.
             drop(changes);
+            drop(bar);
             if let Some(plan) = &plan {
                 say_plan(&path, &extents, plan);
             }
@@ -448,6 +451,7 @@ impl<'a> Command<'a> {
         };
         let (subject, extents) = self.locate(&file).map_err(could_not)?;
         self.say_extents(&path, &extents);
+        let mut bar;
         let changes = subject.changes()?;
         // Who was waited for may have made the group fit the file as it has become meanwhile.
         let extents = extents::of_file(&file, false).map_err(could_not)?;
@@ -464,14 +468,15 @@ impl<'a> Command<'a> {
             Some(_) => Some(self.word(&file, name, mode)?),
             None => None,
         };
-        let bar = progress(extents.places.len(), "mapping");
-        let update =
-            subject
-                .device
-                .update_file(&snapshot, group, &extents.places, word.as_ref(), bar);
+        let places = &extents.places;
+        bar = progress(places.len(), "mapping");
+        let update = subject
+            .device
+            .update_file(&snapshot, group, places, word.as_ref(), &mut bar);
         let made = update.as_ref().ok().and_then(|update| update.group);
         subject.made(made.filter(|now| *now != group));
         drop(changes);
+        drop(bar);
         say_problems(&snapshot);
         let update = update.map_err(could_not)?;
         let count = update.kept + update.created;

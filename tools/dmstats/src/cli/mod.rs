@@ -65,6 +65,8 @@ const COMMANDS: [&str; 12] = [
 
 /// From so many operations on, a terminal shows how far they are.
 const LONG: usize = 500;
+/// How often it does.
+const TICK: Duration = Duration::from_millis(100);
 /// How many bytes of a report are written at once.
 const OUTPUT: usize = 64 << 10;
 
@@ -296,22 +298,22 @@ fn completion(args: &Args) -> Result<()> {
     print(&text)
 }
 
-/// Shows how far a long task is, on a terminal.
+/// Shows how far a long task is, on a terminal, until it is dropped. A thread of its own does so: the terminal may be
+/// stopped, and others wait for the end of the task. So it is to be dropped after the lock that they wait for.
 fn progress(count: usize, what: &'static str) -> impl FnMut(usize) {
     let bar = (count >= LONG && io::stderr().is_terminal()).then(|| {
         let style = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}");
         let bar = indicatif::ProgressBar::new(count as u64).with_message(what);
-        match style {
+        let bar = match style {
             Ok(style) => bar.with_style(style),
             Err(_) => bar,
-        }
+        };
+        bar.enable_steady_tick(TICK);
+        bar
     });
     move |done| {
         if let Some(bar) = &bar {
             bar.set_position(done as u64);
-            if done == count {
-                bar.finish_and_clear();
-            }
         }
     }
 }
@@ -503,16 +505,16 @@ impl<'a> Command<'a> {
     fn delete_on(&mut self, subject: &Subject<'_>) -> Result<()> {
         let args = self.args;
         // Nothing is told while others wait: that may take as long as its reader wants.
+        let mut bar;
         let changes = subject.changes()?;
         let all = subject.device.list()?;
         let name = subject.shown();
         if let Some(group) = args.groupid {
             let snapshot = self.ours(all);
-            let count = snapshot.group(group)?.members.len() as usize;
-            subject
-                .device
-                .delete_group(&snapshot, group, progress(count, "deleting"))?;
+            bar = progress(snapshot.group(group)?.members.len() as usize, "deleting");
+            subject.device.delete_group(&snapshot, group, &mut bar)?;
             drop(changes);
+            drop(bar);
             self.tell(
                 &format!("Deleted statistics group {group}."),
                 json!({ "device": name, "group_id": group }),
@@ -529,12 +531,11 @@ impl<'a> Command<'a> {
                 ours.map(|region| region.id).collect()
             }
         };
-        let count = ids.len() as usize;
+        bar = progress(ids.len() as usize, "deleting");
         // Groups of other programs may have these regions too.
-        subject
-            .device
-            .delete_all(&all, &ids, progress(count, "deleting"))?;
+        subject.device.delete_all(&all, &ids, &mut bar)?;
         drop(changes);
+        drop(bar);
         if args.json {
             self.results
                 .push(json!({ "device": name, "regions": ids.to_string() }));

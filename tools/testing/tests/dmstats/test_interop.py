@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-LVM2 = "/usr/sbin/dmstats"
+from tests.dmstats.filemaps import LOCK, LVM2
 
 
 @pytest.fixture
@@ -251,13 +251,35 @@ def test_a_region_of_another_program_is_none_of_ours(guest, device):
 
 
 def test_who_changes_groups_is_waited_for_with_what_is_to_be_grouped(guest, device):
-    said = guest.output("""
+    said = guest.output(f"""
         dmstats delete --allregions d
-        exec 3<> /run/dmfilemapd/$(dmsetup info -c --noheadings --separator : -o major,minor d) && flock 3
+        exec 3<> {LOCK} && flock 3
         dmstats create --segments d 3>&- > /dev/null & sleep 0.5
         dmsetup message d 0 @stats_list; echo made:
         exec 3>&-; wait; dmstats list --group --noheadings -o group_id,region_id d""")
     assert said.splitlines()[-2:] == ["made:", "0:0-1"] and "dmstats" not in said
+
+
+# Runs a command whose stderr is a terminal that is stopped, as by ^S, until there is a line to read.
+STOPPED = """
+import os, subprocess, sys, termios
+slave = os.openpty()[1]
+termios.tcflow(slave, termios.TCOOFF)
+program = subprocess.Popen(sys.argv[1:], stderr=slave)
+input()
+termios.tcflow(slave, termios.TCOON)
+print(program.wait())
+"""
+
+
+def test_nobody_waits_for_a_terminal_that_is_stopped(guest, dm):
+    dm.create("d", "\n".join(f"{8 * index} 8 zero" for index in range(600)))
+    guest.run(f"cat > /tmp/stopped.py <<'END'\n{STOPPED}\nEND")
+    for command, lines in (("create --segments", 600), ("delete --allregions", 0)):
+        program = guest.start(f"exec python3 /tmp/stopped.py dmstats {command} d")
+        guest.run(f"until [ $(dmsetup message d 0 @stats_list | grep -c dmstats) = {lines} ]; do sleep 0.05; done")
+        guest.run(f"flock {LOCK} true")
+        assert program.communicate("\n")[0].splitlines()[-1] == "0"
 
 
 def test_what_fails_on_one_of_all_devices_is_done_on_the_others(guest, dm):
