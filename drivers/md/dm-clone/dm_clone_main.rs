@@ -10,8 +10,9 @@
 //! # Where things are
 //!
 //! - What device-mapper calls: [`target`], and the words it is given: [`table_line`].
-//! - The way of a bio: [`target`] decides, [`hydrate`] lets writes wait ([`in_flight`]) for copies
-//!   ([`copy_regions`]), [`discard`] marks, [`commit`] makes durable.
+//! - The way of a bio: [`target`] decides, [`read`] sends parts to where they are, [`hydrate`] lets
+//!   writes wait ([`in_flight`]) for copies ([`copy_regions`]), [`discard`] marks, [`commit`] makes
+//!   durable.
 //! - What runs in the background: [`sweep`] copies. What all share: [`engine`].
 //! - What is known about regions: [`metadata`], one for all tables of a device: [`registry`]; on the
 //!   metadata device: [`disk`].
