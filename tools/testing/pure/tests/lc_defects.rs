@@ -330,10 +330,8 @@ fn damage_below_what_was_durable_is_lost_at_start() {
     }
 }
 
-/// Any number of records may be written between two flushes: what says that the first of them was durable may
-/// be far behind it.
-#[test]
-fn damage_far_before_what_says_that_it_was_durable() {
+/// One record that is flushed, and twelve that fill more than can be under way before the next flush.
+fn many_before_a_flush() -> Machine {
     let mut machine = machine();
     machine.write(0, 8, 1).unwrap();
     machine.flush().unwrap();
@@ -342,54 +340,53 @@ fn damage_far_before_what_says_that_it_was_durable() {
         machine.write_log().unwrap();
     }
     machine.flush().unwrap();
-    machine.write(4000, 8, 20).unwrap();
-    machine.flush().unwrap();
-    let disks = crash(machine);
-    // The second record, behind one of 9 sectors.
+    machine
+}
+
+/// What is there of these disks when the data of the second record, behind one of 9 sectors, is damaged. With its
+/// header damaged nothing starts.
+fn start_with_second_damaged(disks: Disks) -> Machine {
     let second = LOG + 9;
     let mut torn = disks.clone();
     flip(&mut torn, second + 4, 200);
     let machine = start(torn);
     assert_eq!(lost(&machine), (8..108).collect::<Vec<u64>>());
-    for (sector, wanted) in [(0, 1), (108, 3), (1200, 13), (4000, 20)] {
-        assert_eq!(tag(&machine, sector), Some(wanted), "sector {sector}");
-    }
     let mut headless = disks;
     flip(&mut headless, second, 200);
     let refused = Machine::start(headless, 1).err().map(|failed| failed.0);
     assert_eq!(refused, Some(NoStart::Damaged(2)));
+    machine
+}
+
+/// Any number of records may be written between two flushes: what says that the first of them was durable may
+/// be far behind it.
+#[test]
+fn damage_far_before_what_says_that_it_was_durable() {
+    let mut machine = many_before_a_flush();
+    machine.write(4000, 8, 20).unwrap();
+    machine.flush().unwrap();
+    let disks = crash(machine);
+    let machine = start_with_second_damaged(disks);
+    for (sector, wanted) in [(0, 1), (108, 3), (1200, 13), (4000, 20)] {
+        assert_eq!(tag(&machine, sector), Some(wanted), "sector {sector}");
+    }
 }
 
 /// Nor did the first record land that says so: only one behind it.
 #[test]
 fn damage_far_before_what_says_so_behind_one_that_is_missing() {
-    let mut machine = machine();
-    machine.write(0, 8, 1).unwrap();
-    machine.flush().unwrap();
-    for number in 0..12 {
-        machine.write(8 + number * 100, 1000, 2 + number).unwrap();
-        machine.write_log().unwrap();
-    }
-    machine.flush().unwrap();
+    let mut machine = many_before_a_flush();
     machine.write(4000, 8, 20).unwrap();
     machine.write_log().unwrap();
     machine.disks.cache.pending.clear();
     machine.write(4010, 8, 21).unwrap();
     machine.write_log().unwrap();
     let disks = crash(machine);
-    let second = LOG + 9;
-    let mut torn = disks.clone();
-    flip(&mut torn, second + 4, 200);
-    let machine = start(torn);
-    assert_eq!(lost(&machine), (8..108).collect::<Vec<u64>>());
+    let machine = start_with_second_damaged(disks);
     assert_eq!(machine.due.id, 14);
     for (sector, wanted) in [(0, 1), (108, 3), (1200, 13), (4000, 0), (4010, 0)] {
         assert_eq!(tag(&machine, sector), Some(wanted), "sector {sector}");
     }
-    let mut headless = disks;
-    flip(&mut headless, second, 200);
-    let refused = Machine::start(headless, 1).err().map(|failed| failed.0);
-    assert_eq!(refused, Some(NoStart::Damaged(2)));
 }
 
 /// A device that counts the sectors that are read.
