@@ -139,13 +139,19 @@ def test_suspend_and_messages_at_the_same_time(interpose, mounted, guest):
     interpose.check_fs(mounted.disk)
 
 
-@pytest.mark.limit(90)
-def test_original_is_suspended_meanwhile(interpose, disks, dm, guest):
-    """Who suspends it waits for its file system, which waits for what is held: the attach gives up."""
+def over_what_can_be_slow(disks, dm):
+    """A disk, a linear table for it, the mapped device that has that, and one above, which is to be the original."""
     (disk,) = disks.ram(SIZE)
     linear = f"0 {SIZE * 2048} linear {disk} 0"
     slow = dm.create("slow", linear)
     original = dm.create("original", f"0 {SIZE * 2048} linear {slow} 0")
+    return disk, linear, slow, original
+
+
+@pytest.mark.limit(90)
+def test_original_is_suspended_meanwhile(interpose, disks, dm, guest):
+    """Who suspends it waits for its file system, which waits for what is held: the attach gives up."""
+    disk, linear, slow, original = over_what_can_be_slow(disks, dm)
     where = interpose.make_fs(original)
     low = interpose.low(original)
     top = low.top("top")
@@ -170,10 +176,7 @@ def test_original_is_suspended_meanwhile(interpose, disks, dm, guest):
 @pytest.mark.limit(90)
 def test_attach_is_undone_before_the_thaw(interpose, disks, dm, guest):
     """What the file system writes when it is thawed goes to the original: a cache on its way out would keep it."""
-    (disk,) = disks.ram(SIZE)
-    linear = f"0 {SIZE * 2048} linear {disk} 0"
-    slow = dm.create("slow", linear)
-    original = dm.create("original", f"0 {SIZE * 2048} linear {slow} 0")
+    disk, linear, slow, original = over_what_can_be_slow(disks, dm)
     interpose.make_fs(original)
     low = interpose.low(original)
     top = low.top("top")
